@@ -1,0 +1,21 @@
+"""Errors of the model packages; each exists because some caller catches it."""
+
+from __future__ import annotations
+
+__all__ = ["ArtifactError", "ConfigError", "LeakageError", "NotFittedError"]
+
+
+class ConfigError(ValueError):
+    """A setting is unknown, missing or out of range."""
+
+
+class NotFittedError(RuntimeError):
+    """A model was used before it was trained or loaded."""
+
+
+class ArtifactError(RuntimeError):
+    """A bundle is missing, half-written, of another version or of another vocabulary."""
+
+
+class LeakageError(RuntimeError):
+    """A training example can see something that happened at or after its own moment."""

@@ -1,0 +1,53 @@
+"""What every retriever offers to the funnel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from features.histories import Histories
+from recsys.topk import TopK
+
+__all__ = ["Retriever"]
+
+
+@runtime_checkable
+class Retriever(Protocol):
+    """Finds candidates for users given by their histories, and scores given candidates.
+
+    A retriever is a function of the history alone (inductive): a user who was not in the training
+    data is served as soon as there is one event. Items are vocabulary indices, 1..N.
+    """
+
+    name: str
+
+    def retrieve(
+        self,
+        histories: Histories,
+        k: int,
+        *,
+        moment: np.ndarray | None = None,
+        excluded: np.ndarray | None = None,
+    ) -> TopK:
+        """Best ``k`` items per history row.
+
+        Args:
+            histories: Q rows.
+            k: results per query, >= 1.
+            moment: [Q] int64 microseconds since the epoch at which the answer is given; None: just
+                after the newest event of each row.
+            excluded: [Q, N + 1] bool, True = must not be returned.
+        """
+        ...
+
+    def score(
+        self, histories: Histories, item_index: np.ndarray, *, moment: np.ndarray | None = None
+    ) -> np.ndarray:
+        """[Q, C] float32 scores of ``item_index`` [Q, C] (0 and -1 entries score -inf)."""
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Write the retriever below ``directory`` without pickle."""
+        ...
