@@ -1,0 +1,145 @@
+"""The event log as one checked table."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+import polars as pl
+
+from features.errors import DataError
+from features.hashing import update_with_series
+from features.reading import read_frame
+from features.schema import (
+    EVENT,
+    INTERACTION_SCHEMA,
+    ITEM,
+    TIMESTAMP,
+    USER,
+    WEIGHT,
+    EventColumns,
+)
+from features.tables import ItemTable
+from features.validation import event_problems, time_in_microseconds
+
+__all__ = ["Interactions", "read_interactions"]
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Who did what with which item, when, and how much it counts.
+
+    Make one with `from_frame` or `read_interactions`, which check every rule; the constructor
+    trusts its rows and checks only the schema.
+
+    Attributes:
+        frame: columns user_id String, item_id String, timestamp Datetime("us") (UTC, no zone),
+            event String, weight Float32; sorted by timestamp, user_id, item_id, event.
+
+    Raises:
+        DataError: ``frame`` has other columns or types.
+    """
+
+    frame: pl.DataFrame
+
+    def __post_init__(self) -> None:
+        if dict(self.frame.schema) != INTERACTION_SCHEMA:
+            wanted = ", ".join(f"{name} {dtype}" for name, dtype in INTERACTION_SCHEMA.items())
+            got = ", ".join(f"{name} {dtype}" for name, dtype in self.frame.schema.items())
+            raise DataError(
+                f"frame must have exactly the columns {wanted}; got {got or 'none'}; "
+                "make it with Interactions.from_frame"
+            )
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pl.DataFrame,
+        *,
+        columns: EventColumns | None = None,
+        source: str = "interactions",
+        items: ItemTable | None = None,
+        now: datetime | None = None,
+    ) -> Self:
+        """Check a raw log and bring it into the one form used inside.
+
+        Args:
+            frame: the raw log; other columns than the five roles are dropped.
+            columns: roles of the columns; None: the names of `features.schema`.
+            source: what to call the log in messages.
+            items: the catalogue; an event of an item it does not hold is then a problem.
+            now: UTC time without zone for the check of units; None: the clock.
+
+        Raises:
+            DataError: with one `Problem` for every rule that is broken.
+        """
+        columns = columns or EventColumns()
+        item_ids = None if items is None else items.frame[ITEM]
+        problems = event_problems(frame, columns, source=source, item_ids=item_ids, now=now)
+        if problems:
+            raise DataError(problems=problems)
+        event = columns.optional("event", frame.columns)
+        weight = columns.optional("weight", frame.columns)
+        time = time_in_microseconds(
+            columns.timestamp, frame.schema[columns.timestamp], columns.unit
+        )
+        kind = pl.lit(columns.default_event) if event is None else pl.col(event)
+        amount = pl.lit(1.0) if weight is None else pl.col(weight)
+        checked = frame.select(
+            pl.col(columns.user).cast(pl.String).alias(USER),
+            pl.col(columns.item).cast(pl.String).alias(ITEM),
+            time.alias(TIMESTAMP),
+            kind.cast(pl.String).alias(EVENT),
+            amount.cast(pl.Float32).alias(WEIGHT),
+        )
+        return cls(checked.sort(TIMESTAMP, USER, ITEM, EVENT))
+
+    def __len__(self) -> int:
+        return self.frame.height
+
+    @property
+    def num_users(self) -> int:
+        """Number of different users."""
+        return self.frame[USER].n_unique()
+
+    @property
+    def num_items(self) -> int:
+        """Number of different items."""
+        return self.frame[ITEM].n_unique()
+
+    def before(self, moment: datetime) -> Interactions:
+        """The events strictly before ``moment`` (UTC, no zone)."""
+        return Interactions(self.frame.filter(pl.col(TIMESTAMP) < moment))
+
+    def filter_users(self, ids: Sequence[str] | pl.Series) -> Interactions:
+        """The events of these users; ids without events are allowed."""
+        wanted = pl.Series(USER, ids, dtype=pl.String)
+        return Interactions(self.frame.filter(pl.col(USER).is_in(wanted.implode())))
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the content; equal logs have equal fingerprints in any input order."""
+        digest = hashlib.sha256()
+        for name in self.frame.columns:
+            update_with_series(digest, self.frame[name])
+        return digest.hexdigest()
+
+
+def read_interactions(
+    path: Path | str,
+    *,
+    columns: EventColumns | None = None,
+    items: ItemTable | None = None,
+    now: datetime | None = None,
+) -> Interactions:
+    """Read and check an event log from a Parquet or CSV file; see `Interactions.from_frame`.
+
+    Raises:
+        DataError: a rule is broken, or the file is of another kind.
+        FileNotFoundError: there is no such file.
+    """
+    frame = read_frame(path)
+    return Interactions.from_frame(frame, columns=columns, source=str(path), items=items, now=now)

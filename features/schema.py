@@ -1,0 +1,74 @@
+"""Names of the columns every table uses inside, and which columns of a file play those roles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import polars as pl
+
+__all__ = ["EVENT", "ITEM", "TIMESTAMP", "USER", "WEIGHT", "EventColumns", "TimeUnit"]
+
+USER = "user_id"
+ITEM = "item_id"
+TIMESTAMP = "timestamp"
+EVENT = "event"
+WEIGHT = "weight"
+
+INTERACTION_SCHEMA: dict[str, pl.DataType] = {
+    USER: pl.String(),
+    ITEM: pl.String(),
+    TIMESTAMP: pl.Datetime("us"),
+    EVENT: pl.String(),
+    WEIGHT: pl.Float32(),
+}
+
+TimeUnit = Literal["s", "ms", "us", "iso"]
+MICROSECONDS_PER: dict[str, int] = {"s": 1_000_000, "ms": 1_000, "us": 1}
+
+
+@dataclass(frozen=True)
+class EventColumns:
+    """Which columns of an event file play which role.
+
+    Attributes:
+        user: column of the user's id (integer or string).
+        item: column of the item's id (integer or string).
+        timestamp: column of the time of the event.
+        event: column of the event's kind. None: the column "event" if there is one, otherwise
+            every event is a ``default_event``.
+        weight: column of the event's weight, >= 0. None: the column "weight" if there is one,
+            otherwise every weight is 1.
+        unit: what a number in ``timestamp`` counts since 1970-01-01 UTC, or "iso" for text such
+            as "2024-05-01T12:30:00". Columns of a date or datetime type need no unit.
+        default_event: the kind of an event where the file has no such column.
+
+    Raises:
+        ValueError: ``unit`` is none of the four, or two roles name the same column.
+    """
+
+    user: str = USER
+    item: str = ITEM
+    timestamp: str = TIMESTAMP
+    event: str | None = None
+    weight: str | None = None
+    unit: TimeUnit = "s"
+    default_event: str = "interaction"
+
+    def __post_init__(self) -> None:
+        if self.unit not in get_args(TimeUnit):
+            raise ValueError(f"unit must be one of 's', 'ms', 'us', 'iso', got {self.unit!r}")
+        named = [self.user, self.item, self.timestamp, self.event, self.weight]
+        used = [name for name in named if name is not None]
+        twice = sorted({name for name in used if used.count(name) > 1})
+        if twice:
+            raise ValueError(f"each role needs its own column, got {twice[0]!r} for two roles")
+
+    def optional(self, role: Literal["event", "weight"], present: list[str]) -> str | None:
+        """Column that plays an optional role in a file with the columns ``present``, or None."""
+        named = self.event if role == "event" else self.weight
+        if named is not None:
+            return named
+        default = EVENT if role == "event" else WEIGHT
+        taken = {self.user, self.item, self.timestamp, self.event, self.weight}
+        return default if default in present and default not in taken else None
