@@ -38,9 +38,7 @@ def main() -> None:
         frame.write_parquet(target / f"{name}.parquet", compression="zstd", compression_level=19)
         print(f"{name}.parquet: {frame.height:,} rows, {', '.join(frame.columns)}")
     licence = next(
-        path
-        for path in (source / "README_original.txt", source / "README.txt")
-        if path.is_file()
+        path for path in (source / "README_original.txt", source / "README.txt") if path.is_file()
     )
     shutil.copyfile(licence, target / "README_original.txt")
 
