@@ -1,0 +1,86 @@
+"""The JSON and the vectors every index keeps beside its own files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from recsys.errors import ArtifactError
+
+__all__ = ["DESCRIPTION", "read_description", "read_vectors", "write_index"]
+
+DESCRIPTION = "index.json"
+VECTORS = "vectors.safetensors"
+FORMAT = 1
+
+
+def write_index(
+    directory: Path, kind: str, settings: Mapping[str, object], vectors: np.ndarray
+) -> None:
+    """Write ``index.json`` and ``vectors.safetensors`` into ``directory``."""
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file({"vectors": vectors}, directory / VECTORS)
+    description = {
+        "format": FORMAT,
+        "kind": kind,
+        "num_items": vectors.shape[0] - 1,
+        "dim": vectors.shape[1],
+        "settings": dict(settings),
+    }
+    (directory / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+
+
+def read_description(directory: Path, kind: str | None = None) -> dict[str, object]:
+    """The content of ``index.json``, checked.
+
+    Args:
+        directory: where the index was saved.
+        kind: what it must be. None: any kind.
+
+    Raises:
+        ArtifactError: missing, unreadable, or of another kind or format version.
+    """
+    path = directory / DESCRIPTION
+    try:
+        description = json.loads(path.read_text())
+    except FileNotFoundError as e:
+        raise ArtifactError(f"no index in {directory}: {DESCRIPTION} is missing") from e
+    except ValueError as e:
+        raise ArtifactError(f"{path} is not readable JSON; build the index again") from e
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        found = description.get("format") if isinstance(description, dict) else None
+        raise ArtifactError(
+            f"{path} has format {found!r}, this version reads {FORMAT}; build the index again"
+        )
+    if kind is not None and description.get("kind") != kind:
+        raise ArtifactError(
+            f"{path} holds an index of kind {description.get('kind')!r}, not {kind!r}; "
+            "use load_index"
+        )
+    return description
+
+
+def read_vectors(directory: Path, description: Mapping[str, object]) -> np.ndarray:
+    """The [N + 1, D] float32 vectors, of the size the description promises.
+
+    Raises:
+        ArtifactError: missing, unreadable or of another size.
+    """
+    path = directory / VECTORS
+    try:
+        vectors: np.ndarray = load_file(path)["vectors"]
+    except FileNotFoundError as e:
+        raise ArtifactError(f"half an index in {directory}: {VECTORS} is missing") from e
+    except Exception as e:  # safetensors raises its own Exception subclass on a damaged file
+        raise ArtifactError(f"{path} is damaged ({e}); build the index again") from e
+    num_items, dim = description.get("num_items"), description.get("dim")
+    if vectors.ndim != 2 or [vectors.shape[0] - 1, vectors.shape[1]] != [num_items, dim]:
+        raise ArtifactError(
+            f"{path} holds shape {vectors.shape}, {DESCRIPTION} says {num_items} items of "
+            f"dimension {dim}; build the index again"
+        )
+    return vectors
