@@ -2,9 +2,35 @@
 
 from __future__ import annotations
 
+from features.definitions import (
+    Affinity,
+    Age,
+    Category,
+    Count,
+    DayOfWeek,
+    Definition,
+    Field,
+    HourOfDay,
+    LastNOverlap,
+    MeanWeight,
+    Rate,
+    Recency,
+    RetrievalRank,
+    RetrievalScore,
+    Similarity,
+    SlateRelative,
+    Trend,
+)
 from features.errors import DataError, Problem, UnknownIdError
 from features.histories import Histories
 from features.interactions import Interactions, read_interactions
+from features.offline import FeatureComputer, compute_features, item_features, request_features
+from features.registry import (
+    default_definitions,
+    definitions_sha256,
+    dump_definitions,
+    load_definitions,
+)
 from features.schema import EVENT, ITEM, TIMESTAMP, USER, WEIGHT, EventColumns
 from features.tables import ItemTable, UserTable, read_items, read_users
 from features.validation import find_problems
@@ -16,17 +42,42 @@ __all__ = [
     "TIMESTAMP",
     "USER",
     "WEIGHT",
+    "Affinity",
+    "Age",
+    "Category",
+    "Count",
     "DataError",
+    "DayOfWeek",
+    "Definition",
     "EventColumns",
+    "FeatureComputer",
+    "Field",
     "Histories",
+    "HourOfDay",
     "Interactions",
     "ItemTable",
+    "LastNOverlap",
+    "MeanWeight",
     "Problem",
+    "Rate",
+    "Recency",
+    "RetrievalRank",
+    "RetrievalScore",
+    "Similarity",
+    "SlateRelative",
+    "Trend",
     "UnknownIdError",
     "UserTable",
     "Vocabulary",
+    "compute_features",
+    "default_definitions",
+    "definitions_sha256",
+    "dump_definitions",
     "find_problems",
+    "item_features",
+    "load_definitions",
     "read_interactions",
     "read_items",
     "read_users",
+    "request_features",
 ]

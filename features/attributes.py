@@ -1,0 +1,84 @@
+"""The values of one item attribute by item index, as lists and as bit sets."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+
+from features.errors import DataError
+
+__all__ = ["AttributeValues"]
+
+_BITS = 64
+_MOST_BITS = 4_096
+
+
+class AttributeValues:
+    """Which values each of N items carries; index 0 and indices beyond N carry none.
+
+    Args:
+        column: [N] a list column, or one with a single value an item; row r is item index r + 1.
+
+    Attributes:
+        num_values: V distinct values, numbered 1..V in sorted order.
+    """
+
+    def __init__(self, column: pl.Series) -> None:
+        if column.dtype != pl.List(pl.String):
+            text = column.cast(pl.String)
+            column = text.reshape((len(text), 1)).cast(pl.List(pl.String))
+        exploded = (
+            column.to_frame("value")
+            .with_row_index("row")
+            .explode("value", empty_as_null=True)
+            .drop_nulls()
+        )
+        self._name = column.name
+        values = exploded["value"]
+        known = values.unique().sort()
+        self.num_values = len(known)
+        found = known.search_sorted(values) if len(values) else pl.Series([], dtype=pl.UInt32)
+        self._values = found.to_numpy().astype(np.int64) + 1
+        counts = np.bincount(exploded["row"].to_numpy() + 1, minlength=len(column) + 1)
+        self._indptr = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)])
+
+    def rows(self, item_index: np.ndarray) -> np.ndarray:
+        """``item_index`` with everything beyond the table turned into 0."""
+        return np.where(item_index < self._indptr.size - 1, item_index, 0)
+
+    def sizes(self, item_index: np.ndarray) -> np.ndarray:
+        """[R] int64 number of values of each item."""
+        rows = self.rows(item_index)
+        sizes: np.ndarray = self._indptr[rows + 1] - self._indptr[rows]
+        return sizes
+
+    def pairs(self, item_index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Every (position in ``item_index``, value) as two [P] int64 arrays, position rising."""
+        starts = self._indptr[self.rows(item_index)]
+        sizes = self.sizes(item_index)
+        ends = np.cumsum(sizes)
+        total = int(ends[-1]) if ends.size else 0
+        within = np.arange(total, dtype=np.int64) - np.repeat(ends - sizes, sizes)
+        position = np.repeat(np.arange(item_index.size, dtype=np.int64), sizes)
+        return position, self._values[np.repeat(starts, sizes) + within]
+
+    @cached_property
+    def bits(self) -> np.ndarray:
+        """[N + 1, W] uint64 bit sets, bit v - 1 for value v.
+
+        Raises:
+            DataError: there are more than 4,096 values.
+        """
+        if self.num_values > _MOST_BITS:
+            raise DataError(
+                f"column {self._name!r} must have at most {_MOST_BITS} distinct values to be "
+                f"compared as sets, got {self.num_values}; group its rare values"
+            )
+        width = max(1, -(-self.num_values // _BITS))
+        bits = np.zeros((self._indptr.size - 1, width), dtype=np.uint64)
+        item = np.repeat(np.arange(bits.shape[0]), np.diff(self._indptr))
+        word, bit = np.divmod(self._values - 1, _BITS)
+        np.bitwise_or.at(bits, (item, word), np.left_shift(np.uint64(1), bit.astype(np.uint64)))
+        return bits
