@@ -25,6 +25,7 @@ from features.errors import DataError, Problem, UnknownIdError
 from features.histories import Histories
 from features.interactions import Interactions, read_interactions
 from features.offline import FeatureComputer, compute_features, item_features, request_features
+from features.packing import FeatureBlock, PackedField, PackedSchema
 from features.registry import (
     default_definitions,
     definitions_sha256,
@@ -32,6 +33,7 @@ from features.registry import (
     load_definitions,
 )
 from features.schema import EVENT, ITEM, TIMESTAMP, USER, WEIGHT, EventColumns
+from features.source import FeatureSource, ParquetDirectory, ViewDescription
 from features.tables import ItemTable, UserTable, read_items, read_users
 from features.validation import find_problems
 from features.vocabulary import Vocabulary
@@ -50,7 +52,9 @@ __all__ = [
     "DayOfWeek",
     "Definition",
     "EventColumns",
+    "FeatureBlock",
     "FeatureComputer",
+    "FeatureSource",
     "Field",
     "Histories",
     "HourOfDay",
@@ -58,6 +62,9 @@ __all__ = [
     "ItemTable",
     "LastNOverlap",
     "MeanWeight",
+    "PackedField",
+    "PackedSchema",
+    "ParquetDirectory",
     "Problem",
     "Rate",
     "Recency",
@@ -68,6 +75,7 @@ __all__ = [
     "Trend",
     "UnknownIdError",
     "UserTable",
+    "ViewDescription",
     "Vocabulary",
     "compute_features",
     "default_definitions",
