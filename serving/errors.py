@@ -1,0 +1,69 @@
+"""Errors of the serving side; each names the stage it happened in.
+
+```
+ServingError
+  StageUnavailable    a backend is down or too slow        -> fallback, else 503
+  DeadlineExceeded    a stage is over its budget           -> fallback, else 504
+  CorruptValue        a stored value cannot be decoded     -> fallback, else 500
+  NoGeneration        nothing to serve from                -> 503
+  PublishRefused      a check failed, the head is unmoved  -> the publisher's exit code
+    HeadConflict      another publisher moved the head first
+```
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CorruptValue",
+    "DeadlineExceeded",
+    "HeadConflict",
+    "NoGeneration",
+    "PublishRefused",
+    "ServingError",
+    "StageUnavailable",
+]
+
+
+class ServingError(Exception):
+    """Something in the serving path failed.
+
+    Attributes:
+        stage: where it happened: "store", "live", "publish", ...
+    """
+
+    def __init__(self, message: str, *, stage: str) -> None:
+        super().__init__(message)
+        self.stage = stage
+
+
+class StageUnavailable(ServingError):
+    """A backend is down, refuses connections or does not answer in time."""
+
+
+class DeadlineExceeded(ServingError):
+    """A stage took longer than the request may."""
+
+
+class CorruptValue(ServingError):
+    """A stored value is truncated, damaged or of another version."""
+
+    def __init__(self, message: str, *, stage: str = "store") -> None:
+        super().__init__(message, stage=stage)
+
+
+class NoGeneration(ServingError):
+    """No generation is published, or the one asked for is not in the store."""
+
+    def __init__(self, message: str, *, stage: str = "store") -> None:
+        super().__init__(message, stage=stage)
+
+
+class PublishRefused(ServingError):
+    """A publish or a flip failed a check; readers still see what they saw before."""
+
+    def __init__(self, message: str, *, stage: str = "publish") -> None:
+        super().__init__(message, stage=stage)
+
+
+class HeadConflict(PublishRefused):
+    """The head moved between reading it and flipping it."""

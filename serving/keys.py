@@ -1,0 +1,92 @@
+"""Names of everything the store holds.
+
+```
+{ns}:head                      which generation is served, and which was before
+{ns}:generations               sorted set of published generations, by time
+{ns}:g:{G}:manifest            written last; a generation without one was never finished
+{ns}:g:{G}:items               item ids of the vocabulary, packed; entry i is item index i + 1
+{ns}:g:{G}:popular             fallback list, packed like candidates
+{ns}:u:{G}:{b<hex>}:<user>     candidates of one user
+{ns}:n:{G}:{b<hex>}:<item>     neighbours of one item, packed like candidates
+{ns}:i:{G}:{b<hex>}:<item>     packed feature row of one item
+{ns}:alive:{G}                 bitmap over item index, 1 = may be recommended
+```
+
+``{b<hex>}`` is a hash tag of Redis Cluster: it spreads users and items over 1,024 buckets, and
+keeps one user's keys of all generations in one slot.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+
+__all__ = ["NUM_BUCKETS", "Keys", "bucket"]
+
+NUM_BUCKETS = 1024
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def bucket(identifier: str) -> str:
+    """Hash tag of a user or item, the same on every machine: ``{b000}`` to ``{b3ff}``."""
+    return f"{{b{zlib.crc32(identifier.encode()) % NUM_BUCKETS:03x}}}"
+
+
+class Keys:
+    """Builds key names within one namespace.
+
+    Raises:
+        ValueError: the namespace is not a plain name.
+    """
+
+    def __init__(self, namespace: str) -> None:
+        _check_name(namespace, "namespace")
+        self.namespace = namespace
+        self.head = f"{namespace}:head"
+        self.generations = f"{namespace}:generations"
+
+    def manifest(self, generation: str) -> str:
+        """Key of the manifest."""
+        return f"{self.namespace}:g:{checked_generation(generation)}:manifest"
+
+    def items(self, generation: str) -> str:
+        """Key of the packed vocabulary."""
+        return f"{self.namespace}:g:{checked_generation(generation)}:items"
+
+    def popular(self, generation: str) -> str:
+        """Key of the fallback list."""
+        return f"{self.namespace}:g:{checked_generation(generation)}:popular"
+
+    def alive(self, generation: str) -> str:
+        """Key of the bitmap of recommendable items."""
+        return f"{self.namespace}:alive:{checked_generation(generation)}"
+
+    def user(self, generation: str, user_id: str) -> str:
+        """Key of one user's candidates."""
+        return f"{self.namespace}:u:{checked_generation(generation)}:{bucket(user_id)}:{user_id}"
+
+    def neighbours(self, generation: str, item_id: str) -> str:
+        """Key of one item's neighbours."""
+        return f"{self.namespace}:n:{checked_generation(generation)}:{bucket(item_id)}:{item_id}"
+
+    def item(self, generation: str, item_id: str) -> str:
+        """Key of one item's packed features."""
+        return f"{self.namespace}:i:{checked_generation(generation)}:{bucket(item_id)}:{item_id}"
+
+
+def checked_generation(generation: str) -> str:
+    """``generation`` itself.
+
+    Raises:
+        ValueError: it is not 1 to 128 letters, digits, ``.``, ``_`` or ``-``.
+    """
+    return _check_name(generation, "generation")
+
+
+def _check_name(name: str, what: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{what} must be 1 to 128 letters, digits, '.', '_' or '-' and start with a letter "
+            f"or digit, got {name!r}"
+        )
+    return name

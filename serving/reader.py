@@ -1,0 +1,238 @@
+"""Reads of the request path: a cached head, snapshots in memory, and a store that may be away."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+from serving.breaker import CircuitBreaker
+from serving.candidate_codec import CandidateList
+from serving.errors import CorruptValue, NoGeneration, ServingError, StageUnavailable
+from serving.settings import ServiceSettings
+from serving.snapshot import BundledPopular, Snapshot, load_snapshot
+from serving.store import GenerationStore
+
+__all__ = ["GenerationReader", "View"]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+ErrorHook = Callable[[str], None]
+_KEPT_SNAPSHOTS = 2
+
+
+class View(NamedTuple):
+    """What one request works with, whatever is flipped meanwhile.
+
+    Attributes:
+        snapshot: of the served generation, or the last one known, or the bundled list.
+        previous: generation served before, when the store names one.
+        problem: why ``snapshot`` may be stale: ``store_unavailable``, ``no_generation``,
+            ``generation_expired`` or ``corrupt_value``; None when it is fresh.
+        from_store: False for a bundled list.
+    """
+
+    snapshot: Snapshot
+    previous: str | None
+    problem: str | None
+    from_store: bool
+
+
+class GenerationReader:
+    """Answers from the store when it is there and from memory when it is not.
+
+    Args:
+        store: where generations are.
+        bundled: list to start with when the store is away or empty.
+        settings: times and sizes.
+        clock: seconds, only differences count.
+        on_error: called with the name of each problem that was hidden by a fallback.
+    """
+
+    def __init__(
+        self,
+        store: GenerationStore,
+        *,
+        bundled: BundledPopular | None,
+        settings: ServiceSettings,
+        clock: Callable[[], float],
+        on_error: ErrorHook,
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._clock = clock
+        self._on_error = on_error
+        self._breaker = CircuitBreaker(settings.retry_after_s, clock)
+        self._bundled = bundled.to_snapshot() if bundled is not None else None
+        self._view: View | None = None
+        self._logged: str | None = None
+        self._fresh_until = -float("inf")
+        self._refreshing = threading.Lock()
+        self._snapshots: OrderedDict[str, Snapshot] = OrderedDict()
+        self._remembered: OrderedDict[tuple[str, str], CandidateList] = OrderedDict()
+        self._memory_lock = threading.Lock()
+
+    def view(self) -> View:
+        """The generation to serve from; asks the store about once in ``head_ttl_s``.
+
+        One thread at a time asks; the others go on with what they have.
+
+        Raises:
+            NoGeneration: nothing published or reachable, and no bundled list.
+        """
+        view = self._view
+        if view is not None and self._clock() < self._fresh_until:
+            return view
+        if self._refreshing.acquire(blocking=view is None):
+            try:
+                if self._view is None or self._clock() >= self._fresh_until:
+                    self._refresh()
+            finally:
+                self._refreshing.release()
+        return self.last_view()
+
+    def last_view(self) -> View:
+        """The view as last read, without asking the store.
+
+        Raises:
+            NoGeneration: there is none yet, and no bundled list.
+        """
+        if self._view is not None:
+            return self._view
+        if self._bundled is None:
+            raise NoGeneration("nothing is published and no fallback list was bundled")
+        return View(self._bundled, None, "no_generation", from_store=False)
+
+    def snapshot(self, generation: str) -> Snapshot:
+        """Snapshot of another generation, read once.
+
+        Raises:
+            ServingError: it is not there, or the store is away.
+        """
+        found = self._snapshots.get(generation)
+        return found if found is not None else self._load(generation)
+
+    def user(self, snapshot: Snapshot, user_id: str) -> CandidateList | None:
+        """The user's candidates from the store.
+
+        Raises:
+            ServingError: the store is away or the value is damaged; see `remembered_user`.
+        """
+        generation = snapshot.generation
+        if generation is None or snapshot.manifest is None:
+            raise NoGeneration("a bundled list has no users")
+        found = self._call(lambda: self._store.read_user(generation, user_id))
+        if found is not None and self._settings.remembered_users:
+            with self._memory_lock:
+                self._remembered[generation, user_id] = found
+                self._remembered.move_to_end((generation, user_id))
+                while len(self._remembered) > self._settings.remembered_users:
+                    self._remembered.popitem(last=False)
+        return found
+
+    def remembered_user(self, snapshot: Snapshot, user_id: str) -> CandidateList | None:
+        """The user's candidates as last read from the store, if still in memory."""
+        return self._remembered.get((snapshot.generation or "", user_id))
+
+    def neighbours(self, snapshot: Snapshot, item_id: str) -> CandidateList | None:
+        """The item's neighbours from the store.
+
+        Raises:
+            ServingError: the store is away or the value is damaged.
+        """
+        generation = snapshot.generation
+        if generation is None or snapshot.manifest is None:
+            raise NoGeneration("a bundled list has no neighbours")
+        return self._call(lambda: self._store.neighbours(generation, item_id))
+
+    def item_rows(self, snapshot: Snapshot, item_ids: Sequence[str]) -> list[bytes | None]:
+        """Packed feature rows, None where there is none.
+
+        Raises:
+            ServingError: the store is away.
+        """
+        generation = snapshot.generation
+        if generation is None or snapshot.manifest is None:
+            raise NoGeneration("a bundled list has no item rows")
+        return self._call(lambda: self._store.read_items(generation, item_ids))
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _refresh(self) -> None:
+        problem: str | None = None
+        previous = self._view.previous if self._view else None
+        snapshot: Snapshot | None = None
+        try:
+            head = self._call(self._store.head)
+            if head is None:
+                problem = "no_generation"
+            else:
+                previous = head.previous
+                snapshot = self._current(head.generation)
+        except ServingError as error:
+            problem = _problem(error)
+            if problem != self._logged:
+                log.warning("serving from memory: %s", error)
+        if problem is None and self._logged is not None:
+            log.info("the store answers again")
+        self._logged = problem
+        if snapshot is not None:
+            self._view = View(snapshot, previous, None, from_store=True)
+        elif self._view is not None:
+            self._view = self._view._replace(previous=previous, problem=problem)
+        elif self._bundled is not None:
+            self._view = View(self._bundled, previous, problem, from_store=False)
+        wait_s = self._settings.head_ttl_s if problem is None else self._settings.retry_after_s
+        self._fresh_until = self._clock() + wait_s
+
+    def _current(self, generation: str) -> Snapshot:
+        known = self._snapshots.get(generation)
+        if known is None:
+            snapshot = self._load(generation)
+            log.info("serving generation %s: %d items", generation, len(snapshot.item_ids))
+            return snapshot
+        if self._call(lambda: self._store.manifest(generation)) is None:
+            raise NoGeneration(f"generation {generation!r} expired; publish again")
+        known.alive = self._call(lambda: self._store.alive(generation, len(known.item_ids)))
+        return known
+
+    def _load(self, generation: str) -> Snapshot:
+        snapshot = self._call(lambda: load_snapshot(self._store, generation))
+        with self._memory_lock:
+            self._snapshots[generation] = snapshot
+            self._snapshots.move_to_end(generation)
+            while len(self._snapshots) > _KEPT_SNAPSHOTS:
+                self._snapshots.popitem(last=False)
+        return snapshot
+
+    def _call(self, read: Callable[[], T]) -> T:
+        if not self._breaker.allow():
+            raise StageUnavailable(
+                "the store failed a moment ago and is left alone for "
+                f"{self._settings.retry_after_s:g} s",
+                stage="store",
+            )
+        try:
+            found = read()
+        except StageUnavailable as error:
+            self._breaker.failed()
+            self._fresh_until = -float("inf")
+            self._on_error(_problem(error))
+            raise
+        except ServingError as error:
+            self._breaker.succeeded()
+            self._on_error(_problem(error))
+            raise
+        self._breaker.succeeded()
+        return found
+
+
+def _problem(error: ServingError) -> str:
+    if isinstance(error, CorruptValue):
+        return "corrupt_value"
+    if isinstance(error, NoGeneration):
+        return "generation_expired"
+    return "store_unavailable"

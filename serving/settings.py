@@ -1,0 +1,45 @@
+"""Limits and defaults of the request path; all times in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+__all__ = ["ServiceSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """How `RecommendationService` behaves.
+
+    Attributes:
+        head_ttl_s: how long the answer to "which generation?" is reused, so how long after a flip
+            a process may still serve the old one.
+        retry_after_s: after a failed call the store is left alone for this long.
+        deadline_s: of one request; stages that would start later are skipped.
+        live_timeout_s: of the live recommender within that.
+        live_workers: live calls at once; further requests skip the stage.
+        diversity: used where a request does not say, 0 (by score alone) to 1.
+        slate_pool: candidates considered by a diverse slate, at least.
+        remembered_users: lists kept in process for when the store is away.
+    """
+
+    head_ttl_s: float = 1.0
+    retry_after_s: float = 0.5
+    deadline_s: float = 0.5
+    live_timeout_s: float = 0.3
+    live_workers: int = 4
+    diversity: float = 0.0
+    slate_pool: int = 50
+    remembered_users: int = 10_000
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "diversity":
+                if not 0.0 <= value <= 1.0:
+                    raise ValueError(f"diversity must be in 0..1, got {value}")
+            elif field.name == "remembered_users":
+                if value < 0:
+                    raise ValueError(f"remembered_users must be >= 0, got {value}")
+            elif value <= 0:
+                raise ValueError(f"{field.name} must be > 0, got {value}")

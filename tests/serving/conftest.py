@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import redis
+
+from serving.connection import connect
+from serving.embedded import EmbeddedStore
+from serving.store import GenerationStore
+
+ITEM_IDS = [f"i{number}" for number in range(1, 13)]  # item index 1..12
+
+
+@pytest.fixture(autouse=True)
+def _no_store_variables(monkeypatch):
+    monkeypatch.delenv("RECSYS_STORE_URL", raising=False)
+    monkeypatch.delenv("RECSYS_STORE_PASSWORD", raising=False)
+
+
+@contextlib.contextmanager
+def short_directory():
+    """A directory whose sockets fit into AF_UNIX's limit, whatever the test's name."""
+    directory = Path(tempfile.mkdtemp(prefix="rs-", dir="/tmp"))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def embedded_directory():
+    with short_directory() as directory:
+        EmbeddedStore.ensure(directory / "store")
+        yield directory / "store"
+        EmbeddedStore.stop(directory / "store")
+
+
+@pytest.fixture(scope="session")
+def redis_server_url():
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not on the PATH")
+    with short_directory() as directory:
+        socket = directory / "redis.sock"
+        server = subprocess.Popen(
+            [program, "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", directory],
+            stdout=subprocess.DEVNULL,
+        )
+        client = redis.Redis(unix_socket_path=str(socket))
+        for _ in range(500):
+            with contextlib.suppress(redis.ConnectionError):
+                client.ping()
+                break
+            time.sleep(0.01)
+        client.close()
+        yield f"unix://{socket}"
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture
+def own_directory():
+    """A directory of this test alone, for tests that kill or stop the server."""
+    with short_directory() as directory:
+        yield directory / "store"
+        EmbeddedStore.stop(directory / "store")
+
+
+@pytest.fixture
+def client(embedded_directory):
+    client = connect("embedded", directory=embedded_directory)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def store(client):
+    """An empty namespace on the shared embedded server."""
+    return GenerationStore(client, namespace=f"t{uuid.uuid4().hex[:10]}")
+
+
+@pytest.fixture(params=["embedded", "redis-server"])
+def any_store(request):
+    """An empty namespace on each kind of server there is."""
+    if request.param == "embedded":
+        client = connect("embedded", directory=request.getfixturevalue("embedded_directory"))
+    else:
+        client = connect(request.getfixturevalue("redis_server_url"))
+    yield GenerationStore(client, namespace=f"t{uuid.uuid4().hex[:10]}")
+    client.close()
+
+
+@pytest.fixture
+def fake_clock():
+    class Clock:
+        now = 1000.0
+
+        def __call__(self) -> float:
+            return self.now
+
+        def advance(self, seconds: float) -> None:
+            self.now += seconds
+
+    return Clock()
+
+
+def user_batch(lists: dict[str, list[int]], source: int = 0):
+    """Lists of item indices as one batch; scores fall from 1 in steps of 1/8, exact in f16."""
+    width = max(map(len, lists.values()))
+    item_index = np.full((len(lists), width), -1, dtype=np.int64)
+    score = np.full((len(lists), width), -np.inf, dtype=np.float32)
+    for row, items in enumerate(lists.values()):
+        item_index[row, : len(items)] = items
+        score[row, : len(items)] = 1 - np.arange(len(items)) / 8
+    return list(lists), item_index, score, np.full((len(lists), width), source, np.uint8)
+
+
+def popular(items: list[int]):
+    return np.array(items), np.linspace(1.0, 0.5, len(items))
+
+
+def publish(store, generation, users, *, item_ids=ITEM_IDS, popular_items=(1, 2, 3, 4), **options):
+    """Publish a small generation; ``users`` maps user ids to item indices."""
+    options.setdefault("ttl_s", 600)
+    options.setdefault("vocabulary_sha256", "v1")
+    return store.publish(
+        generation,
+        users=[user_batch(users)] if isinstance(users, dict) else users,
+        item_ids=item_ids,
+        popular=popular(list(popular_items)),
+        **options,
+    )
+
+
+@pytest.fixture
+def make():
+    """Builders that several test files share."""
+    return SimpleNamespace(
+        item_ids=ITEM_IDS,
+        user_batch=user_batch,
+        popular=popular,
+        publish=publish,
+        kill=lambda directory: os.kill(EmbeddedStore.pid(directory), 9),
+    )
