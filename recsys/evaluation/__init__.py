@@ -1,0 +1,49 @@
+"""Splits, metrics, intervals, slices and the report: how a recommender is judged offline."""
+
+from __future__ import annotations
+
+from recsys.evaluation.measure import DEFAULT_METRICS, compare, evaluate
+from recsys.evaluation.metrics import LIST_METRICS, USER_METRICS, MetricName, parse_metric
+from recsys.evaluation.popularity import cold_items, head_items, self_information
+from recsys.evaluation.result import Evaluation, Exposure, SliceResult
+from recsys.evaluation.significance import (
+    Difference,
+    Interval,
+    bootstrap_mean,
+    bootstrap_means,
+    paired_difference,
+)
+from recsys.evaluation.slices import Slice, item_slices, user_slices
+from recsys.evaluation.splits import Split, leave_last_out, split_at, split_per_user
+from recsys.evaluation.truth import Judged, Truth, judge
+
+__all__ = [
+    "DEFAULT_METRICS",
+    "LIST_METRICS",
+    "USER_METRICS",
+    "Difference",
+    "Evaluation",
+    "Exposure",
+    "Interval",
+    "Judged",
+    "MetricName",
+    "Slice",
+    "SliceResult",
+    "Split",
+    "Truth",
+    "bootstrap_mean",
+    "bootstrap_means",
+    "cold_items",
+    "compare",
+    "evaluate",
+    "head_items",
+    "item_slices",
+    "judge",
+    "leave_last_out",
+    "paired_difference",
+    "parse_metric",
+    "self_information",
+    "split_at",
+    "split_per_user",
+    "user_slices",
+]
