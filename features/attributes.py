@@ -54,6 +54,11 @@ class AttributeValues:
         sizes: np.ndarray = self._indptr[rows + 1] - self._indptr[rows]
         return sizes
 
+    @cached_property
+    def all_sizes(self) -> np.ndarray:
+        """[N + 1] int64 number of values by item index."""
+        return np.diff(self._indptr)
+
     def pairs(self, item_index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Every (position in ``item_index``, value) as two [P] int64 arrays, position rising."""
         starts = self._indptr[self.rows(item_index)]

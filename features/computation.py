@@ -48,7 +48,7 @@ class Computation:
         log: the frame of an `Interactions`.
         item_ids: ids of the item table, index 1..N; the log and the requests may know more.
         item_frame: the item table.
-        user_frame: the user table, or None.
+        users: ids of the user table and the table itself, or None.
         attributes: values of the item columns used so far, shared between computations.
         vectors: item vectors by name.
     """
@@ -60,13 +60,13 @@ class Computation:
         *,
         item_ids: Vocabulary,
         item_frame: pl.DataFrame,
-        user_frame: pl.DataFrame | None,
+        users: tuple[Vocabulary, pl.DataFrame] | None,
         attributes: dict[str, AttributeValues],
         vectors: Vectors,
     ) -> None:
         self.requests = requests
         self.item_frame = item_frame
-        self.user_frame = user_frame
+        self.users = users
         self.vectors = vectors
         self._attributes = attributes
         self._log = log
@@ -187,7 +187,7 @@ class Computation:
         attribute = self.attribute(column)
         history, of_row = self.history(event, last), self.level("user").of_row
         bits, item = attribute.bits, attribute.rows(self._rows.item)
-        history_rows, sizes = attribute.rows(history), attribute.sizes(np.arange(len(bits)))
+        history_rows, sizes = attribute.rows(history), attribute.all_sizes
         result = np.empty(item.size)
         for part in _slices(item.size, last * bits.shape[1]):
             owner, candidate = of_row[part], item[part]
@@ -209,8 +209,8 @@ class Computation:
     def cosine(self, name: str, event: str | None, last: int) -> np.ndarray:
         """[R] float64 cosine of the candidate's vector and the mean of the user's last ones."""
         vocabulary, vectors = self.vectors[name]
-        row_of = np.concatenate([[0], vocabulary.index(self.item_ids.to_series())])
-        history, of_row = row_of[self.history(event, last)], self.level("user").of_row
+        history = self._rows_in(vocabulary, self.history(event, last))
+        of_row = self.level("user").of_row
         dimension = vectors.shape[1]
         mean = np.empty((history.shape[0], dimension))
         for part in _slices(history.shape[0], last * dimension):
@@ -218,7 +218,7 @@ class Computation:
             taken = np.where((rows > 0)[..., None], vectors[rows], 0.0)  # [c, last, D]
             mean[part] = taken.sum(axis=1, dtype=np.float64)
         mean_norm = np.sqrt((mean * mean).sum(axis=1))
-        candidate = row_of[self._rows.item]
+        candidate = self._rows_in(vocabulary, self._rows.item)
         result = np.empty(candidate.size)
         for part in _slices(candidate.size, dimension):
             own = vectors[candidate[part]].astype(np.float64)
@@ -227,6 +227,15 @@ class Computation:
             norm = np.sqrt((own * own).sum(axis=1)) * mean_norm[of_row[part]]
             result[part] = np.where(norm > 0, dot / np.where(norm > 0, norm, 1.0), np.nan)
         return result
+
+    def _rows_in(self, vocabulary: Vocabulary, item: np.ndarray) -> np.ndarray:
+        """Rows of another vocabulary for item indices of any shape, 0 where it lacks the item."""
+        distinct, place = np.unique(item, return_inverse=True)
+        real = distinct > 0
+        rows = np.zeros_like(distinct)
+        rows[real] = vocabulary.index(self.item_ids.to_series().gather(distinct[real] - 1))
+        spread: np.ndarray = rows[place].reshape(item.shape)
+        return spread
 
     @cached_property
     def _times(self) -> np.ndarray:

@@ -34,7 +34,6 @@ from features.definitions import (
 )
 from features.errors import DataError
 from features.grouped import COUNT, FIRST, LAST, WEIGHT
-from features.schema import USER
 from features.vocabulary import Vocabulary
 
 __all__ = ["COMPUTE", "slate_relative"]
@@ -206,9 +205,8 @@ def _table_column(computation: Computation, table: str, column: str) -> pl.Serie
         rows = computation.level("item").item - 1
         frame = computation.item_frame
         rows = np.where(rows < frame.height, rows, -1)
-    elif computation.user_frame is not None:
-        frame = computation.user_frame
-        known = Vocabulary.from_ids(frame[USER])
+    elif computation.users is not None:
+        known, frame = computation.users
         row_of = known.index(computation.user_ids.to_series()) - 1
         rows = row_of[computation.level("user").user - 1]
     else:

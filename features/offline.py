@@ -56,6 +56,9 @@ class FeatureComputer:
         self.users = users
         self.vectors = dict(vectors or {})
         self._item_ids = Vocabulary.from_ids(items.frame[ITEM])
+        self._users = (
+            None if users is None else (Vocabulary.from_ids(users.frame[USER]), users.frame)
+        )
         self._attributes: dict[str, AttributeValues] = {}
         self._check_sources()
 
@@ -116,7 +119,7 @@ class FeatureComputer:
             interactions.frame,
             item_ids=self._item_ids,
             item_frame=self.items.frame,
-            user_frame=None if self.users is None else self.users.frame,
+            users=self._users,
             attributes=self._attributes,
             vectors=self.vectors,
         )
