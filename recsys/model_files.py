@@ -1,0 +1,69 @@
+"""The pair of files a small model is kept in: ``NAME.json`` and ``NAME.safetensors``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recsys.errors import ArtifactError
+
+__all__ = ["read_model", "write_model"]
+
+FORMAT = 1
+NAME = "model"
+
+
+def write_model(
+    directory: Path, kind: str, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+) -> None:
+    """Write a model's settings and tensors below ``directory``, which is made if missing.
+
+    Args:
+        directory: one model's own directory.
+        kind: what `read_model` must ask for.
+        settings: plain JSON values.
+        tensors: arrays of any shape; empty ones are allowed.
+    """
+    from safetensors.numpy import save_file
+
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {name: np.ascontiguousarray(array) for name, array in tensors.items()},
+        directory / f"{NAME}.safetensors",
+    )
+    header = {"format": FORMAT, "kind": kind, "settings": dict(settings)}
+    (directory / f"{NAME}.json").write_text(json.dumps(header, indent=2) + "\n")
+
+
+def read_model(directory: Path, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The settings and tensors that `write_model` wrote.
+
+    Raises:
+        ArtifactError: a file is missing or damaged, or it is of another kind or format.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        header = json.loads((directory / f"{NAME}.json").read_text())
+        tensors = load_file(directory / f"{NAME}.safetensors")
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"no {kind} model in {directory}: {Path(str(error.filename)).name} is missing; "
+            "train again or restore the bundle"
+        ) from error
+    except (ValueError, SafetensorError) as error:
+        raise ArtifactError(
+            f"{directory} holds a damaged {kind} model ({error}); restore the bundle"
+        ) from error
+    found = (header.get("format"), header.get("kind"))
+    if found != (FORMAT, kind):
+        raise ArtifactError(
+            f"{directory} must hold a {kind!r} model of format {FORMAT}, got {found[1]!r} of "
+            f"format {found[0]!r}; train again with this version"
+        )
+    return header["settings"], tensors

@@ -1,0 +1,121 @@
+"""Retrieval from dense score blocks: bounded memory, one rule for exclusion and ties."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from features.histories import Histories
+from recsys.topk import TopK, top_k
+
+__all__ = ["DEFAULT_BLOCK_BYTES", "moments_of", "retrieve_in_blocks", "score_in_blocks"]
+
+DEFAULT_BLOCK_BYTES = 64 * 2**20
+
+ScoreAll = Callable[[Histories, np.ndarray], np.ndarray]
+"""(histories of Q rows, [Q] int64 moments) -> [Q, N + 1] float scores."""
+
+
+def moments_of(histories: Histories, moment: np.ndarray | None) -> np.ndarray:
+    """[Q] int64 microseconds: ``moment``, or one microsecond after each row's newest event.
+
+    A row without events and without a moment gets the moment after the newest event of all rows.
+
+    Raises:
+        ValueError: ``moment`` has not one entry per row.
+    """
+    if moment is not None:
+        given = np.asarray(moment, dtype=np.int64)
+        if given.shape != (len(histories),):
+            raise ValueError(
+                f"moment must have one entry per history: got shape {given.shape} for "
+                f"{len(histories)} rows"
+            )
+        return given
+    newest = int(histories.timestamp.max(initial=0))
+    last = np.full(len(histories), newest, dtype=np.int64)
+    filled = histories.counts > 0
+    last[filled] = histories.timestamp[histories.indptr[1:][filled] - 1]
+    return last + 1
+
+
+def retrieve_in_blocks(
+    score_all: ScoreAll,
+    histories: Histories,
+    k: int,
+    *,
+    num_items: int,
+    moment: np.ndarray | None,
+    excluded: np.ndarray | None,
+    block_bytes: int = DEFAULT_BLOCK_BYTES,
+) -> TopK:
+    """Exact top-k of ``score_all``, a block of rows at a time.
+
+    Args:
+        score_all: gives [Q, N + 1] scores of a block of histories.
+        histories: Q rows.
+        k: results per row, >= 1.
+        num_items: N.
+        moment: [Q] int64 microseconds, or None: just after each row's newest event.
+        excluded: [Q, N + 1] bool, True = must not be returned.
+        block_bytes: most bytes that one float32 score block may take.
+
+    Raises:
+        ValueError: k < 1, or ``excluded`` or ``moment`` has another shape.
+    """
+    if k < 1:
+        raise ValueError(f"k must be >= 1, got {k}")
+    wanted = (len(histories), num_items + 1)
+    if excluded is not None and excluded.shape != wanted:
+        raise ValueError(f"excluded must be [Q, N + 1] = {wanted}, got {excluded.shape}")
+    moments = moments_of(histories, moment)
+    parts = [
+        top_k(
+            score_all(histories.take(rows), moments[rows]),
+            k,
+            excluded=None if excluded is None else excluded[rows],
+        )
+        for rows in _row_blocks(len(histories), num_items, block_bytes)
+    ]
+    if not parts:
+        return TopK(np.empty((0, k), dtype=np.int64), np.empty((0, k), dtype=np.float32))
+    return TopK(
+        np.concatenate([part.item_index for part in parts]),
+        np.concatenate([part.score for part in parts]),
+    )
+
+
+def score_in_blocks(
+    score_all: ScoreAll,
+    histories: Histories,
+    item_index: np.ndarray,
+    *,
+    num_items: int,
+    moment: np.ndarray | None,
+    block_bytes: int = DEFAULT_BLOCK_BYTES,
+) -> np.ndarray:
+    """[Q, C] float32 scores of ``item_index`` [Q, C]; -inf where it is 0 or -1.
+
+    Raises:
+        ValueError: ``item_index`` has not one row per history, or an index exceeds N.
+    """
+    if item_index.ndim != 2 or item_index.shape[0] != len(histories):
+        raise ValueError(
+            f"item_index must be [Q, C] with Q = {len(histories)}, got shape {item_index.shape}"
+        )
+    if item_index.size and int(item_index.max()) > num_items:
+        raise ValueError(f"item_index must be <= {num_items}, got {int(item_index.max())}")
+    moments = moments_of(histories, moment)
+    scores = np.full(item_index.shape, -np.inf, dtype=np.float32)
+    for rows in _row_blocks(len(histories), num_items, block_bytes):
+        block = score_all(histories.take(rows), moments[rows])
+        picked = np.take_along_axis(block, np.maximum(item_index[rows], 0), axis=1)
+        scores[rows] = np.where(item_index[rows] > 0, picked, -np.inf)
+    return scores
+
+
+def _row_blocks(num_rows: int, num_items: int, block_bytes: int) -> Iterator[np.ndarray]:
+    height = max(1, block_bytes // (4 * (num_items + 1)))
+    for start in range(0, num_rows, height):
+        yield np.arange(start, min(start + height, num_rows))

@@ -1,0 +1,135 @@
+"""What was popular in the time just before the moment of the request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from features.histories import Histories
+from recsys.model_files import read_model, write_model
+from recsys.retrieval.blocks import retrieve_in_blocks, score_in_blocks
+from recsys.topk import TopK
+
+__all__ = ["PopularityRetriever"]
+
+DAY_US = 86_400 * 1_000_000
+
+
+class PopularityRetriever:
+    """Events of each item in the ``window_days`` strictly before the moment.
+
+    Point-in-time: a request of 1998 is answered with what was popular in 1998. Items that tie
+    (most have no event in the window) are ordered by their share of all earlier events.
+
+    Attributes:
+        name: how answers name this source.
+        num_items: N.
+        window_days: length of the window; None: everything before the moment.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        num_items: int,
+        window_days: float | None,
+        timestamp: np.ndarray,
+        item_index: np.ndarray,
+    ) -> None:
+        self.name = name
+        self.num_items = num_items
+        self.window_days = window_days
+        self._timestamp = timestamp  # [E] int64 microseconds, sorted
+        self._item_index = item_index  # [E] int64
+
+    @classmethod
+    def fit(
+        cls,
+        histories: Histories,
+        num_items: int,
+        *,
+        window_days: float | None = 180.0,
+        name: str = "popularity",
+    ) -> Self:
+        """Keep the events of all ``histories``, sorted by time.
+
+        Raises:
+            ValueError: window_days <= 0.
+        """
+        if window_days is not None and window_days <= 0:
+            raise ValueError(f"window_days must be > 0, got {window_days}; None for all time")
+        order = np.argsort(histories.timestamp, kind="stable")
+        return cls(
+            name=name,
+            num_items=num_items,
+            window_days=window_days,
+            timestamp=histories.timestamp[order],
+            item_index=histories.item_index[order],
+        )
+
+    def score_all(self, histories: Histories, moment: np.ndarray) -> np.ndarray:
+        """[Q, N + 1] float32: events in the window, plus a share of all events in [0, 1)."""
+        until = self._counts_before(moment).astype(np.float32)
+        total = until.sum(axis=1, keepdims=True)
+        share = until / (total + 1.0)
+        if self.window_days is None:
+            return until
+        start = moment - np.int64(self.window_days * DAY_US)
+        return until - self._counts_before(start).astype(np.float32) + share
+
+    def _counts_before(self, moment: np.ndarray) -> np.ndarray:
+        """[Q, N + 1] int32 events of each item strictly before each moment."""
+        distinct, which = np.unique(moment, return_inverse=True)
+        end = np.searchsorted(self._timestamp, distinct, side="left")
+        # Event e enters the first distinct moment whose end is beyond it.
+        bucket = np.searchsorted(end, np.arange(self._timestamp.size), side="right")
+        known = bucket < distinct.size
+        width = self.num_items + 1
+        cell = bucket[known] * width + self._item_index[known]
+        added = np.bincount(cell, minlength=distinct.size * width).reshape(-1, width)
+        counts: np.ndarray = np.cumsum(added, axis=0, dtype=np.int32)[which]
+        return counts
+
+    def retrieve(
+        self,
+        histories: Histories,
+        k: int,
+        *,
+        moment: np.ndarray | None = None,
+        excluded: np.ndarray | None = None,
+    ) -> TopK:
+        """See `recsys.retrieval.protocol.Retriever`."""
+        return retrieve_in_blocks(
+            self.score_all,
+            histories,
+            k,
+            num_items=self.num_items,
+            moment=moment,
+            excluded=excluded,
+        )
+
+    def score(
+        self, histories: Histories, item_index: np.ndarray, *, moment: np.ndarray | None = None
+    ) -> np.ndarray:
+        """See `recsys.retrieval.protocol.Retriever`."""
+        return score_in_blocks(
+            self.score_all, histories, item_index, num_items=self.num_items, moment=moment
+        )
+
+    def save(self, directory: Path) -> None:
+        """See `recsys.model_files.write_model`."""
+        settings = {"name": self.name, "num_items": self.num_items, "window_days": self.window_days}
+        tensors = {"timestamp": self._timestamp, "item_index": self._item_index}
+        write_model(directory, "popularity", settings, tensors)
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            ArtifactError: see `recsys.model_files.read_model`.
+        """
+        settings, tensors = read_model(directory, "popularity")
+        return cls(**settings, timestamp=tensors["timestamp"], item_index=tensors["item_index"])
