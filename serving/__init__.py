@@ -24,6 +24,7 @@ _HOME = {
     "connect": "serving.connection",
     "create_app": "serving.api",
     "redact": "serving.connection",
+    "vectors_of_field": "serving.slates",
 }
 
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]

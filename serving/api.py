@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 
 from serving.http_errors import install_error_handlers
 from serving.http_gate import Gate
-from serving.messages import MAX_K, Recommendations
+from serving.messages import MAX_K, Recommendations, RecommendRequest, SimilarRequest
 from serving.schemas import (
     ErrorAnswer,
     GenerationAnswer,
@@ -77,25 +77,30 @@ def create_app(
     async def in_thread(work: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(work, limiter=limiter)
 
-    def is_overloaded() -> bool:
-        return limiter.statistics().tasks_waiting > max_waiting
+    in_flight = 0  # in a thread or waiting for one; touched by the event loop only
+
+    async def answered(
+        ask: Callable[..., Recommendations], asked: RecommendRequest | SimilarRequest
+    ) -> Recommendations:
+        nonlocal in_flight
+        if in_flight >= max_in_flight + max_waiting:
+            return ask(asked, local_only=True)
+        in_flight += 1
+        try:
+            return await in_thread(lambda: ask(asked))
+        finally:
+            in_flight -= 1
 
     @app.post("/v1/recommend", tags=["recommendations"])
     async def recommend(body: RecommendBody, request: Request) -> RecommendAnswer:
         """Items for a user, best first."""
         asked = body.to_request(request.state.request_id)
-        if is_overloaded():
-            answer = service.recommend(asked, local_only=True)
-        else:
-            answer = await in_thread(lambda: service.recommend(asked))
+        answer = await answered(service.recommend, asked)
         return _told(request, answer, asked.k)
 
     async def similar_items(body: SimilarBody, request: Request) -> RecommendAnswer:
         asked = body.to_request(request.state.request_id)
-        if is_overloaded():
-            answer = service.similar(asked, local_only=True)
-        else:
-            answer = await in_thread(lambda: service.similar(asked))
+        answer = await answered(service.similar, asked)
         return _told(request, answer, asked.k)
 
     @app.post("/v1/similar", tags=["recommendations"])

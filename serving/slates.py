@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
+from features.packing import PackedSchema
 from serving.errors import ServingError
 from serving.reader import GenerationReader
 from serving.selection import Named
 from serving.snapshot import Snapshot
 
-__all__ = ["RowVectors", "SlateBuilder", "SlateMaker"]
+__all__ = ["RowVectors", "SlateBuilder", "SlateMaker", "vectors_of_field"]
 
 RowVectors = Callable[[Sequence[bytes | None], str], np.ndarray]
 """(packed rows [C], item schema) -> [C, D] float32; a missing row gives zeros."""
+
+
+def vectors_of_field(name: str) -> RowVectors:
+    """A `RowVectors` that reads one field of rows packed by `features.packing`.
+
+    Args:
+        name: of the field that holds the vector.
+
+    Raises (when called):
+        ServingError: the schema has no such field or cannot be read.
+    """
+
+    @functools.lru_cache(maxsize=4)
+    def schema_of(text: str) -> PackedSchema:
+        return PackedSchema.from_dict(json.loads(text))
+
+    def read(rows: Sequence[bytes | None], schema: str) -> np.ndarray:
+        try:
+            values = schema_of(schema).unpack(rows).values[name]
+        except (ValueError, KeyError) as error:
+            raise ServingError(
+                f"item rows have no readable field {name!r}: {error}", stage="slate"
+            ) from error
+        return values.reshape(len(rows), -1).astype(np.float32, copy=False)
+
+    return read
 
 
 class SlateBuilder(Protocol):

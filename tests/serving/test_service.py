@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import threading
 import time
 
@@ -8,13 +9,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from features.packing import PackedField, PackedSchema
 from serving.breaker import CircuitBreaker
 from serving.connection import connect
 from serving.embedded import EmbeddedStore
-from serving.errors import NoGeneration
+from serving.errors import NoGeneration, ServingError
 from serving.messages import RecommendRequest, SimilarRequest
 from serving.service import RecommendationService
 from serving.settings import ServiceSettings
+from serving.slates import vectors_of_field
 from serving.snapshot import BundledPopular
 from serving.store import GenerationStore
 
@@ -268,6 +271,18 @@ def test_diversity_reads_item_rows_and_uses_the_slate_rule(store, make):
     )
     answer = bad.recommend(RecommendRequest("ann", k=2, diversity=0.5))
     assert (ids(answer), answer.reason) == (["i5", "i6"], "slate_unavailable")
+
+
+def test_vectors_come_out_of_packed_rows():
+    schema = PackedSchema((PackedField("year"), PackedField("content", "float16", 2)))
+    columns = {"year": np.array([1.0, 2.0]), "content": np.array([[1.0, 2.0], [3.0, 4.0]])}
+    one, two = schema.pack(columns)
+    text = json.dumps(schema.to_dict())
+    found = vectors_of_field("content")([two, None, one], text)
+    assert found.dtype == np.float32
+    assert found.tolist() == [[3, 4], [0, 0], [1, 2]]
+    with pytest.raises(ServingError, match="no readable field 'colour'"):
+        vectors_of_field("colour")([one], text)
 
 
 # -- the store goes away -------------------------------------------------------------------------
