@@ -12,7 +12,8 @@ from recsys.semantic_ids.headers import read_header
 from recsys.semantic_ids.ids import SemanticIds
 from recsys.semantic_ids.quantizer import Quantizer
 from recsys.semantic_ids.residual_kmeans import ResidualKMeans
-from recsys.semantic_ids.rqvae import RQVAE, EpochLosses
+from recsys.semantic_ids.rqvae import RQVAE
+from recsys.semantic_ids.rqvae_network import EpochLosses
 
 __all__ = [
     "QUANTIZERS",

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -23,33 +22,15 @@ from recsys.semantic_ids.codebook import (
     nearest_codes,
     squared_distances,
 )
+from recsys.semantic_ids.diagnostics import perplexity
 from recsys.semantic_ids.headers import read_header, write_header
 from recsys.semantic_ids.quantizer import check_codes, check_vectors
-from recsys.semantic_ids.rqvae_network import Network, Scaling
+from recsys.semantic_ids.rqvae_network import EpochLosses, Network, Scaling
 
-__all__ = ["RQVAE", "EpochLosses"]
+__all__ = ["RQVAE"]
 
 log = logging.getLogger(__name__)
 _KIND = "rqvae"
-
-
-@dataclass(frozen=True)
-class EpochLosses:
-    """Means over one epoch's steps.
-
-    Attributes:
-        epoch: from 0; the first ``warm_up_epochs`` train the auto-encoder alone.
-        reconstruction: mean squared error of the standardised inputs (1 = predicting the mean).
-        quantization: codebook plus ``commitment`` times commitment loss, summed over levels.
-        num_reset: codes replaced at the end of the epoch.
-        perplexity: per level, of the codes the epoch drew; empty during the warm-up.
-    """
-
-    epoch: int
-    reconstruction: float
-    quantization: float
-    num_reset: int
-    perplexity: tuple[float, ...]
 
 
 class RQVAE:
@@ -227,7 +208,7 @@ class RQVAE:
                     num_reset = self._reset_dead(network, inputs, load, optimizer, generator)
             entry = EpochLosses(
                 epoch, reconstruction, quantization, num_reset,
-                _perplexities(count) if quantize else (),
+                tuple(map(perplexity, count.numpy())) if quantize else (),
             )  # fmt: skip
             self.losses.append(entry)
             log.debug("rqvae %s", entry)
@@ -374,11 +355,6 @@ def _torch_threads(num_threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _perplexities(count: Tensor) -> tuple[float, ...]:
-    share = count / count.sum(dim=1, keepdim=True)
-    return tuple(torch.special.entr(share).sum(dim=1).exp().tolist())
 
 
 def _as_arrays(network: Network) -> dict[str, np.ndarray]:

@@ -9,9 +9,28 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Network", "Scaling", "Step", "straight_through"]
+__all__ = ["EpochLosses", "Network", "Scaling", "Step", "straight_through"]
 
 Scaling = Literal["global", "dimension"]
+
+
+@dataclass(frozen=True)
+class EpochLosses:
+    """Means over one epoch's steps.
+
+    Attributes:
+        epoch: from 0; the first ``warm_up_epochs`` train the auto-encoder alone.
+        reconstruction: mean squared error of the standardised inputs (1 = predicting the mean).
+        quantization: codebook plus ``commitment`` times commitment loss, summed over levels.
+        num_reset: codes replaced at the end of the epoch.
+        perplexity: per level, of the codes the epoch drew; empty during the warm-up.
+    """
+
+    epoch: int
+    reconstruction: float
+    quantization: float
+    num_reset: int
+    perplexity: tuple[float, ...]
 
 
 def straight_through(latent: Tensor, quantized: Tensor) -> Tensor:
