@@ -152,6 +152,37 @@ def test_a_flip_is_seen_within_the_head_ttl(service, store, make, fake_clock):
     assert service.recommend(RecommendRequest("ann")).generation == "g1"
 
 
+def test_no_answer_mixes_generations(store, make):
+    """Readers run while generations with reversed vocabularies are published and rolled back."""
+    catalogues = {
+        f"g{number}": make.item_ids[::-1] if number % 2 else make.item_ids for number in range(6)
+    }
+    make.publish(store, "g0", USERS, item_ids=catalogues["g0"])
+    service = RecommendationService(store, settings=ServiceSettings(head_ttl_s=0.001))
+    answers = []
+    done = threading.Event()
+
+    def read():
+        while not done.is_set():
+            answers.append(service.recommend(RecommendRequest("ann", k=4)))
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for generation in list(catalogues)[1:]:
+        make.publish(store, generation, USERS, item_ids=catalogues[generation])
+        store.rollback()
+        store.rollback()
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert len({answer.generation for answer in answers}) > 1
+    for answer in answers:
+        assert not answer.degraded
+        catalogue = catalogues[answer.generation]
+        assert ids(answer) == [catalogue[index - 1] for index in USERS["ann"]]
+
+
 def test_similar(service):
     answer = service.similar(SimilarRequest("i1", k=3))
     assert ids(answer) == ["i2", "i3", "i4"]
