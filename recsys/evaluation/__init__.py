@@ -5,6 +5,7 @@ from __future__ import annotations
 from recsys.evaluation.measure import DEFAULT_METRICS, compare, evaluate
 from recsys.evaluation.metrics import LIST_METRICS, USER_METRICS, MetricName, parse_metric
 from recsys.evaluation.popularity import cold_items, head_items, self_information
+from recsys.evaluation.report import write_html
 from recsys.evaluation.result import Evaluation, Exposure, SliceResult
 from recsys.evaluation.significance import (
     Difference,
@@ -46,4 +47,5 @@ __all__ = [
     "split_at",
     "split_per_user",
     "user_slices",
+    "write_html",
 ]
