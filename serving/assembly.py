@@ -1,0 +1,164 @@
+"""Puts the parts of a process together from a configuration: store, service, titles."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recsys.artifacts import Bundle, latest
+from recsys.config import Config
+from recsys.errors import ArtifactError
+from serving.connection import EMBEDDED, URL_VARIABLE, connect, redact
+from serving.service import RecommendationService
+from serving.settings import ServiceSettings
+from serving.snapshot import BundledPopular
+from serving.store import GenerationStore
+
+if TYPE_CHECKING:
+    from features.errors import Problem
+    from recsys.recommender import Recommender
+
+__all__ = [
+    "LiveModel",
+    "bundled_popular",
+    "find_data_problems",
+    "is_embedded",
+    "make_service",
+    "open_store",
+    "read_titles",
+    "store_directory",
+    "store_url",
+]
+
+log = logging.getLogger(__name__)
+
+POPULAR = "popular.json"
+
+
+class LiveModel:
+    """A `Recommender` as the service's live stage.
+
+    Args:
+        recommender: the loaded model.
+    """
+
+    def __init__(self, recommender: Recommender) -> None:
+        self._recommender = recommender
+
+    def recommend(
+        self,
+        recent_item_ids: Sequence[str],
+        k: int,
+        *,
+        user_id: str | None,
+        exclude: Collection[str],
+        only: Collection[str] | None,
+    ) -> list[tuple[str, float, str]]:
+        """Best ``k`` as (item id, score, source); see `serving.messages.LiveRecommender`."""
+        slate = self._recommender.recommend(
+            user_id or "", k, exclude=exclude, only=only, recent_items=recent_item_ids
+        )
+        return [(str(item), float(score), str(source)) for item, score, source in slate.items]
+
+
+def store_url(config: Config) -> str:
+    """URL of the store without a password, fit for a message; the environment goes first."""
+    return redact(os.environ.get(URL_VARIABLE) or config.store.url)
+
+
+def store_directory(config: Config) -> Path:
+    """Where the embedded server keeps its data."""
+    return config.output.directory / "store"
+
+
+def open_store(config: Config, *, timeout_s: float = 2.0) -> GenerationStore:
+    """The store the configuration or the environment names; an embedded one is started.
+
+    Args:
+        config: the run's configuration.
+        timeout_s: limit of one read or write: small on the request path, larger for jobs.
+
+    Raises:
+        StageUnavailable: the embedded server could not be started.
+        ValueError: the URL in the environment is malformed.
+    """
+    url = None if os.environ.get(URL_VARIABLE) else config.store.url
+    client = connect(url, directory=store_directory(config), timeout_s=timeout_s)
+    return GenerationStore(client, namespace=config.store.namespace)
+
+
+def make_service(config: Config, *, live: LiveModel | None = None) -> RecommendationService:
+    """The request path: what HTTP serves, and what `recsys recommend` asks."""
+    serving = config.serving
+    settings = ServiceSettings(
+        head_ttl_s=serving.head_ttl_s,
+        deadline_s=serving.deadline_s,
+        live_timeout_s=serving.live_timeout_s,
+    )
+    try:
+        bundled = bundled_popular(latest(config.output.directory))
+    except ArtifactError as error:
+        log.warning("no fallback list from a bundle: %s", error)
+        bundled = None
+    store = open_store(config, timeout_s=serving.store_timeout_s)
+    return RecommendationService(store, live=live, settings=settings, bundled=bundled)
+
+
+def bundled_popular(bundle: Bundle) -> BundledPopular | None:
+    """The fallback list in ``candidates/popular.json`` of a bundle; None before that is made.
+
+    The file holds ``{"format": 1, "item_ids": [...], "score": [...]}``, best first.
+
+    Raises:
+        ArtifactError: the file is damaged or of another format.
+    """
+    path = bundle.path / "candidates" / POPULAR
+    if not path.is_file():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values["format"] != 1:
+            raise ArtifactError(f"{path} has format {values['format']}, this version reads 1")
+        return BundledPopular(values["item_ids"], values["score"], generation=bundle.id)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}); run `recsys candidates`") from error
+
+
+def read_titles(config: Config) -> dict[str, str]:
+    """Item id -> title from the item table; empty when no title column is configured."""
+    import polars as pl
+
+    from features.reading import read_frame
+    from features.schema import ITEM
+
+    columns = config.data.item_columns
+    if columns.title is None:
+        return {}
+    frame = read_frame(config.data.items)
+    rows = frame.select(pl.col(columns.id or ITEM).cast(pl.String), pl.col(columns.title))
+    return {item_id: title for item_id, title in rows.iter_rows() if title is not None}
+
+
+def find_data_problems(config: Config) -> list[Problem]:
+    """All problems of the configured files at once; see `features.find_problems`."""
+    from features.schema import ITEM, USER
+    from features.validation import find_problems
+
+    data = config.data
+    return find_problems(
+        data.events,
+        data.items,
+        data.users,
+        columns=data.columns.to_event_columns(),
+        item_column=data.item_columns.id or ITEM,
+        user_column=data.user_columns.id or USER,
+    )
+
+
+def is_embedded(config: Config) -> bool:
+    """True when the store is the server beside the artifacts."""
+    return (os.environ.get(URL_VARIABLE) or config.store.url) == EMBEDDED

@@ -1,0 +1,358 @@
+"""The `recsys` command.
+
+Heavy imports are inside the verbs, so that `recsys --help` loads none of them, and come after the
+configuration is read, so that a mistake in it is told at once.
+"""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from serving.output import REFUSED, Output, reporting, table
+
+if TYPE_CHECKING:
+    from recsys.artifacts import Bundle
+    from recsys.config import Config
+    from serving.messages import Recommendations
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="recsys",
+    help="A recommender beside a feature store: train, publish, serve, measure.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigPath = Annotated[
+    Path, typer.Option("--config", "-c", metavar="FILE", help="Configuration of the run.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
+ShowProgress = Annotated[
+    bool | None,
+    typer.Option("--progress/--no-progress", help="Progress on stderr.  [default: on a terminal]"),
+]
+BundleId = Annotated[
+    str | None, typer.Option("--bundle", metavar="ID", help="Which bundle.  [default: newest]")
+]
+K = Annotated[int, typer.Option("-k", min=1, max=500, help="How many items.")]
+DEFAULT_CONFIG = Path("recsys.toml")
+
+
+@app.command()
+def validate(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Check configuration and data; print all problems at once and change nothing."""
+    with reporting(as_json) as out:
+        from dataclasses import asdict
+
+        from serving.assembly import find_data_problems
+
+        settings = _load(config)
+        problems = find_data_problems(settings)
+        count = len(problems)
+        verdict = f"{count} problem{'s' if count != 1 else ''}" if problems else "no problems"
+        files = [settings.data.events, settings.data.items, settings.data.users]
+        names = ", ".join(path.name for path in files if path is not None)
+        lines = [*(str(problem) for problem in problems), f"{verdict} in {names}"]
+        out.emit(
+            {"valid": not problems, "problems": [asdict(problem) for problem in problems]},
+            "\n".join(lines),
+        )
+        if problems:
+            raise typer.Exit(REFUSED)
+
+
+@app.command()
+def train(
+    config: ConfigPath = DEFAULT_CONFIG,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that share the id tables (TorchRec).")
+    ] = 1,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Repeat finished stages.")] = False,
+    progress: ShowProgress = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run every stage from data to a bundle; a re-run resumes at the first unfinished one."""
+    with reporting(as_json) as out:
+        import time
+
+        settings = _load(config)
+        from recsys.pipeline import train as run
+
+        start = time.perf_counter()
+        bundle = run(settings, workers=workers, fresh=fresh, progress=_progress(out, progress))
+        seconds = time.perf_counter() - start
+        out.emit(
+            {
+                "bundle": bundle.id,
+                "path": str(bundle.path),
+                "seconds": round(seconds, 2),
+                "metrics": bundle.manifest.metrics,
+            },
+            f"bundle {bundle.id} in {seconds:.1f} s: {_shown(bundle.path)}",
+        )
+
+
+@app.command()
+def evaluate(
+    config: ConfigPath = DEFAULT_CONFIG,
+    bundle: BundleId = None,
+    progress: ShowProgress = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a bundle on the held-out part; also writes report.html into the bundle."""
+    with reporting(as_json) as out:
+        import json
+
+        settings = _load(config)
+        chosen = _bundle(settings, bundle)
+        from recsys.pipeline import evaluate as run
+
+        found = run(settings, chosen, progress=_progress(out, progress))
+        report = chosen.path / "report.html"
+        tables = [f"{name}\n{result.to_table()}" for name, result in found.items()]
+        if report.is_file():
+            tables.append(f"report: {_shown(report)}")
+        evaluations = {name: json.loads(result.to_json()) for name, result in found.items()}
+        out.emit(
+            {"bundle": chosen.id, "report": str(report), "evaluations": evaluations},
+            "\n\n".join(tables),
+        )
+
+
+@app.command()
+def candidates(
+    config: ConfigPath = DEFAULT_CONFIG,
+    bundle: BundleId = None,
+    progress: ShowProgress = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compute every user's list and write it into the bundle."""
+    with reporting(as_json) as out:
+        settings = _load(config)
+        chosen = _bundle(settings, bundle)
+        from serving.candidates import build_candidates
+
+        path = build_candidates(settings, chosen, progress=_progress(out, progress))
+        out.emit(
+            {"bundle": chosen.id, "path": str(path)},
+            f"candidates of bundle {chosen.id}: {_shown(path)}",
+        )
+
+
+@app.command()
+def publish(
+    config: ConfigPath = DEFAULT_CONFIG,
+    bundle: BundleId = None,
+    progress: ShowProgress = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the candidates to the store as a new generation and switch readers to it."""
+    with reporting(as_json) as out:
+        import dataclasses
+
+        settings = _load(config)
+        chosen = _bundle(settings, bundle)
+        from serving.candidates import publish as run
+
+        report = run(settings, chosen, progress=_progress(out, progress))
+        out.emit(
+            dataclasses.asdict(report),
+            f"generation {report.generation} is served (before: {report.previous or 'none'}): "
+            f"{report.num_users:,} users, {report.num_items:,} items, "
+            f"{report.bytes_written / 1e6:.1f} MB in {report.seconds:.1f} s",
+        )
+
+
+@app.command()
+def generations(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """List the generations in the store, newest first."""
+    with reporting(as_json) as out:
+        from datetime import UTC, datetime
+
+        from serving.assembly import open_store
+
+        def moment(seconds: float) -> str:
+            return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+        rows = [
+            {
+                "generation": one.manifest.generation,
+                "state": "served" if one.is_current else "previous" if one.is_previous else "",
+                "users": one.manifest.num_users,
+                "items": one.manifest.num_items,
+                "published_at": moment(one.manifest.published_at),
+                "expires_at": moment(one.manifest.expires_at),
+            }
+            for one in open_store(_load(config)).generations()
+        ]
+        text = table(list(rows[0]), [list(row.values()) for row in rows]) if rows else ""
+        out.emit({"generations": rows}, text or "no generation; run `recsys publish`")
+
+
+@app.command()
+def rollback(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Switch readers back to the previous generation."""
+    with reporting(as_json) as out:
+        import dataclasses
+
+        from serving.assembly import open_store
+
+        head = open_store(_load(config)).rollback()
+        out.emit(
+            dataclasses.asdict(head),
+            f"generation {head.generation} is served again (before: {head.previous})",
+        )
+
+
+@app.command()
+def serve(
+    config: ConfigPath = DEFAULT_CONFIG,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer over HTTP until stopped."""
+    with reporting(as_json) as out:
+        from serving.http_server import run
+
+        settings = _load(config)
+        run(
+            settings,
+            host=settings.serving.host if host is None else host,
+            port=settings.serving.port if port is None else port,
+            on_start=lambda url: out.emit({"url": url}, f"serving on {url}"),
+        )
+
+
+@app.command()
+def recommend(
+    user: Annotated[str, typer.Argument(metavar="USER", help="Id of the user.")],
+    k: K = 10,
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Recommendations for USER, as HTTP would answer."""
+    with reporting(as_json) as out:
+        from serving.assembly import make_service
+        from serving.messages import RecommendRequest
+
+        settings = _load(config)
+        service = make_service(settings)
+        try:
+            answer = service.recommend(RecommendRequest(user, k))
+        finally:
+            service.close()
+        _emit_answer(out, settings, answer, {"user_id": user})
+
+
+@app.command()
+def similar(
+    item: Annotated[str, typer.Argument(metavar="ITEM", help="Id of the item.")],
+    k: K = 10,
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Items like ITEM, as HTTP would answer."""
+    with reporting(as_json) as out:
+        from serving.assembly import make_service
+        from serving.messages import SimilarRequest
+
+        settings = _load(config)
+        service = make_service(settings)
+        try:
+            answer = service.similar(SimilarRequest(item, k))
+        finally:
+            service.close()
+        _emit_answer(out, settings, answer, {"item_id": item})
+
+
+@app.command()
+def doctor(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Check installation, configuration, data, bundle and store; changes nothing."""
+    with reporting(as_json) as out:
+        from serving.doctor import examine
+
+        findings = examine(config)
+        failed = any(one.state == "FAIL" for one in findings)
+        out.emit(
+            {"healthy": not failed, "checks": [one._asdict() for one in findings]},
+            "\n".join(str(one) for one in findings),
+        )
+        if failed:
+            raise typer.Exit(1)
+
+
+@app.command()
+def stop(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Stop the embedded store; its data stays."""
+    with reporting(as_json) as out:
+        from serving.assembly import store_directory
+        from serving.embedded import EmbeddedStore
+
+        stopped = EmbeddedStore.stop(store_directory(_load(config)))
+        out.emit({"stopped": stopped}, "store stopped" if stopped else "no store was running")
+
+
+def main() -> None:
+    """Entry point of the `recsys` command."""
+    # A terminated run cleans up as an interrupted one does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    app(prog_name="recsys")
+
+
+def _load(path: Path) -> Config:
+    from recsys.config import load_config
+
+    return load_config(path)
+
+
+def _bundle(config: Config, bundle_id: str | None) -> Bundle:
+    from recsys.artifacts import Bundle, latest
+
+    if bundle_id is None:
+        return latest(config.output.directory)
+    return Bundle.load(config.output.directory / bundle_id)
+
+
+def _progress(out: Output, wanted: bool | None) -> Any:
+    from recsys.progress import Progress
+
+    return Progress.on_terminal(False if out.as_json and wanted is None else wanted)
+
+
+def _shown(path: Path) -> str:
+    """``path`` as a person would type it here."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def _emit_answer(
+    out: Output, config: Config, answer: Recommendations, asked: dict[str, str]
+) -> None:
+    from dataclasses import asdict
+
+    from serving.assembly import read_titles
+
+    titles = read_titles(config)
+    items = [
+        {"rank": rank, **asdict(item), "title": titles.get(item.item_id)}
+        for rank, item in enumerate(answer.items, start=1)
+    ]
+    rows = [
+        [rank, item.item_id, titles.get(item.item_id, ""), item.score, item.source]
+        for rank, item in enumerate(answer.items, start=1)
+    ]
+    reason = f" ({answer.reason})" if answer.reason else ""
+    text = table(["rank", "item", "title", "score", "source"], rows)
+    values = {**asked, **asdict(answer), "items": items}
+    out.emit(values, f"{text}\nfrom {answer.source}{reason}, generation {answer.generation}")
