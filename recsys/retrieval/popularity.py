@@ -71,13 +71,15 @@ class PopularityRetriever:
 
     def score_all(self, histories: Histories, moment: np.ndarray) -> np.ndarray:
         """[Q, N + 1] float32: events in the window, plus a share of all events in [0, 1)."""
-        until = self._counts_before(moment).astype(np.float32)
-        total = until.sum(axis=1, keepdims=True)
-        share = until / (total + 1.0)
+        until: np.ndarray = self._counts_before(moment).astype(np.float32)
         if self.window_days is None:
             return until
+        total = until.sum(axis=1, keepdims=True)
+        share: np.ndarray = until / (total + 1.0)
         start = moment - np.int64(self.window_days * DAY_US)
-        return until - self._counts_before(start).astype(np.float32) + share
+        recent = until - self._counts_before(start).astype(np.float32)
+        windowed: np.ndarray = recent + share
+        return windowed
 
     def _counts_before(self, moment: np.ndarray) -> np.ndarray:
         """[Q, N + 1] int32 events of each item strictly before each moment."""
