@@ -1,0 +1,198 @@
+"""Public names are a promise: they are listed, and a change of the list is a decision.
+
+After a deliberate change run this file as a program; it prints the new ``PUBLIC`` to paste here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+PUBLIC: dict[str, list[str]] = {
+    "features": [
+        "Affinity",
+        "Age",
+        "Category",
+        "Count",
+        "DataError",
+        "DayOfWeek",
+        "Definition",
+        "EVENT",
+        "EventColumns",
+        "FeatureBlock",
+        "FeatureComputer",
+        "FeatureSource",
+        "Field",
+        "Histories",
+        "HourOfDay",
+        "ITEM",
+        "Interactions",
+        "ItemTable",
+        "LastNOverlap",
+        "MeanWeight",
+        "PackedField",
+        "PackedSchema",
+        "ParquetDirectory",
+        "Problem",
+        "Rate",
+        "Recency",
+        "RetrievalRank",
+        "RetrievalScore",
+        "Similarity",
+        "SlateRelative",
+        "TIMESTAMP",
+        "Trend",
+        "USER",
+        "UnknownIdError",
+        "UserTable",
+        "ViewDescription",
+        "Vocabulary",
+        "WEIGHT",
+        "compute_features",
+        "default_definitions",
+        "definitions_sha256",
+        "dump_definitions",
+        "find_problems",
+        "item_features",
+        "load_definitions",
+        "read_interactions",
+        "read_items",
+        "read_users",
+        "request_features",
+    ],
+    "recsys": ["ArtifactError", "ConfigError", "LeakageError", "NotFittedError"],
+    "recsys.content": ["ContentEncoder", "encode_text"],
+    "recsys.evaluation": [
+        "DEFAULT_METRICS",
+        "Difference",
+        "Evaluation",
+        "Exposure",
+        "Interval",
+        "Judged",
+        "LIST_METRICS",
+        "MetricName",
+        "Slice",
+        "SliceResult",
+        "Split",
+        "Truth",
+        "USER_METRICS",
+        "bootstrap_mean",
+        "bootstrap_means",
+        "cold_items",
+        "compare",
+        "evaluate",
+        "head_items",
+        "item_slices",
+        "judge",
+        "leave_last_out",
+        "paired_difference",
+        "parse_metric",
+        "self_information",
+        "split_at",
+        "split_per_user",
+        "user_slices",
+        "write_html",
+    ],
+    "recsys.index": [
+        "AnnoyIndex",
+        "ExactIndex",
+        "INDEXES",
+        "Index",
+        "Metric",
+        "load_index",
+        "make_index",
+        "recall_against_exact",
+    ],
+    "recsys.ranking": ["build_slate"],
+    "recsys.semantic_ids": [
+        "Diagnostics",
+        "EpochLosses",
+        "QUANTIZERS",
+        "Quantizer",
+        "RQVAE",
+        "ResidualKMeans",
+        "SemanticIds",
+        "add_tie_digit",
+        "assign_unique",
+        "diagnose",
+        "load_quantizer",
+        "move_to_free_codes",
+    ],
+    "serving": [
+        "BundledPopular",
+        "CandidateList",
+        "EmbeddedStore",
+        "GenerationStore",
+        "LiveRecommender",
+        "RecommendRequest",
+        "RecommendationService",
+        "Recommendations",
+        "ServiceSettings",
+        "ServingError",
+        "SimilarRequest",
+        "connect",
+        "create_app",
+        "redact",
+        "vectors_of_field",
+    ],
+}
+
+# Names that a package's __init__ uses itself and does not offer.
+INTERNAL: dict[str, set[str]] = {"recsys.semantic_ids": {"read_header"}}
+
+
+def packages() -> list[str]:
+    """Packages of the house that list their public names."""
+    files = [
+        path
+        for top in ("features", "recsys", "serving")
+        for path in (ROOT / top).rglob("__init__.py")
+    ]
+    return sorted(
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in files
+        if "__all__" in path.read_text(encoding="utf-8")
+    )
+
+
+def defined_names(module: ModuleType) -> set[str]:
+    """Names in the module that its own package defines, underscores and submodules left out."""
+    found = set()
+    for name in dir(module):
+        value = getattr(module, name)
+        home = getattr(value, "__module__", None) or ""
+        own = home == module.__name__ or home.startswith(f"{module.__name__}.")
+        if own and not name.startswith("_") and not inspect.ismodule(value):
+            found.add(name)
+    return found
+
+
+@pytest.mark.parametrize("package", packages())
+def test_all_names_what_is_there(package: str) -> None:
+    module = importlib.import_module(package)
+    names = list(module.__all__)
+    assert len(names) == len(set(names)), "a name is listed twice"
+    missing = [name for name in names if not hasattr(module, name)]
+    assert missing == [], "listed but not there"
+    internal = INTERNAL.get(package, set())
+    assert sorted(defined_names(module) - set(names) - internal) == [], "there but not listed"
+
+
+def test_the_public_names_are_the_pinned_ones() -> None:
+    found = {name: sorted(importlib.import_module(name).__all__) for name in packages()}
+    assert found == PUBLIC, "if this is meant, run this file and paste what it prints"
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.path.insert(0, str(ROOT))
+    for one in packages():
+        listed = sorted(importlib.import_module(one).__all__)
+        sys.stdout.write(f'    "{one}": {listed},\n'.replace("'", '"'))
