@@ -1,0 +1,336 @@
+"""The trained two-tower model as a retriever: encode a history, find its nearest items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal, Protocol, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from features.histories import Histories
+from recsys.embeddings.int8 import Int8Rows, quantize_rows
+from recsys.errors import ArtifactError
+from recsys.model_files import read_model, write_model
+from recsys.retrieval.towers import TowerOptions, TwoTower
+from recsys.retrieval.windows import latest_window
+from recsys.topk import TopK, top_k
+
+__all__ = ["Score", "SearchesVectors", "TwoTowerRetriever"]
+
+Score = Literal["cosine", "dot"]
+_ITEM_BLOCK = 16_384  # items encoded at a time
+_QUERY_BLOCK = 4_096  # queries encoded at a time
+
+
+class SearchesVectors(Protocol):
+    """What `TwoTowerRetriever` asks of an index over its `item_vectors`."""
+
+    def search(self, query: np.ndarray, k: int, *, excluded: np.ndarray | None = None) -> TopK:
+        """The best ``k`` items of each query vector [Q, D]."""
+        ...
+
+
+class TwoTowerRetriever:
+    """Scores items by the product (or cosine) of a history's vector and theirs.
+
+    A `recsys.retrieval.protocol.Retriever`; `recsys.retrieval.training.train_two_tower` makes one.
+
+    Args:
+        tower: the dense weights.
+        tables: whole id tables by name, row 0 zero.
+        item_vector: [N + 1, D] float32 output of the item tower for every item, row 0 zero.
+        score: "cosine": both sides are normalised, so an index over `item_vectors` by inner
+            product or by angle gives the same order; "dot": neither is, and the length of an item
+            vector acts as a prior for popular items.
+        best_epoch: the epoch whose weights these are, from 1.
+
+    Attributes:
+        index: answers `retrieve` instead of the exact search when set.
+        memory_mb: MB that one block of scores may take in the exact search.
+
+    Raises:
+        ValueError: ``score`` is unknown or ``item_vector`` has another width than the tower.
+    """
+
+    name = "two_tower"
+
+    def __init__(
+        self,
+        tower: TwoTower,
+        tables: Mapping[str, Tensor],
+        item_vector: Tensor,
+        *,
+        score: Score = "cosine",
+        best_epoch: int = 0,
+    ) -> None:
+        if score not in ("cosine", "dot"):
+            raise ValueError(f"score must be 'cosine' or 'dot', got {score!r}")
+        dim = tower.options.embedding_dim
+        if item_vector.ndim != 2 or item_vector.shape[1] != dim:
+            raise ValueError(
+                f"item_vector must be [N + 1, {dim}], got shape {tuple(item_vector.shape)}"
+            )
+        self.tower = tower.eval()
+        self.tables = dict(tables)
+        self.score_kind = score
+        self.best_epoch = best_epoch
+        self.index: SearchesVectors | None = None
+        self.memory_mb = 64
+        self.int8: Int8Rows | None = None
+        self._encoded = item_vector.detach().float().contiguous()
+        self._scored = self._finish(self._encoded)
+
+    @classmethod
+    @torch.no_grad()
+    def from_tables(
+        cls,
+        tower: TwoTower,
+        tables: Mapping[str, Tensor],
+        *,
+        content: Tensor | None = None,
+        prefix_tokens: Tensor | None = None,
+        score: Score = "cosine",
+        best_epoch: int = 0,
+    ) -> Self:
+        """Encode every item of the table ``item``, in blocks.
+
+        Args:
+            tower: the dense weights.
+            tables: whole id tables by name.
+            content: [N + 1, content_dim] float32, row 0 zero; as the tower needs it.
+            prefix_tokens: [N + 1, L] int64, row 0 zero.
+            score: see the class.
+            best_epoch: see the class.
+        """
+
+        def lookup(index: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: tables[name][rows] for name, rows in index.items()}
+
+        everything = torch.arange(len(tables["item"]))
+        encoded = [
+            tower.items(
+                lookup,
+                block,
+                content=None if content is None else content[block],
+                prefix_tokens=None if prefix_tokens is None else prefix_tokens[block],
+            )
+            for block in torch.split(everything, _ITEM_BLOCK)
+        ]
+        return cls(tower, tables, torch.cat(encoded), score=score, best_epoch=best_epoch)
+
+    @property
+    def num_items(self) -> int:
+        """N, without the padding row."""
+        return len(self._scored) - 1
+
+    @property
+    def item_vectors(self) -> np.ndarray:
+        """[N + 1, D] float32 vectors to index by inner product; unit rows for a cosine."""
+        return self._scored.numpy()
+
+    @torch.no_grad()
+    def user_vectors(
+        self,
+        histories: Histories,
+        moment: np.ndarray | None = None,
+        *,
+        user_index: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Query vectors to compare with `item_vectors` by inner product.
+
+        Args:
+            histories: Q rows; an empty one gets what the model asks for without a history.
+            moment: [Q] int64 microseconds since the epoch; only events strictly before it are
+                seen. None: all events.
+            user_index: [Q] int64 rows of the user table (training row + 1), 0 = unknown. Ignored
+                by a model without one. None: all unknown.
+
+        Returns:
+            [Q, D] float32; unit rows for a cosine.
+        """
+        if moment is not None:
+            histories = histories.before(moment)
+        window = latest_window(histories, self.tower.options.history_length)
+        user_row = self.tables.get("user")
+        found = []
+        for start in range(0, len(histories), _QUERY_BLOCK):
+            block = slice(start, start + _QUERY_BLOCK)
+            user_vector = None
+            if user_row is not None and user_index is not None:
+                user_vector = user_row[torch.from_numpy(user_index[block])]
+            found.append(self.tower.queries(self._encoded, window[block], user_vector=user_vector))
+        if not found:
+            return np.zeros((0, self._encoded.shape[1]), dtype=np.float32)
+        return self._finish(torch.cat(found)).numpy()
+
+    def retrieve(
+        self,
+        histories: Histories,
+        k: int,
+        *,
+        moment: np.ndarray | None = None,
+        excluded: np.ndarray | None = None,
+        user_index: np.ndarray | None = None,
+    ) -> TopK:
+        """See `Retriever.retrieve`; ``user_index`` as in `user_vectors`."""
+        if k < 1:
+            raise ValueError(f"k must be >= 1, got {k}")
+        query = self.user_vectors(histories, moment, user_index=user_index)
+        if excluded is not None and excluded.shape != (len(query), self.num_items + 1):
+            raise ValueError(
+                f"excluded must have shape {(len(query), self.num_items + 1)}, got {excluded.shape}"
+            )
+        if self.index is not None:
+            return self.index.search(query, k, excluded=excluded)
+        block_rows = max(1, self.memory_mb * 2**20 // (4 * (self.num_items + 1)))
+        parts = [
+            top_k(
+                self._all_scores(query[start : start + block_rows]),
+                k,
+                excluded=None if excluded is None else excluded[start : start + block_rows],
+            )
+            for start in range(0, len(query), block_rows)
+        ]
+        if not parts:
+            return TopK(np.zeros((0, k), np.int64), np.zeros((0, k), np.float32))
+        return TopK(
+            np.concatenate([part.item_index for part in parts]),
+            np.concatenate([part.score for part in parts]),
+        )
+
+    def score(
+        self,
+        histories: Histories,
+        item_index: np.ndarray,
+        *,
+        moment: np.ndarray | None = None,
+        user_index: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """See `Retriever.score`; ``user_index`` as in `user_vectors`.
+
+        Raises:
+            ValueError: ``item_index`` is not [Q, C] or names an item above N.
+        """
+        if item_index.ndim != 2 or len(item_index) != len(histories):
+            raise ValueError(
+                f"item_index must have one row per history: got shape {item_index.shape} for "
+                f"{len(histories)} histories"
+            )
+        if item_index.size and int(item_index.max()) > self.num_items:
+            raise ValueError(
+                f"item_index must be at most {self.num_items}, got {int(item_index.max())}"
+            )
+        query = self.user_vectors(histories, moment, user_index=user_index)
+        real = item_index > 0
+        items = np.where(real, item_index, 0)
+        vector = self.item_vectors[items] if self.int8 is None else self._dequantized(items)
+        score = np.einsum("qd,qcd->qc", query, vector)
+        return np.where(real, score, -np.inf).astype(np.float32)
+
+    def quantize(self) -> Self:
+        """Serve `retrieve` and `score` from an int8 copy of the item vectors from now on."""
+        self.int8 = quantize_rows(self._scored)
+        return self
+
+    @torch.no_grad()
+    def encode_items(
+        self, *, content: np.ndarray | None = None, prefix_tokens: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Vectors of items the model never saw, from content [M, C] and prefix tokens [M, L].
+
+        Returns:
+            [M, D] float32, comparable with `item_vectors`.
+
+        Raises:
+            ValueError: neither is given, or ``content`` is missing for a tower that has it.
+        """
+        given = content if content is not None else prefix_tokens
+        if given is None:
+            raise ValueError("content or prefix_tokens must be given to encode new items")
+
+        def lookup(index: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: self.tables[name][rows] for name, rows in index.items()}
+
+        encoded = self.tower.items(
+            lookup,
+            torch.zeros(len(given), dtype=torch.int64),
+            content=None if content is None else torch.from_numpy(content).float(),
+            prefix_tokens=None if prefix_tokens is None else torch.from_numpy(prefix_tokens).long(),
+        )
+        return self._finish(encoded).numpy()
+
+    def save(self, directory: Path) -> None:
+        """Write the weights, the tables and the int8 copy, if there is one."""
+        tensors = {f"tower.{name}": value for name, value in self.tower.state_dict().items()}
+        tensors |= {f"table.{name}": value for name, value in self.tables.items()}
+        tensors["item_vector"] = self._encoded
+        shape = asdict(self.tower.options)
+        shape["half_lives"] = [str(half_life) for half_life in shape["half_lives"]]  # "inf" too
+        settings = {
+            "towers": shape,
+            "content_dim": self.tower.content_dim,
+            "score": self.score_kind,
+            "best_epoch": self.best_epoch,
+            "int8": self.int8 is not None,
+        }
+        arrays = {name: value.detach().numpy() for name, value in tensors.items()}
+        write_model(directory, self.name, settings, arrays)
+        if self.int8 is not None:
+            self.int8.save(directory / "int8")
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            ArtifactError: a file is missing, of another format, or the weights do not fit.
+        """
+        settings, arrays = read_model(directory, cls.name)
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        shape = settings["towers"]
+        shape["half_lives"] = tuple(float(half_life) for half_life in shape["half_lives"])
+        tower = TwoTower(
+            TowerOptions(**shape), content_dim=settings["content_dim"], generator=torch.Generator()
+        )
+        try:
+            tower.load_state_dict(_below("tower.", tensors))
+            retriever = cls(
+                tower,
+                _below("table.", tensors),
+                tensors["item_vector"],
+                score=settings["score"],
+                best_epoch=settings["best_epoch"],
+            )
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise ArtifactError(
+                f"{directory}: the tensors do not fit the settings ({error}); train again"
+            ) from error
+        if settings["int8"]:
+            retriever.int8 = Int8Rows.load(directory / "int8")
+        return retriever
+
+    def _finish(self, vector: Tensor) -> Tensor:
+        return F.normalize(vector, dim=1) if self.score_kind == "cosine" else vector
+
+    def _all_scores(self, query: np.ndarray) -> np.ndarray:
+        vector = torch.from_numpy(query)
+        score = vector @ self._scored.T if self.int8 is None else self.int8.dot(vector)
+        return score.numpy()
+
+    def _dequantized(self, item_index: np.ndarray) -> np.ndarray:
+        if self.int8 is None:
+            raise ValueError("call quantize first")
+        return self.int8.dequantize(item_index).numpy()
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
