@@ -46,14 +46,21 @@ def run(config: Config, *, host: str, port: int, on_start: Callable[[str], None]
 
 
 def load_live_model(config: Config) -> LiveModel:
-    """The newest bundle's model, for requests that say what the user just did.
+    """The newest bundle's model, for requests that say what the user just did; called once.
 
     Raises:
         ArtifactError: there is no bundle, or it is damaged.
+        DataError: the configured files break a rule.
     """
+    from recsys.dataset import read_dataset
     from recsys.recommender import Recommender  # loads torch
 
-    return LiveModel(Recommender.load(latest(config.output.directory).path))
+    bundle = latest(config.output.directory)
+    recommender = Recommender.load(bundle.path, interactions=read_dataset(config).interactions)
+    live = LiveModel(recommender)
+    # The first call compiles and allocates; without this it would miss its deadline.
+    live.recommend(recommender.item_ids.ids([1]), 1, user_id=None, exclude=(), only=None)
+    return live
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -68,6 +68,14 @@ PUBLIC: dict[str, list[str]] = {
     ],
     "recsys": ["ArtifactError", "ConfigError", "LeakageError", "NotFittedError"],
     "recsys.content": ["ContentEncoder", "encode_text"],
+    "recsys.embeddings": [
+        "EmbeddingTables",
+        "Int8Rows",
+        "LocalTables",
+        "ShardedTables",
+        "TableSpec",
+        "quantize_rows",
+    ],
     "recsys.evaluation": [
         "DEFAULT_METRICS",
         "Difference",

@@ -1,12 +1,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
-from recsys.config import Config, DataConfig, RetrievalConfig, Section, load_config
+from recsys.config import (
+    Config,
+    DataConfig,
+    RetrievalConfig,
+    Section,
+    SemanticIdsConfig,
+    load_config,
+)
 from recsys.errors import ConfigError
+from recsys.index import INDEXES
+from recsys.retrieval.objectives import OBJECTIVES
+from recsys.retrieval.training_options import TrainingOptions
+from recsys.semantic_ids import QUANTIZERS
 
 MINIMAL = '[data]\nevents = "events.parquet"\nitems = "items.parquet"\n'
 ROOT = Path(__file__).resolve().parents[2]
@@ -165,3 +177,22 @@ def test_the_demo_configuration_is_valid() -> None:
     config = load_config(ROOT / "recsys.toml")
     assert config.data.events.is_file()
     assert config.data.items.is_file()
+
+
+@pytest.mark.parametrize(
+    ("section", "setting", "known"),
+    [
+        (RetrievalConfig, "loss", set(OBJECTIVES)),
+        (RetrievalConfig, "index", set(INDEXES)),
+        (SemanticIdsConfig, "kind", set(QUANTIZERS)),
+    ],
+)
+def test_the_choices_are_those_that_exist(
+    section: type[Section], setting: str, known: set[str]
+) -> None:
+    assert set(get_args(section.model_fields[setting].annotation)) == known
+
+
+def test_every_denoising_can_be_trained_with() -> None:
+    for name in get_args(RetrievalConfig.model_fields["denoising"].annotation):
+        assert TrainingOptions(denoising=name).denoising == name
