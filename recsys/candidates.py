@@ -68,7 +68,6 @@ class CandidatePool:
             columns[f"score__{name}"] = pl.Series(score[row, column])
             columns[f"score__{name}_share"] = pl.Series(share[row, column])
             columns[f"rank__{name}"] = pl.Series(self.rank[name][row, column])
-            columns[f"rank__{name}_share"] = columns[f"rank__{name}"]
         return pl.DataFrame(columns)
 
 

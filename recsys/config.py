@@ -138,7 +138,7 @@ class ContentConfig(Section):
 
     dim: Count = 64
     text_weight: NonNegative = 1.0
-    attribute_weight: NonNegative = 0.5
+    attribute_weight: NonNegative = 1.0
 
     @model_validator(mode="after")
     def _some_weight(self) -> Self:
@@ -152,7 +152,7 @@ class SemanticIdsConfig(Section):
 
     kind: Literal["rqvae", "residual_kmeans"] = "rqvae"
     levels: Annotated[int, Field(ge=1, le=8)] = 3
-    codes: Annotated[int, Field(ge=2, le=32_768)] = 64
+    codes: Annotated[int, Field(ge=2, le=32_768)] = 128
     epochs: Count = 60
     batch_size: Count = 1024
     learning_rate: Positive = 1e-3
@@ -161,20 +161,32 @@ class SemanticIdsConfig(Section):
 class RetrievalConfig(Section):
     """The two towers, their training, and which retrievers feed the ranker."""
 
-    sources: tuple[str, ...] = ("two_tower", "item_item", "popularity")
+    sources: tuple[str, ...] = (
+        "two_tower",
+        "item_item",
+        "item_item_all",
+        "co_occurrence",
+        "next_item",
+        "popularity",
+    )
+    item_item_l2: Positive = 300.0
+    half_life: Positive = 10.0  # events after which a history event weighs half, item_item
+    popularity_window_days: Positive = 180.0
     dim: Count = 64
-    loss: Literal["directau", "bpr", "sampled_softmax", "in_batch_softmax"] = "directau"
+    loss: Literal["directau", "bpr", "sampled_softmax", "in_batch_softmax"] = "sampled_softmax"
     temperature: Positive = 0.1
     gamma: NonNegative = 1.0  # weight of DirectAU's uniformity
-    negatives: Count = 128
+    negatives: Count = 1024
     denoising: Literal["none", "pld", "truncated"] = "none"
-    epochs: Count = 20
+    epochs: Count = 15
+    patience: Natural = 4  # epochs without a better validation recall; 0: never stop early
+    positive_half_life: Annotated[float, Field(gt=0)] = 1e9  # events; old positives weigh less
     batch_size: Count = 1024
-    learning_rate: Positive = 1e-3
-    weight_decay: NonNegative = 0.0
-    history_length: Count = 50
+    learning_rate: Positive = 2e-3
+    history_length: Count = 100
     use_user_id: bool = False
     score: Literal["cosine", "dot"] = "cosine"
+    int8: bool = True  # serve from row-wise int8 copies of the item vectors
     index: Literal["exact", "annoy"] = "exact"
 
     @field_validator("sources")
@@ -186,13 +198,14 @@ class RetrievalConfig(Section):
 class GbdtConfig(Section):
     """LightGBM LambdaMART."""
 
-    num_trees: Count = 200
-    learning_rate: Positive = 0.05
-    num_leaves: Annotated[int, Field(ge=2)] = 31
-    min_data_in_leaf: Count = 50
-    feature_fraction: Annotated[float, Field(gt=0, le=1)] = 0.8
-    bagging_fraction: Annotated[float, Field(gt=0, le=1)] = 0.8
-    lambda_l2: NonNegative = 1.0
+    num_trees: Count = 300  # the most; fewer where they do better on held-out users
+    learning_rate: Positive = 0.03
+    num_leaves: Annotated[int, Field(ge=2)] = 15
+    min_data_in_leaf: Count = 100
+    feature_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
+    bagging_fraction: Annotated[float, Field(gt=0, le=1)] = 0.7
+    lambda_l2: NonNegative = 10.0
+    truncation_level: Count = 30
 
 
 class ListwiseConfig(Section):
@@ -209,6 +222,7 @@ class RankingConfig(Section):
     """From candidates to a slate."""
 
     candidates_per_source: Count = 150
+    folds: Annotated[int, Field(ge=2, le=20)] = 4  # of users, to choose trees and network
     gbdt: GbdtConfig = GbdtConfig()
     listwise: ListwiseConfig = ListwiseConfig()
     diversity: Closed01 = 0.0  # 0: by score alone; 1: by difference from what is above alone

@@ -1,0 +1,466 @@
+"""The stages in order: data, content, Semantic IDs, retrieval, ranking, bundle; and evaluation.
+
+The ranker learns from the past asking about its own future. The training part is cut once more:
+retrievers fitted on the first part answer with candidates, labels are the events that followed.
+Retrievers are then fitted again on the whole training part, and it is those that are served.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from safetensors.numpy import load_file, save_file
+
+from features.definitions import RetrievalScore
+from features.offline import FeatureComputer
+from features.registry import default_definitions, dump_definitions, load_definitions
+from features.schema import TIMESTAMP
+from recsys.artifacts import Bundle
+from recsys.candidates import pool_candidates
+from recsys.config import Config, SemanticIdsConfig
+from recsys.content.encoder import ContentEncoder
+from recsys.dataset import Cut, Dataset, cut_histories, read_dataset
+from recsys.errors import ArtifactError
+from recsys.evaluation import Evaluation, Truth, compare, judge, write_html
+from recsys.evaluation import evaluate as measure
+from recsys.evaluation.metrics import ndcg
+from recsys.index.choices import make_index
+from recsys.progress import Progress
+from recsys.provenance import fingerprint
+from recsys.ranking.gbdt import GbdtOptions
+from recsys.ranking.leakage import check_feature_leakage, check_time_leakage
+from recsys.ranking.listwise import ListwiseOptions
+from recsys.ranking.ranker import RankingRows, fit_ranker, lists_of
+from recsys.recommender import FeatureInputs, Ranked, Recommender
+from recsys.retrieval.training_options import EpochReport
+from recsys.retrieval.two_tower import TwoTowerRetriever
+from recsys.semantic_ids import RQVAE, ResidualKMeans, SemanticIds, assign_unique, diagnose
+from recsys.sources import ItemInputs, fit_sources, load_sources
+from recsys.stages import Stage, run_stages
+from recsys.topk import TopK
+
+__all__ = ["evaluate", "train"]
+
+log = logging.getLogger(__name__)
+
+MEASURED_AT = 20
+
+
+def train(
+    config: Config, *, workers: int = 1, fresh: bool = False, progress: Progress | None = None
+) -> Bundle:
+    """Run every stage and write a bundle.
+
+    Finished stages of an interrupted run are taken over; stages whose settings, data or code
+    changed run again.
+
+    Args:
+        config: the run.
+        workers: processes that train the towers; above 1 the id tables are sharded (TorchRec).
+        fresh: run every stage again.
+        progress: where bars go.
+
+    Raises:
+        DataError: the files break a rule.
+        LeakageError: a ranking example could see its own future.
+    """
+    progress = progress or Progress()
+    data = read_dataset(config)
+    work = config.output.directory / "work"
+    run = _Run(config, data, work, workers)
+    seed = config.seed
+    stages = [
+        Stage(
+            "content",
+            fingerprint(config.content.fingerprint(), data.fingerprint(), seed),
+            run.content,
+        ),
+        Stage(
+            "semantic-ids", fingerprint(config.semantic_ids.fingerprint(), seed), run.semantic_ids
+        ),
+        Stage(
+            "retrieval-past",
+            fingerprint(config.retrieval.fingerprint(), config.split.fingerprint(), workers),
+            run.retrieval_past,
+        ),
+        Stage("ranking", config.ranking.fingerprint(), run.ranking),
+        Stage("retrieval", fingerprint(config.retrieval.fingerprint(), workers), run.retrieval),
+        Stage("index", config.retrieval.index, run.index),
+        Stage("features", "as of the end of the training part", run.features),
+    ]
+    run_stages(stages, work, progress=progress, fresh=fresh)
+    with Bundle.create(
+        config.output.directory, config=config.as_used(), data_fingerprint=data.fingerprint()
+    ) as draft:
+        run.assemble(draft.path)
+        draft.metrics = {"validation": json.loads((work / "ranking/validation.json").read_text())}
+    return draft.finished()
+
+
+class _Run:
+    """One training run; each public method is a stage and writes into its directory."""
+
+    def __init__(self, config: Config, data: Dataset, work: Path, workers: int) -> None:
+        self._config = config
+        self._data = data
+        self._work = work
+        self._workers = workers
+        self._train = data.split(config).train
+        self._past, self._future = data.histories(self._train).head_fraction(config.split.fraction)
+
+    def content(self, out: Path, progress: Progress) -> None:
+        """Content vectors of the catalogue."""
+        items, settings = self._data.items, self._config.content
+        attributes = (*items.list_columns, *items.category_columns, *items.number_columns)
+        encoder = ContentEncoder(
+            text_columns=(*items.text_columns, *items.list_columns),
+            list_columns=items.list_columns,
+            category_columns=items.category_columns,
+            number_columns=items.number_columns,
+            dim=settings.dim,
+            weights={
+                "text": settings.text_weight,
+                **dict.fromkeys(attributes, settings.attribute_weight),
+            },
+        ).fit(items.frame, rng=np.random.default_rng(self._config.seed))
+        out.mkdir(parents=True, exist_ok=True)
+        vectors = np.pad(encoder.transform(items.frame), ((1, 0), (0, 0)))
+        save_file({"vectors": vectors}, out / "vectors.safetensors")
+        encoder.save(out / "encoder")
+
+    def semantic_ids(self, out: Path, progress: Progress) -> None:
+        """Unique Semantic IDs, the quantiser and its diagnostics."""
+        vectors = self._content()[1:]
+        settings = self._config.semantic_ids
+        generator = torch.Generator().manual_seed(self._config.seed)
+        with progress.bar(settings.epochs, "quantise the items", unit="epoch") as advance:
+            quantizer = _make_quantizer(settings, lambda *_: advance(1))
+            quantizer.fit(vectors, generator=generator)
+        codes = assign_unique(vectors, quantizer, reassign_last_level=True)
+        ids = SemanticIds.from_codes(
+            codes,
+            self._data.items.ids,
+            num_codes=(*[settings.codes] * settings.levels, 256),
+            codebook=quantizer.fingerprint,
+        )
+        ids.save(out)
+        quantizer.save(out / "quantizer")
+        found = diagnose(
+            codes[:, : settings.levels],
+            vectors,
+            quantizer,
+            rng=np.random.default_rng(self._config.seed),
+        )
+        (out / "diagnostics.json").write_text(json.dumps(found.as_dict(), indent=2) + "\n")
+        for problem in found.problems():
+            log.warning("semantic ids: %s", problem)
+
+    def retrieval_past(self, out: Path, progress: Progress) -> None:
+        """Retrievers of the past, asked about the rest of the training part."""
+        curve: list[EpochReport] = []
+        retrievers = fit_sources(
+            self._past,
+            self._item_inputs(),
+            self._config.retrieval,
+            seed=self._config.seed,
+            validation=self._future,
+            workers=self._workers,
+            progress=progress,
+            on_epoch=curve.append,
+        )
+        for retriever in retrievers:
+            retriever.save(out / retriever.name)
+        (out / "curve.json").write_text(json.dumps([epoch._asdict() for epoch in curve]) + "\n")
+
+    def ranking(self, out: Path, progress: Progress) -> None:
+        """Both ranking stages, chosen on held-out users."""
+        config, data = self._config.ranking, self._data
+        cut = cut_histories(self._past, self._future)
+        # A user's past may share its last timestamp with the moment's first target.
+        check_time_leakage(cut.history, cut.target, self._past, cut.moment)
+        names = self._config.retrieval.sources
+        retrievers = load_sources(self._work / "retrieval-past", names)
+        asked = np.nonzero(cut.target.counts > 0)[0]
+        cut = Cut(cut.history.take(asked), cut.target.take(asked), cut.moment[asked])
+        definitions = _definitions(data, names)
+        inputs = FeatureInputs(
+            FeatureComputer(
+                definitions, data.items, vectors={"content": (data.item_ids, self._content())}
+            ),
+            data.item_ids,
+        )
+        pool = pool_candidates(
+            retrievers,
+            cut.history,
+            config.candidates_per_source,
+            num_items=data.num_items,
+            moment=cut.moment,
+            excluded=cut.history.seen_mask(data.num_items),
+        )
+        wanted = cut.target.seen_mask(data.num_items)
+        user_ids = [data.user_list[row] for row in asked]
+        rows = inputs.rows(pool, user_ids, cut.moment, self._past_log(), label=wanted)
+        check_feature_leakage(rows)
+        truth = Truth.from_histories(cut.target)
+        quality = partial(_held_out_ndcg, rows, pool.item_index[pool.real], truth)
+        folds = np.random.default_rng(self._config.seed).integers(0, config.folds, asked.size)
+        steps = config.folds * (1 + int(config.listwise.enabled)) + 1 + int(config.listwise.enabled)
+        with progress.bar(steps, "train the ranker", unit="model") as advance:
+            fitted = fit_ranker(
+                rows,
+                folds[rows.request_index],
+                quality,
+                gbdt=GbdtOptions(**config.gbdt.model_dump()),
+                listwise=_listwise_options(self._config),
+                top=config.listwise.top,
+                seed=self._config.seed,
+                on_step=lambda text: advance(1),
+            )
+        fitted.ranker.save(out)
+        validation = {
+            f"ndcg@{MEASURED_AT}": {
+                "trees": quality(fitted.held_out_first),
+                "trees and listwise": quality(fitted.held_out),
+                **{name: quality(pool.score[name][pool.real]) for name in pool.names},
+            },
+            "users": int(asked.size),
+            "num_trees": fitted.num_trees,
+            "listwise_strength": fitted.strength,
+            "by_num_trees": fitted.first_value,
+            "by_listwise_strength": fitted.listwise_value,
+            "importance": fitted.ranker.gbdt.importance(),
+        }
+        (out / "validation.json").write_text(json.dumps(validation, indent=2) + "\n")
+        (out / "definitions.json").write_text(
+            json.dumps(dump_definitions(definitions), indent=2) + "\n"
+        )
+
+    def retrieval(self, out: Path, progress: Progress) -> None:
+        """The retrievers that are served, on the whole training part."""
+        epochs = None
+        if "two_tower" in self._config.retrieval.sources:
+            epochs = TwoTowerRetriever.load(self._work / "retrieval-past/two_tower").best_epoch
+        retrievers = fit_sources(
+            self._data.histories(self._train),
+            self._item_inputs(),
+            self._config.retrieval,
+            seed=self._config.seed,
+            epochs=epochs,
+            workers=self._workers,
+            progress=progress,
+        )
+        for retriever in retrievers:
+            retriever.save(out / retriever.name)
+
+    def index(self, out: Path, progress: Progress) -> None:
+        """The search structure over the towers' item vectors."""
+        out.mkdir(parents=True, exist_ok=True)
+        if "two_tower" in self._config.retrieval.sources:
+            tower = TwoTowerRetriever.load(self._work / "retrieval/two_tower")
+            make_index(self._config.retrieval.index).build(tower.item_vectors).save(out)
+
+    def features(self, out: Path, progress: Progress) -> None:
+        """Definitions, and the item values at the end of the training part."""
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.copy(self._work / "ranking/definitions.json", out)
+        definitions = load_definitions(json.loads((out / "definitions.json").read_text()))
+        computer = FeatureComputer(
+            definitions,
+            self._data.items,
+            vectors={"content": (self._data.item_ids, self._content())},
+        )
+        newest: Any = self._train.frame[TIMESTAMP].max()
+        as_of = newest + timedelta(microseconds=1)
+        values = computer.item_features(self._train, as_of)
+        values.with_columns(pl.lit(as_of).cast(pl.Datetime("us")).alias("as_of")).write_parquet(
+            out / "items.parquet"
+        )
+
+    def assemble(self, out: Path) -> None:
+        """Everything a recommender needs, as one directory."""
+        data, config = self._data, self._config
+        for name in ("content", "semantic-ids", "retrieval", "ranking", "index", "features"):
+            shutil.copytree(
+                self._work / name, out / name, ignore=shutil.ignore_patterns("stage.json")
+            )
+        shutil.copy(self._work / "retrieval-past/curve.json", out / "retrieval/curve.json")
+        (out / "data").mkdir()
+        data.item_ids.save(out / "data/items.parquet")
+        data.user_ids.save(out / "data/users.parquet")
+        data.items.frame.write_parquet(out / "data/catalogue.parquet")
+        columns = asdict(data.items)
+        columns.pop("frame")
+        header = {
+            "format": 1,
+            "items_sha256": data.item_ids.sha256,
+            "item_columns": columns,
+            "title_column": config.data.item_columns.title,
+            "sources": list(config.retrieval.sources),
+            "index": config.retrieval.index,
+            "candidates_per_source": config.ranking.candidates_per_source,
+            "diversity": config.ranking.diversity,
+        }
+        (out / "recommender.json").write_text(json.dumps(header, indent=2) + "\n")
+
+    def _content(self) -> np.ndarray:
+        vectors: np.ndarray = load_file(self._work / "content/vectors.safetensors")["vectors"]
+        return vectors
+
+    def _item_inputs(self) -> ItemInputs:
+        ids = SemanticIds.load(self._work / "semantic-ids")
+        depth = max(1, ids.num_levels - 1)
+        return ItemInputs(self._content(), ids.prefix_tokens(depth), ids.num_prefix_tokens(depth))
+
+    def _past_log(self) -> Any:
+        """The training events without the targets, as a log."""
+        counts = self._past.counts
+        limit = pl.DataFrame(
+            {"user_id": self._data.user_list, "kept": counts}, schema_overrides={"kept": pl.Int64}
+        )
+        frame = (
+            self._train.frame.with_row_index("order")
+            .join(limit, on="user_id", how="left", maintain_order="left")
+            .filter(pl.int_range(pl.len()).over("user_id") < pl.col("kept"))
+            .sort("order")
+            .drop("order", "kept")
+        )
+        return type(self._train)(frame)
+
+
+def _make_quantizer(settings: SemanticIdsConfig, on_epoch: Any) -> RQVAE | ResidualKMeans:
+    if settings.kind == "residual_kmeans":
+        return ResidualKMeans(num_levels=settings.levels, num_codes=settings.codes)
+    return RQVAE(
+        num_levels=settings.levels,
+        num_codes=settings.codes,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        on_epoch=on_epoch,
+    )
+
+
+def _definitions(data: Dataset, sources: tuple[str, ...]) -> Any:
+    return (
+        *default_definitions(data.items, sources, vectors=("content",)),
+        *(RetrievalScore(name=f"share__{name}", retriever=f"{name}_share") for name in sources),
+    )
+
+
+def _listwise_options(config: Config) -> ListwiseOptions | None:
+    settings = config.ranking.listwise
+    if not settings.enabled:
+        return None
+    return ListwiseOptions(**settings.model_dump(exclude={"enabled", "top"}))
+
+
+def _held_out_ndcg(
+    rows: RankingRows, item_index: np.ndarray, truth: Truth, score: np.ndarray
+) -> float:
+    lists = lists_of(score, rows.request_index, MEASURED_AT)
+    items = np.where(lists >= 0, item_index[np.maximum(lists, 0)], -1)
+    return float(ndcg(judge(items, truth), MEASURED_AT).mean())
+
+
+def evaluate(
+    config: Config, bundle: Bundle, *, progress: Progress | None = None
+) -> Mapping[str, Evaluation]:
+    """Measure a bundle on the held-out part, stage by stage.
+
+    Histories end where the training part ends; seen items are masked; the full catalogue is
+    ranked. Writes ``report.html`` and ``evaluation.json`` into the bundle and the metric table
+    into its manifest.
+
+    Returns:
+        The whole funnel first, then the trees alone, then each retriever alone.
+
+    Raises:
+        ArtifactError: the data are not those the bundle was trained on.
+    """
+    progress = progress or Progress()
+    data = read_dataset(config)
+    if data.fingerprint() != bundle.manifest.data_fingerprint:
+        raise ArtifactError(
+            f"bundle {bundle.id} was trained on other data than {config.data.events} and "
+            f"{config.data.items} hold now; train again, or evaluate with its own data"
+        )
+    split = data.split(config)
+    cut = cut_histories(data.histories(split.train), data.histories(split.test))
+    recommender = Recommender.load(bundle.path)
+    k = max(*config.evaluation.ks, MEASURED_AT)
+    systems = {}
+    with progress.bar(3, "measure the funnel") as advance:
+        seen = cut.history.seen_mask(data.num_items)
+        pool = recommender.pool(cut.history, moment=cut.moment, excluded=seen)
+        advance(1)
+        rows = recommender.features.rows(pool, data.user_list, cut.moment, split.train)
+        first = recommender.ranker.gbdt.predict(rows.features)
+        both = recommender.ranker.reorder(rows.features, first, rows.request_index)
+        systems["funnel"] = _top(recommender.order(pool, both, k))
+        systems["retrieval + trees"] = _top(recommender.order(pool, first, k))
+        advance(1)
+        for retriever in recommender.retrievers:
+            systems[retriever.name] = retriever.retrieve(
+                cut.history, k, moment=cut.moment, excluded=seen
+            )
+        advance(1)
+    truth = Truth.from_histories(cut.target)
+    popularity = np.bincount(cut.history.item_index, minlength=data.num_items + 1)
+    rng = np.random.default_rng(config.seed)
+    found = {
+        name: measure(
+            lists,
+            truth,
+            popularity=popularity,
+            rng=rng,
+            ks=config.evaluation.ks,
+            history_length=cut.history.counts,
+            user_ids=data.user_list,
+            resamples=config.evaluation.bootstrap_samples,
+        )
+        for name, lists in systems.items()
+    }
+    _write_report(bundle, found, rng)
+    return found
+
+
+def _top(ranked: Ranked) -> TopK:
+    return TopK(ranked.item_index, ranked.score)
+
+
+def _write_report(bundle: Bundle, found: dict[str, Evaluation], rng: np.random.Generator) -> None:
+    funnel = found["funnel"]
+    metric = f"ndcg@{funnel.headline_k}"
+    comparisons = {
+        f"{metric}: funnel minus {name}": compare(funnel, other, metric, rng=rng)
+        for name, other in found.items()
+        if name != "funnel"
+    }
+    curve = json.loads((bundle.path / "retrieval/curve.json").read_text())
+    training = {
+        name: [float(epoch[name]) for epoch in curve]
+        for name in ("loss", "recall")
+        if curve and all(epoch.get(name) is not None for epoch in curve)
+    }
+    with bundle.adding("report.html") as path:
+        write_html(path, found, comparisons=comparisons, training=training)
+    with bundle.adding("evaluation.json") as path:
+        tables = {name: json.loads(result.to_json()) for name, result in found.items()}
+        path.write_text(json.dumps(tables) + "\n")
+    numbers = {
+        name: {key: interval._asdict() for key, interval in result.metrics.items()}
+        for name, result in found.items()
+    }
+    kept = Bundle.load(bundle.path).manifest.metrics
+    bundle.record_metrics({**kept, "test": numbers, "users": funnel.users})
