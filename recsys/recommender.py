@@ -272,6 +272,7 @@ class Recommender:
         k: int,
         *,
         excluded: np.ndarray | None = None,
+        diversity: float | None = None,
     ) -> Ranked:
         """The funnel for Q users at once.
 
@@ -282,21 +283,27 @@ class Recommender:
             log: events that features are computed from, each row from those before its moment.
             k: places.
             excluded: [Q, N + 1] bool, True = must not appear. None: what is in the history.
+            diversity: of the slate, 0..1. None: as configured.
         """
         if excluded is None:
             excluded = histories.seen_mask(len(self.item_ids))
         pool = self.pool(histories, moment=moment, excluded=excluded)
         rows = self.features.rows(pool, user_ids, moment, log)
-        return self.order(pool, self.ranker.score(rows.features, rows.request_index), k)
+        score = self.ranker.score(rows.features, rows.request_index)
+        return self.order(pool, score, k, diversity=diversity)
 
-    def order(self, pool: CandidatePool, score: np.ndarray, k: int) -> Ranked:
+    def order(
+        self, pool: CandidatePool, score: np.ndarray, k: int, *, diversity: float | None = None
+    ) -> Ranked:
         """The slate of each query from its candidates' scores.
 
         Args:
             pool: Q queries.
             score: [R] scores of the pool's real entries in row-major order.
             k: places.
+            diversity: of the slate, 0..1. None: as configured.
         """
+        diversity = self._diversity if diversity is None else diversity
         width = max(k, pool.item_index.shape[1])
         dense = np.full((len(pool.item_index), width), -np.inf, dtype=np.float32)
         dense[:, : pool.item_index.shape[1]][pool.real] = score
@@ -314,15 +321,13 @@ class Recommender:
         )
         item_index[nothing] = -1
         ranked = Ranked(item_index, best.score, source)
-        return self._diversified(ranked) if self._diversity > 0 else ranked
+        return self._diversified(ranked, diversity) if diversity > 0 else ranked
 
-    def _diversified(self, ranked: Ranked) -> Ranked:
+    def _diversified(self, ranked: Ranked, diversity: float) -> Ranked:
         out = Ranked(*(array.copy() for array in ranked))
         for row, (items, score) in enumerate(zip(ranked.item_index, ranked.score, strict=True)):
             vectors = self.content[np.maximum(items, 0)]
-            place = build_slate(
-                items, score, items.size, vectors=vectors, diversity=self._diversity
-            )
+            place = build_slate(items, score, items.size, vectors=vectors, diversity=diversity)
             out.item_index[row, : place.size] = items[place]
             out.source[row, : place.size] = ranked.source[row, place]
         return out
@@ -334,6 +339,8 @@ class Recommender:
         exclude: Collection[str] = (),
         only: Collection[str] | None = None,
         recent_items: Sequence[str] | None = None,
+        *,
+        diversity: float | None = None,
     ) -> Slate:
         """One live request, with features from published item values and the user's own events.
 
@@ -343,6 +350,7 @@ class Recommender:
             exclude: item ids that must not appear; unknown ones are ignored.
             only: if given, nothing else may appear.
             recent_items: item ids the user just met, oldest first, on top of the logged history.
+            diversity: of the slate, 0..1. None: as configured.
 
         Returns:
             At most k items; without any history the items popular just before ``as_of``.
@@ -365,15 +373,26 @@ class Recommender:
         if pool.item_index.shape[1] == 0:
             return Slate([], "nothing left")
         if history.counts[0] == 0:
-            ranked = self._popular(pool, k)
-            return Slate(self._named(ranked), "popularity")
+            score = pool.score[self._popularity.name][pool.real]
+            return Slate(self._named(self.order(pool, score, k, diversity=0.0)), "popularity")
         rows = self.features.live_rows(pool, user_id, self.as_of, events, self._item_values)
         score = self.ranker.score(rows.features, rows.request_index)
-        return Slate(self._named(self.order(pool, score, k)), "ranker")
+        return Slate(self._named(self.order(pool, score, k, diversity=diversity)), "ranker")
 
-    def _popular(self, pool: CandidatePool, k: int) -> Ranked:
-        name = "popularity" if "popularity" in pool.score else pool.names[0]
-        return self.order(pool, pool.score[name][pool.real], k)
+    def popular(self, k: int, moment: datetime) -> list[SlateItem]:
+        """The ``k`` items popular just before ``moment``, best first."""
+        none = np.zeros(0, dtype=np.int64)
+        nobody = Histories(np.zeros(2, dtype=np.int64), none, none, none.astype(np.float32))
+        source = self.source_names.index(self._popularity.name)
+        top = self._popularity.retrieve(
+            nobody, k, moment=np.full(1, _microseconds(moment), dtype=np.int64)
+        )
+        return self._named(Ranked(*top, np.full(top.item_index.shape, source, dtype=np.uint8)))
+
+    @property
+    def _popularity(self) -> Retriever:
+        by_name = {retriever.name: retriever for retriever in self.retrievers}
+        return by_name.get("popularity", self.retrievers[-1])
 
     def _named(self, ranked: Ranked) -> list[SlateItem]:
         real = ranked.item_index[0] > 0

@@ -15,6 +15,7 @@ from recsys.errors import ArtifactError
 from serving.connection import EMBEDDED, URL_VARIABLE, connect, redact
 from serving.service import RecommendationService
 from serving.settings import ServiceSettings
+from serving.slates import vectors_of_field
 from serving.snapshot import BundledPopular
 from serving.store import GenerationStore
 
@@ -37,6 +38,8 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 POPULAR = "popular.json"
+CONTENT_FIELD = "content"
+"""Field of the packed item rows that the slate rule measures likeness by."""
 
 
 class LiveModel:
@@ -60,7 +63,12 @@ class LiveModel:
     ) -> list[tuple[str, float, str]]:
         """Best ``k`` as (item id, score, source); see `serving.messages.LiveRecommender`."""
         slate = self._recommender.recommend(
-            user_id or "", k, exclude=exclude, only=only, recent_items=recent_item_ids
+            user_id or "",
+            k,
+            exclude=exclude,
+            only=only,
+            recent_items=recent_item_ids,
+            diversity=0.0,  # the service applies the slate rule to every source alike
         )
         return [(str(item), float(score), str(source)) for item, score, source in slate.items]
 
@@ -98,6 +106,7 @@ def make_service(config: Config, *, live: LiveModel | None = None) -> Recommenda
         head_ttl_s=serving.head_ttl_s,
         deadline_s=serving.deadline_s,
         live_timeout_s=serving.live_timeout_s,
+        diversity=config.ranking.diversity,
     )
     try:
         bundled = bundled_popular(latest(config.output.directory))
@@ -105,7 +114,13 @@ def make_service(config: Config, *, live: LiveModel | None = None) -> Recommenda
         log.warning("no fallback list from a bundle: %s", error)
         bundled = None
     store = open_store(config, timeout_s=serving.store_timeout_s)
-    return RecommendationService(store, live=live, settings=settings, bundled=bundled)
+    return RecommendationService(
+        store,
+        live=live,
+        settings=settings,
+        bundled=bundled,
+        row_vectors=vectors_of_field(CONTENT_FIELD),
+    )
 
 
 def bundled_popular(bundle: Bundle) -> BundledPopular | None:

@@ -49,7 +49,7 @@ class TrainingOptions:
     epochs: int = 15
     batch_size: int = 1024
     num_negatives: int = 1024
-    negative_power: float = 0.0
+    negative_power: float = 0.5
     temperature: float = 0.1
     gamma: float = 1.0
     learning_rate: float = 2e-3
