@@ -48,14 +48,17 @@ def read_model(directory: Path, kind: str) -> tuple[dict[str, Any], dict[str, np
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
+    for suffix in ("json", "safetensors"):
+        if not (directory / f"{NAME}.{suffix}").is_file():
+            raise ArtifactError(
+                f"no {kind} model in {directory}: {NAME}.{suffix} is missing; train again or "
+                "restore the bundle"
+            )
     try:
         header = json.loads((directory / f"{NAME}.json").read_text())
         tensors = load_file(directory / f"{NAME}.safetensors")
-    except FileNotFoundError as error:
-        raise ArtifactError(
-            f"no {kind} model in {directory}: {Path(str(error.filename)).name} is missing; "
-            "train again or restore the bundle"
-        ) from error
+        if not isinstance(header, dict) or "settings" not in header:
+            raise ValueError(f"{NAME}.json is no header")
     except (ValueError, SafetensorError) as error:
         raise ArtifactError(
             f"{directory} holds a damaged {kind} model ({error}); restore the bundle"
