@@ -184,6 +184,7 @@ class RetrievalConfig(Section):
     batch_size: Count = 1024
     learning_rate: Positive = 2e-3
     history_length: Count = 100
+    num_threads: Count = 1  # of torch while training; see recsys.threads
     use_user_id: bool = False
     score: Literal["cosine", "dot"] = "cosine"
     int8: bool = True  # serve from row-wise int8 copies of the item vectors
@@ -198,14 +199,16 @@ class RetrievalConfig(Section):
 class GbdtConfig(Section):
     """LightGBM LambdaMART."""
 
-    num_trees: Count = 300  # the most; fewer where they do better on held-out users
-    learning_rate: Positive = 0.03
+    num_trees: Count = 200  # the most; fewer where they do better on held-out users
+    learning_rate: Positive = 0.05
     num_leaves: Annotated[int, Field(ge=2)] = 15
     min_data_in_leaf: Count = 100
     feature_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
     bagging_fraction: Annotated[float, Field(gt=0, le=1)] = 0.7
     lambda_l2: NonNegative = 10.0
     truncation_level: Count = 30
+    max_bin: Annotated[int, Field(ge=3, le=255)] = 63
+    num_threads: Count = 1
 
 
 class ListwiseConfig(Section):

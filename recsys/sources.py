@@ -20,6 +20,7 @@ from recsys.retrieval.towers import TowerOptions
 from recsys.retrieval.training import train_two_tower
 from recsys.retrieval.training_options import EpochReport, TrainingOptions
 from recsys.retrieval.two_tower import TwoTowerRetriever
+from recsys.threads import torch_threads
 
 __all__ = ["SOURCES", "ItemInputs", "fit_sources", "load_sources"]
 
@@ -78,7 +79,10 @@ def _fit_two_tower(run: _Run) -> TwoTowerRetriever:
         positive_half_life=settings.positive_half_life,
         patience=settings.patience,
     )
-    with run.progress.bar(epochs, "train the towers", unit="epoch") as advance:
+    with (
+        run.progress.bar(epochs, "train the towers", unit="epoch") as advance,
+        torch_threads(settings.num_threads),
+    ):
 
         def report(epoch: EpochReport) -> None:
             advance(1)

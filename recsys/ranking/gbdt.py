@@ -33,18 +33,22 @@ class GbdtOptions:
         bagging_fraction: share of the rows each tree sees.
         lambda_l2: L2 on leaf values.
         truncation_level: pairs without a member in the first so many ranks do not count.
-        num_threads: the same number gives the same trees, whatever the machine has.
+        max_bin: most distinct values of a feature that the trees tell apart.
+        num_threads: the same number gives the same trees, whatever the machine has. One is the
+            default: where other work shares the cores, OpenMP threads that wait for each other
+            are several times slower than one.
     """
 
-    num_trees: int = 250
-    learning_rate: float = 0.03
+    num_trees: int = 200
+    learning_rate: float = 0.05
     num_leaves: int = 15
     min_data_in_leaf: int = 100
     feature_fraction: float = 0.5
     bagging_fraction: float = 0.7
     lambda_l2: float = 10.0
     truncation_level: int = 30
-    num_threads: int = 2
+    max_bin: int = 63
+    num_threads: int = 1
 
 
 class GbdtRanker:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -26,6 +25,7 @@ from recsys.semantic_ids.diagnostics import perplexity
 from recsys.semantic_ids.headers import read_header, write_header
 from recsys.semantic_ids.quantizer import check_codes, check_vectors
 from recsys.semantic_ids.rqvae_network import EpochLosses, Network, Scaling
+from recsys.threads import torch_threads
 
 __all__ = ["RQVAE"]
 
@@ -157,7 +157,7 @@ class RQVAE:
         network.draw_weights(generator)
         network.standardise_by(torch.from_numpy(vectors), self.scaling)
         inputs = network.standardise(torch.from_numpy(vectors))
-        with _torch_threads(self.num_threads):
+        with torch_threads(self.num_threads):
             self._train(network, inputs, generator)
         self._network = network
         last = self.losses[-1]
@@ -345,16 +345,6 @@ class RQVAE:
         if self._network is None:
             raise NotFittedError("RQVAE has no codebooks yet; call fit or load")
         return self._network
-
-
-@contextmanager
-def _torch_threads(num_threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(num_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _as_arrays(network: Network) -> dict[str, np.ndarray]:
