@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,10 +52,19 @@ class Dataset:
         return ids
 
     def fingerprint(self) -> str:
-        """Sha256 (hex) of the log and of the item ids with their columns."""
+        """Sha256 (hex) of the log, and of the item ids with their columns and what these mean."""
+        items = self.items
         digest = hashlib.sha256(self.interactions.fingerprint().encode())
         digest.update(self.item_ids.sha256.encode())
-        digest.update(self.items.frame.hash_rows(seed=0).sort().to_numpy().tobytes())
+        digest.update(items.frame.hash_rows(seed=0).sort().to_numpy().tobytes())
+        # The same column is used in another way as text than as a category.
+        roles = (
+            items.text_columns,
+            items.category_columns,
+            items.list_columns,
+            items.number_columns,
+        )
+        digest.update(json.dumps([items.frame.columns, *roles]).encode())
         return digest.hexdigest()
 
     def histories(self, interactions: Interactions | None = None) -> Histories:
