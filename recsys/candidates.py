@@ -48,7 +48,7 @@ class CandidatePool:
         """One row per candidate, in row-major order, as `features.compute_features` takes them.
 
         A score column is the retriever's own; ``score__<name>_share`` is it divided by the
-        best of the row, which compares across users.
+        best of the row, which compares across users; 0 in rows where no score is positive.
 
         Args:
             user_ids: [Q].
@@ -64,9 +64,10 @@ class CandidatePool:
         }
         for name, score in self.score.items():
             best = np.max(score, axis=1, initial=0.0, where=self.real)
-            share = score / np.maximum(best, 1e-9)[:, None]
-            columns[f"score__{name}"] = pl.Series(score[row, column])
-            columns[f"score__{name}_share"] = pl.Series(share[row, column])
+            own, row_best = score[row, column], best[row]
+            share = np.divide(own, row_best, out=np.zeros_like(own), where=row_best > 0)
+            columns[f"score__{name}"] = pl.Series(own)
+            columns[f"score__{name}_share"] = pl.Series(share)
             columns[f"rank__{name}"] = pl.Series(self.rank[name][row, column])
         return pl.DataFrame(columns)
 
