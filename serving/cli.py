@@ -113,11 +113,13 @@ def evaluate(
 
         settings = _load(config)
         chosen = _bundle(settings, bundle)
+        from recsys.evaluation import comparison_table
         from recsys.pipeline import evaluate as run
 
         found = run(settings, chosen, progress=_progress(out, progress))
         report = chosen.path / "report.html"
-        tables = [f"{name}\n{result.to_table()}" for name, result in found.items()]
+        name, first = next(iter(found.items()))
+        tables = [f"{name}\n{first.to_table()}", comparison_table(found)]
         if report.is_file():
             tables.append(f"report: {_shown(report)}")
         evaluations = {name: json.loads(result.to_json()) for name, result in found.items()}

@@ -6,7 +6,7 @@ from recsys.evaluation.measure import DEFAULT_METRICS, compare, evaluate
 from recsys.evaluation.metrics import LIST_METRICS, USER_METRICS, MetricName, parse_metric
 from recsys.evaluation.popularity import cold_items, head_items, self_information
 from recsys.evaluation.report import write_html
-from recsys.evaluation.result import Evaluation, Exposure, SliceResult
+from recsys.evaluation.result import Evaluation, Exposure, SliceResult, comparison_table
 from recsys.evaluation.significance import (
     Difference,
     Interval,
@@ -36,6 +36,7 @@ __all__ = [
     "bootstrap_means",
     "cold_items",
     "compare",
+    "comparison_table",
     "evaluate",
     "head_items",
     "item_slices",

@@ -13,7 +13,7 @@ import polars as pl
 from recsys.errors import ArtifactError
 from recsys.evaluation.significance import Interval
 
-__all__ = ["Evaluation", "Exposure", "SliceResult"]
+__all__ = ["Evaluation", "Exposure", "SliceResult", "comparison_table"]
 
 NUMBERS = "evaluation.json"
 USERS = "users.parquet"
@@ -168,6 +168,35 @@ class Evaluation:
             headline_k=found["headline_k"],
             level=found["level"],
         )
+
+
+def comparison_table(evaluations: Mapping[str, Evaluation]) -> str:
+    """Aligned text, one row a system: what they share at the first one's ``headline_k``.
+
+    Raises:
+        ValueError: no system.
+    """
+    if not evaluations:
+        raise ValueError("evaluations must hold at least one system")
+    first = next(iter(evaluations.values()))
+    wanted = [f"{name}@{first.headline_k}" for name in ("recall", "ndcg", "hit_rate", "mrr")]
+    names = [name for name in wanted if all(name in e.metrics for e in evaluations.values())]
+    listed = [
+        f"{name}@{first.headline_k}"
+        for name in ("coverage", "novelty", "head_share")
+        if all(f"{name}@{first.headline_k}" in e.list_metrics for e in evaluations.values())
+    ]
+    header = ["system", "users"]
+    for name in names:
+        header += [name, f"{100 * first.level:g}%"] if name == names[0] else [name, ""]
+    rows = [[*header, *listed]]
+    for system, found in evaluations.items():
+        row = [system, str(found.users)]
+        for name in names:
+            interval = found.metrics[name]
+            row += [f"{interval.mean:.4f}", f"{interval.low:.3f}-{interval.high:.3f}"]
+        rows.append(row + [f"{found.list_metrics[name]:.3f}" for name in listed])
+    return "\n".join(_aligned(rows)) + "\n"
 
 
 def _plain(metrics: Mapping[str, Interval]) -> dict[str, dict[str, float]]:

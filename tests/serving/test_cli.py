@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import typer
@@ -153,29 +154,35 @@ def test_train_hands_its_options_on(project: Path, monkeypatch: pytest.MonkeyPat
     assert run("train", "--workers", "0").exit_code == 2
 
 
-class Evaluated:
-    def to_table(self) -> str:
-        return "recall@20  0.5000"
-
-    def to_json(self) -> str:
-        return '{"recall@20": 0.5}'
-
-
 def test_evaluate_prints_tables(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def evaluate(config: Any, bundle: Bundle, *, progress: Any) -> dict[str, Evaluated]:
+    from recsys.evaluation import Evaluation, Truth
+    from recsys.evaluation import evaluate as judge_lists
+    from recsys.topk import TopK
+
+    def measured(*rows: list[int]) -> Evaluation:
+        lists = TopK(np.array(rows), np.zeros((len(rows), 2), dtype=np.float32))
+        truth = Truth.from_lists([[1], [2]])
+        counts, rng = np.array([0, 2, 1, 1]), np.random.default_rng(0)
+        return judge_lists(lists, truth, popularity=counts, rng=rng, ks=(2,), resamples=20)
+
+    def evaluate(config: Any, bundle: Bundle, *, progress: Any) -> dict[str, Evaluation]:
         (bundle.path / "report.html").write_text("<p>")
-        return {"funnel": Evaluated()}
+        return {"funnel": measured([1, 3], [2, 3]), "popularity": measured([1, 3], [1, 3])}
 
     install(monkeypatch, "recsys.pipeline", evaluate=evaluate)
     assert "no bundle in" in run("evaluate").stderr
     older, newer = make_bundle(project), make_bundle(project)
     ids = sorted([older.id, newer.id])
     result = run("evaluate", "--bundle", ids[0])
-    assert "funnel\nrecall@20  0.5000" in result.stdout
+    assert "funnel\n2 users judged" in result.stdout
+    assert [row.split()[:3] for row in result.stdout.splitlines()][-4:-2] == [
+        ["funnel", "2", "1.0000"],
+        ["popularity", "2", "0.5000"],
+    ]
     assert f"report: artifacts/{ids[0]}/report.html" in result.stdout
     values = json.loads(run("evaluate", "--json").stdout)
     assert values["bundle"] == ids[1]
-    assert values["evaluations"] == {"funnel": {"recall@20": 0.5}}
+    assert values["evaluations"]["popularity"]["metrics"]["recall@2"]["mean"] == 0.5
     result = run("evaluate", "--bundle", "other")
     assert result.exit_code == 1
     assert "no bundle at" in result.stderr

@@ -213,7 +213,8 @@ def test_the_live_model_asks_the_recommender() -> None:
     assert live.recommend(["x"], 3, user_id=None, exclude={"y"}, only=None) == [
         ("a", 0.5, "two_tower")
     ]
-    assert fake.asked == ("", 3, {"exclude": {"y"}, "only": None, "recent_items": ["x"]})
+    options = {"exclude": {"y"}, "only": None, "recent_items": ["x"], "diversity": 0.0}
+    assert fake.asked == ("", 3, options)
 
 
 def test_the_live_model_is_loaded_with_the_log_and_called_once(
