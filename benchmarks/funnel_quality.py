@@ -7,9 +7,9 @@ their published settings. The contenders alternate within each seed.
 
     python benchmarks/funnel_quality.py [--config recsys.toml] [--seeds 42 43 44]
 
-Peers: popularity; implicit's ALS (64 factors); EASE (l2 300), and EASE asked with a recency-weighted
-history; a LightGBM lambdarank stack over EASE, recency EASE and ALS scores with item, user and genre
-features, fitted on a history/target cut of the training part.
+Peers: popularity; implicit's ALS (64 factors); EASE (l2 300), and EASE asked with a
+recency-weighted history; a LightGBM lambdarank stack over EASE, recency EASE and ALS scores with
+item, user and genre features, fitted on a history/target cut of the training part.
 """
 
 from __future__ import annotations
@@ -46,19 +46,21 @@ def popularity(histories: Histories, num_items: int) -> Scorer:
     return lambda asked: np.tile(counts, (len(asked), 1))
 
 
-def ease(histories: Histories, num_items: int, half_life: float | None = None) -> Scorer:
+class Ease:
     """Steck 2019, equation 8, written out on its own: the peer shares no code with the product."""
-    matrix = histories.to_csr(num_items).toarray().astype(np.float64)
-    inverse = np.linalg.inv(matrix.T @ matrix + 300.0 * np.eye(num_items + 1))
-    weights = -inverse / np.diag(inverse)
-    np.fill_diagonal(weights, 0.0)
 
-    def score(asked: Histories) -> np.ndarray:
+    def __init__(self, histories: Histories, num_items: int) -> None:
+        matrix = histories.to_csr(num_items).toarray().astype(np.float64)
+        inverse = np.linalg.inv(matrix.T @ matrix + 300.0 * np.eye(num_items + 1))
+        self._weights = -inverse / np.diag(inverse)
+        np.fill_diagonal(self._weights, 0.0)
+        self._num_items = num_items
+
+    def score(self, asked: Histories, half_life: float | None = None) -> np.ndarray:
+        """[Q, N + 1]; with a half-life the asking history is weighted by recency."""
         age = np.repeat(asked.indptr[1:], asked.counts) - 1 - np.arange(asked.item_index.size)
         weight = np.ones(age.size) if half_life is None else 0.5 ** (age / half_life)
-        return np.asarray(asked.to_csr(num_items, weight) @ weights)
-
-    return score
+        return np.asarray(asked.to_csr(self._num_items, weight) @ self._weights)
 
 
 def als(histories: Histories, num_items: int, seed: int) -> Scorer:
@@ -77,8 +79,8 @@ def als(histories: Histories, num_items: int, seed: int) -> Scorer:
 class Stack:
     """LightGBM lambdarank over three retrievers' scores with item, user and genre features."""
 
-    def __init__(self, data: Dataset, seed: int) -> None:
-        self._seed = seed
+    def __init__(self, data: Dataset, ease_of_past: Ease, ease_of_present: Ease) -> None:
+        self._ease = (ease_of_past, ease_of_present)
         self._num_items = data.num_items
         genres = data.items.frame["genres"].to_list()
         names = sorted({name for row in genres for name in row})
@@ -88,12 +90,12 @@ class Stack:
         year = data.items.frame["year"].to_numpy().astype(float)
         self._year = np.concatenate([[np.nan], year])
 
-    def _rows(self, cut: Cut) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _rows(self, cut: Cut, ease: Ease, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         history, items = cut.history, self._num_items
         scores = [
-            ease(history, items)(history),
-            ease(history, items, 10.0)(history),
-            als(history, items, self._seed)(history),
+            ease.score(history),
+            ease.score(history, 10.0),
+            als(history, items, seed)(history),
         ]
         seen = history.seen_mask(items)
         chosen = np.zeros_like(seen)
@@ -123,8 +125,9 @@ class Stack:
         ]
         return query, item, np.column_stack(columns)
 
-    def lists(self, past: Cut, present: Cut) -> TopK:
-        query, item, features = self._rows(past)
+    def lists(self, past: Cut, present: Cut, seed: int) -> TopK:
+        """Fitted on the past cut, asked at the present one."""
+        query, item, features = self._rows(past, self._ease[0], seed)
         wanted = past.target.seen_mask(self._num_items)[query, item].astype(int)
         group = np.unique(query, return_counts=True)[1]
         settings = {
@@ -134,12 +137,12 @@ class Stack:
             "min_data_in_leaf": 50,
             "lambda_l2": 10.0,
             "num_threads": 1,
-            "seed": self._seed,
+            "seed": seed,
             "deterministic": True,
             "verbose": -1,
         }
         model = lightgbm.train(settings, lightgbm.Dataset(features, wanted, group=group), 200)
-        query, item, features = self._rows(present)
+        query, item, features = self._rows(present, self._ease[1], seed)
         score = np.full((len(present.history), self._num_items + 1), -np.inf)
         score[query, item] = model.predict(features)
         return top_k(score, K)
@@ -169,6 +172,8 @@ def main() -> None:
     past = cut_histories(*present.history.head_fraction(base.split.fraction))
     seen = present.history.seen_mask(data.num_items)
 
+    ease = Ease(present.history, data.num_items)
+    stack = Stack(data, Ease(past.history, data.num_items), ease)
     per_user: dict[str, list[np.ndarray]] = {}
     seconds: dict[str, list[float]] = {}
     validation: list[dict[str, object]] = []
@@ -181,8 +186,8 @@ def main() -> None:
         peers: dict[str, Callable[[], Scorer]] = {
             "popularity": lambda: popularity(present.history, data.num_items),
             "implicit ALS-64": lambda seed=seed: als(present.history, data.num_items, seed),  # type: ignore[misc]
-            "EASE": lambda: ease(present.history, data.num_items),
-            "EASE, recency-weighted history": lambda: ease(present.history, data.num_items, 10.0),
+            "EASE": lambda: ease.score,
+            "EASE, recency-weighted history": lambda: lambda asked: ease.score(asked, 10.0),
         }
         for name, fit in peers.items():
             if name != "implicit ALS-64" and name in per_user:
@@ -191,7 +196,7 @@ def main() -> None:
             lists = top_k(fit()(present.history), K, excluded=seen)
             keep(name, measured(lists, present, data, base), time.perf_counter() - start)
         start = time.perf_counter()
-        lists = Stack(data, seed).lists(past, present)
+        lists = stack.lists(past, present, seed)
         keep("LightGBM stack", measured(lists, present, data, base), time.perf_counter() - start)
         with tempfile.TemporaryDirectory() as directory:
             output = base.output.model_copy(update={"directory": Path(directory)})
@@ -221,9 +226,9 @@ def main() -> None:
         rows.append(row)
 
     funnel = mean["funnel: + listwise"]
-    stack = mean["LightGBM stack"]
+    peer = mean["LightGBM stack"]
     over_ease = paired_difference(funnel[:, 1], mean["EASE"][:, 1], rng=rng)
-    over_stack = paired_difference(funnel[:, 1], stack[:, 1], rng=rng)
+    over_stack = paired_difference(funnel[:, 1], peer[:, 1], rng=rng)
     reached = float(funnel[:, 1].mean())
 
     def bar(value: float, limit: float) -> dict[str, object]:
@@ -236,7 +241,7 @@ def main() -> None:
             "holds": bool(over_ease.low > 0),
         },
         "ndcg@20 reaches the reference stack (.183)": bar(reached, 0.183),
-        "ndcg@20 reaches the stack of this run": bar(reached, round(float(stack[:, 1].mean()), 4)),
+        "ndcg@20 reaches the stack of this run": bar(reached, round(float(peer[:, 1].mean()), 4)),
         "ndcg@20 reaches the goal (.20)": bar(reached, 0.20),
     }
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"

@@ -175,7 +175,9 @@ def test_evaluate_prints_tables(project: Path, monkeypatch: pytest.MonkeyPatch) 
     ids = sorted([older.id, newer.id])
     result = run("evaluate", "--bundle", ids[0])
     assert "funnel\n2 users judged" in result.stdout
-    assert [row.split()[:3] for row in result.stdout.splitlines()][-4:-2] == [
+    lines = [row.split()[:3] for row in result.stdout.splitlines()]
+    header = next(place for place, row in enumerate(lines) if row[:2] == ["system", "users"])
+    assert lines[header + 1 : header + 3] == [
         ["funnel", "2", "1.0000"],
         ["popularity", "2", "0.5000"],
     ]
