@@ -33,6 +33,8 @@ from recsys.topk import TopK, top_k
 __all__ = ["Ranked", "Recommender", "Slate", "SlateItem"]
 
 EPOCH = datetime(1970, 1, 1)
+ANONYMOUS = "\N{REPLACEMENT CHARACTER}anonymous"
+"""Stands for nobody in particular where feature rows need a user id."""
 
 
 class SlateItem(NamedTuple):
@@ -345,7 +347,7 @@ class Recommender:
         """One live request, with features from published item values and the user's own events.
 
         Args:
-            user_id: may be unknown.
+            user_id: may be unknown; "" for nobody in particular.
             k: most items.
             exclude: item ids that must not appear; unknown ones are ignored.
             only: if given, nothing else may appear.
@@ -360,6 +362,7 @@ class Recommender:
         """
         if k < 1:
             raise ValueError(f"k must be >= 1, got {k}")
+        user_id = user_id or ANONYMOUS
         events = self._own_events(user_id, recent_items or ())
         history = Histories.from_interactions(events, [user_id], self.item_ids)
         moment = np.full(1, _microseconds(self.as_of), dtype=np.int64)
@@ -418,7 +421,7 @@ class Recommender:
                 ),
             }
         )
-        if self._interactions is None:
+        if self._interactions is None or user_id == ANONYMOUS:
             return Interactions(recent)
         logged = self._interactions.frame.filter(
             (pl.col(USER) == user_id) & (pl.col(TIMESTAMP) < self.as_of)
