@@ -1,10 +1,59 @@
 """Models and measuring: content, semantic ids, retrieval, ranking, evaluation. No network code.
 
-Importing this package costs nothing; the models live in its subpackages.
+Importing this package costs nothing: the names that need a model library are loaded on first use.
 """
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from recsys.errors import ArtifactError, ConfigError, LeakageError, NotFittedError
 
-__all__ = ["ArtifactError", "ConfigError", "LeakageError", "NotFittedError"]
+if TYPE_CHECKING:
+    from recsys.artifacts import Bundle
+    from recsys.config import Config, load_config
+    from recsys.pipeline import evaluate, train
+    from recsys.recommender import Recommender, Slate, SlateItem
+
+__all__ = [
+    "ArtifactError",
+    "Bundle",
+    "Config",
+    "ConfigError",
+    "LeakageError",
+    "NotFittedError",
+    "Recommender",
+    "Slate",
+    "SlateItem",
+    "evaluate",
+    "load_config",
+    "train",
+]
+
+_HOME = {
+    "Bundle": "recsys.artifacts",
+    "Config": "recsys.config",
+    "Recommender": "recsys.recommender",
+    "Slate": "recsys.recommender",
+    "SlateItem": "recsys.recommender",
+    "evaluate": "recsys.pipeline",
+    "load_config": "recsys.config",
+    "train": "recsys.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module that holds ``name`` and return it."""
+    try:
+        home = _HOME[name]
+    except KeyError:
+        raise AttributeError(f"module 'recsys' has no attribute {name!r}") from None
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Names of the package, the ones not loaded yet included."""
+    return sorted({*globals(), *_HOME})

@@ -126,7 +126,7 @@ def test_what_every_retriever_keeps_to(
     np.testing.assert_array_equal(again.score, top.score)
     with pytest.raises(ArtifactError, match="is missing"):
         type(model).load(tmp_path / "nowhere")
-    (tmp_path / "model" / "model.json").write_text('{"format": 1, "kind": "other"}')
+    (tmp_path / "model" / "model.json").write_text('{"format": 1, "kind": "other", "settings": {}}')
     with pytest.raises(ArtifactError, match=r"must hold a .* model of format 1, got 'other'"):
         type(model).load(tmp_path / "model")
     assert model.retrieve(histories.take([]), 3).item_index.shape == (0, 3)
