@@ -1,4 +1,4 @@
-"""The stages in order: data, content, Semantic IDs, retrieval, ranking, bundle; and evaluation.
+"""Training: the stages in order, from data over content, Semantic IDs and retrieval to a bundle.
 
 The ranker learns from the past asking about its own future. The training part is cut once more:
 retrievers fitted on the first part answer with candidates, labels are the events that followed.
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
@@ -27,13 +26,13 @@ from features.offline import FeatureComputer
 from features.registry import default_definitions, dump_definitions, load_definitions
 from features.schema import TIMESTAMP
 from recsys.artifacts import Bundle
+from recsys.bundle_evaluation import MEASURED_AT, evaluate
+from recsys.candidate_features import FeatureInputs
 from recsys.candidates import pool_candidates
 from recsys.config import Config, SemanticIdsConfig
 from recsys.content.encoder import ContentEncoder
 from recsys.dataset import Cut, Dataset, cut_histories, read_dataset
-from recsys.errors import ArtifactError
-from recsys.evaluation import Evaluation, Truth, compare, judge, write_html
-from recsys.evaluation import evaluate as measure
+from recsys.evaluation import Truth, judge
 from recsys.evaluation.metrics import ndcg
 from recsys.index.choices import make_index
 from recsys.progress import Progress
@@ -42,19 +41,15 @@ from recsys.ranking.gbdt import GbdtOptions
 from recsys.ranking.leakage import check_feature_leakage, check_time_leakage
 from recsys.ranking.listwise import ListwiseOptions
 from recsys.ranking.ranker import RankingRows, fit_ranker, lists_of
-from recsys.recommender import FeatureInputs, Ranked, Recommender
 from recsys.retrieval.training_options import EpochReport
 from recsys.retrieval.two_tower import TwoTowerRetriever
 from recsys.semantic_ids import RQVAE, ResidualKMeans, SemanticIds, assign_unique, diagnose
 from recsys.sources import ItemInputs, fit_sources, load_sources
 from recsys.stages import Stage, run_stages
-from recsys.topk import TopK
 
 __all__ = ["evaluate", "train"]
 
 log = logging.getLogger(__name__)
-
-MEASURED_AT = 20
 
 
 def train(
@@ -266,9 +261,11 @@ class _Run:
     def index(self, out: Path, progress: Progress) -> None:
         """The search structure over the towers' item vectors."""
         out.mkdir(parents=True, exist_ok=True)
-        if "two_tower" in self._config.retrieval.sources:
+        kind = self._config.retrieval.index
+        # The exact search reads the tower's own (int8) vectors and needs nothing beside them.
+        if kind != "exact" and "two_tower" in self._config.retrieval.sources:
             tower = TwoTowerRetriever.load(self._work / "retrieval/two_tower")
-            make_index(self._config.retrieval.index).build(tower.item_vectors).save(out)
+            make_index(kind).build(tower.item_vectors).save(out)
 
     def features(self, out: Path, progress: Progress) -> None:
         """Definitions, and the item values at the end of the training part."""
@@ -371,96 +368,3 @@ def _held_out_ndcg(
     lists = lists_of(score, rows.request_index, MEASURED_AT)
     items = np.where(lists >= 0, item_index[np.maximum(lists, 0)], -1)
     return float(ndcg(judge(items, truth), MEASURED_AT).mean())
-
-
-def evaluate(
-    config: Config, bundle: Bundle, *, progress: Progress | None = None
-) -> Mapping[str, Evaluation]:
-    """Measure a bundle on the held-out part, stage by stage.
-
-    Histories end where the training part ends; seen items are masked; the full catalogue is
-    ranked. Writes ``report.html`` and ``evaluation.json`` into the bundle and the metric table
-    into its manifest.
-
-    Returns:
-        The whole funnel first, then the trees alone, then each retriever alone.
-
-    Raises:
-        ArtifactError: the data are not those the bundle was trained on.
-    """
-    progress = progress or Progress()
-    data = read_dataset(config)
-    if data.fingerprint() != bundle.manifest.data_fingerprint:
-        raise ArtifactError(
-            f"bundle {bundle.id} was trained on other data than {config.data.events} and "
-            f"{config.data.items} hold now; train again, or evaluate with its own data"
-        )
-    split = data.split(config)
-    cut = cut_histories(data.histories(split.train), data.histories(split.test))
-    recommender = Recommender.load(bundle.path)
-    k = max(*config.evaluation.ks, MEASURED_AT)
-    systems = {}
-    with progress.bar(3, "measure the funnel") as advance:
-        seen = cut.history.seen_mask(data.num_items)
-        pool = recommender.pool(cut.history, moment=cut.moment, excluded=seen)
-        advance(1)
-        rows = recommender.features.rows(pool, data.user_list, cut.moment, split.train)
-        first = recommender.ranker.gbdt.predict(rows.features)
-        both = recommender.ranker.reorder(rows.features, first, rows.request_index)
-        systems["funnel"] = _top(recommender.order(pool, both, k))
-        systems["retrieval + trees"] = _top(recommender.order(pool, first, k))
-        advance(1)
-        for retriever in recommender.retrievers:
-            systems[retriever.name] = retriever.retrieve(
-                cut.history, k, moment=cut.moment, excluded=seen
-            )
-        advance(1)
-    truth = Truth.from_histories(cut.target)
-    popularity = np.bincount(cut.history.item_index, minlength=data.num_items + 1)
-    rng = np.random.default_rng(config.seed)
-    found = {
-        name: measure(
-            lists,
-            truth,
-            popularity=popularity,
-            rng=rng,
-            ks=config.evaluation.ks,
-            history_length=cut.history.counts,
-            user_ids=data.user_list,
-            resamples=config.evaluation.bootstrap_samples,
-        )
-        for name, lists in systems.items()
-    }
-    _write_report(bundle, found, rng)
-    return found
-
-
-def _top(ranked: Ranked) -> TopK:
-    return TopK(ranked.item_index, ranked.score)
-
-
-def _write_report(bundle: Bundle, found: dict[str, Evaluation], rng: np.random.Generator) -> None:
-    funnel = found["funnel"]
-    metric = f"ndcg@{funnel.headline_k}"
-    comparisons = {
-        f"{metric}: funnel minus {name}": compare(funnel, other, metric, rng=rng)
-        for name, other in found.items()
-        if name != "funnel"
-    }
-    curve = json.loads((bundle.path / "retrieval/curve.json").read_text())
-    training = {
-        name: [float(epoch[name]) for epoch in curve]
-        for name in ("loss", "recall")
-        if curve and all(epoch.get(name) is not None for epoch in curve)
-    }
-    with bundle.adding("report.html") as path:
-        write_html(path, found, comparisons=comparisons, training=training)
-    with bundle.adding("evaluation.json") as path:
-        tables = {name: json.loads(result.to_json()) for name, result in found.items()}
-        path.write_text(json.dumps(tables) + "\n")
-    numbers = {
-        name: {key: interval._asdict() for key, interval in result.metrics.items()}
-        for name, result in found.items()
-    }
-    kept = Bundle.load(bundle.path).manifest.metrics
-    bundle.record_metrics({**kept, "test": numbers, "users": funnel.users})

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -20,10 +20,11 @@ from features.registry import load_definitions
 from features.schema import EVENT, ITEM, TIMESTAMP, USER, WEIGHT
 from features.tables import ItemTable
 from features.vocabulary import Vocabulary
+from recsys.candidate_features import EPOCH, FeatureInputs, microseconds
 from recsys.candidates import CandidatePool, pool_candidates
 from recsys.errors import ArtifactError
 from recsys.index.choices import load_index
-from recsys.ranking.ranker import Ranker, RankingRows
+from recsys.ranking.ranker import Ranker
 from recsys.ranking.slate import build_slate
 from recsys.retrieval.protocol import Retriever
 from recsys.retrieval.two_tower import TwoTowerRetriever
@@ -32,7 +33,6 @@ from recsys.topk import TopK, top_k
 
 __all__ = ["Ranked", "Recommender", "Slate", "SlateItem"]
 
-EPOCH = datetime(1970, 1, 1)
 ANONYMOUS = "\N{REPLACEMENT CHARACTER}anonymous"
 """Stands for nobody in particular where feature rows need a user id."""
 
@@ -69,76 +69,6 @@ class Ranked(NamedTuple):
     item_index: np.ndarray
     score: np.ndarray
     source: np.ndarray
-
-
-@dataclass(frozen=True)
-class FeatureInputs:
-    """What the features of candidates are computed from.
-
-    Attributes:
-        computer: definitions and tables.
-        item_ids: vocabulary of the candidates' indices.
-    """
-
-    computer: FeatureComputer
-    item_ids: Vocabulary
-
-    def rows(
-        self,
-        pool: CandidatePool,
-        user_ids: Sequence[str],
-        moment: np.ndarray,
-        log: Interactions,
-        *,
-        label: np.ndarray | None = None,
-    ) -> RankingRows:
-        """Features of every candidate as of its user's moment.
-
-        Args:
-            pool: Q queries.
-            user_ids: [Q].
-            moment: [Q] int64 microseconds.
-            log: events; only those strictly before a row's moment are seen.
-            label: [Q, N + 1] bool, what is wanted. None: unknown.
-        """
-        requests = pool.to_requests(user_ids, self.item_ids, moment)
-        frame = self.computer.compute(requests, log)
-        return self._rows(frame, pool, label)
-
-    def live_rows(
-        self,
-        pool: CandidatePool,
-        user_id: str,
-        moment: datetime,
-        events: Interactions,
-        item_values: pl.DataFrame,
-    ) -> RankingRows:
-        """Features of one live request from the user's own events and published item values."""
-        item_ids = self.item_ids.ids(pool.item_index[0][pool.real[0]])
-        moments = np.full(1, _microseconds(moment), dtype=np.int64)
-        requests = pool.to_requests([user_id], self.item_ids, moments)
-        retrieval = {
-            name: requests[name].to_numpy()
-            for name in requests.columns
-            if name.startswith(("score__", "rank__"))
-        }
-        frame = self.computer.request_features(
-            user_id, item_ids, moment, events, item_values, retrieval
-        )
-        return self._rows(frame, pool, None)
-
-    def _rows(
-        self, frame: pl.DataFrame, pool: CandidatePool, label: np.ndarray | None
-    ) -> RankingRows:
-        names = tuple(definition.name for definition in self.computer.definitions)
-        query, column = np.nonzero(pool.real)
-        wanted = (
-            np.zeros(query.size, dtype=np.int64)
-            if label is None
-            else label[query, pool.item_index[query, column]].astype(np.int64)
-        )
-        features = frame.select(names).to_numpy().astype(np.float32, copy=False)
-        return RankingRows(features, wanted, query.astype(np.int64), names)
 
 
 class Recommender:
@@ -365,7 +295,7 @@ class Recommender:
         user_id = user_id or ANONYMOUS
         events = self._own_events(user_id, recent_items or ())
         history = Histories.from_interactions(events, [user_id], self.item_ids)
-        moment = np.full(1, _microseconds(self.as_of), dtype=np.int64)
+        moment = np.full(1, microseconds(self.as_of), dtype=np.int64)
         excluded = history.seen_mask(len(self.item_ids))
         excluded[0, self.item_ids.index(list(exclude))] = True
         if only is not None:
@@ -388,7 +318,7 @@ class Recommender:
         nobody = Histories(np.zeros(2, dtype=np.int64), none, none, none.astype(np.float32))
         source = self.source_names.index(self._popularity.name)
         top = self._popularity.retrieve(
-            nobody, k, moment=np.full(1, _microseconds(moment), dtype=np.int64)
+            nobody, k, moment=np.full(1, microseconds(moment), dtype=np.int64)
         )
         return self._named(Ranked(*top, np.full(top.item_index.shape, source, dtype=np.uint8)))
 
@@ -457,11 +387,12 @@ class Recommender:
         Compared are the tower's item vectors and the content vectors side by side, so an item
         nobody met yet has neighbours too.
         """
-        vectors = self._similarity_vectors()
+        vectors = self._similarity_vectors
         score = vectors[item_index] @ vectors.T
         score[np.arange(item_index.size), item_index] = -np.inf
         return top_k(score, k)
 
+    @cached_property
     def _similarity_vectors(self) -> np.ndarray:
         parts = [self.content]
         for retriever in self.retrievers:
@@ -476,9 +407,3 @@ class Recommender:
         """The title of an item, or its id where there is none."""
         found = None if self._titles is None else self._titles.get(item_id)
         return item_id if found is None else str(found)
-
-
-def _microseconds(moment: datetime) -> int:
-    if moment.tzinfo is not None:
-        moment = moment.astimezone(UTC).replace(tzinfo=None)
-    return (moment - EPOCH) // timedelta(microseconds=1)

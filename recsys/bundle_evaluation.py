@@ -1,0 +1,116 @@
+"""Measuring a bundle on the held-out part, stage by stage, into a report and its manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+
+from recsys.artifacts import Bundle
+from recsys.config import Config
+from recsys.dataset import cut_histories, read_dataset
+from recsys.errors import ArtifactError
+from recsys.evaluation import Evaluation, Truth, compare, write_html
+from recsys.evaluation import evaluate as measure
+from recsys.progress import Progress
+from recsys.recommender import Ranked, Recommender
+from recsys.topk import TopK
+
+__all__ = ["MEASURED_AT", "evaluate"]
+
+MEASURED_AT = 20
+"""Cutoff at which models are chosen on held-out users, and which every report shows."""
+
+
+def evaluate(
+    config: Config, bundle: Bundle, *, progress: Progress | None = None
+) -> Mapping[str, Evaluation]:
+    """Measure a bundle on the held-out part, stage by stage.
+
+    Histories end where the training part ends; seen items are masked; the full catalogue is
+    ranked. Writes ``report.html`` and ``evaluation.json`` into the bundle and the metric table
+    into its manifest.
+
+    Returns:
+        The whole funnel first, then the trees alone, then each retriever alone.
+
+    Raises:
+        ArtifactError: the data are not those the bundle was trained on.
+    """
+    progress = progress or Progress()
+    data = read_dataset(config)
+    if data.fingerprint() != bundle.manifest.data_fingerprint:
+        raise ArtifactError(
+            f"bundle {bundle.id} was trained on other data than {config.data.events} and "
+            f"{config.data.items} hold now; train again, or evaluate with its own data"
+        )
+    split = data.split(config)
+    cut = cut_histories(data.histories(split.train), data.histories(split.test))
+    recommender = Recommender.load(bundle.path)
+    k = max(*config.evaluation.ks, MEASURED_AT)
+    systems = {}
+    with progress.bar(3, "measure the funnel") as advance:
+        seen = cut.history.seen_mask(data.num_items)
+        pool = recommender.pool(cut.history, moment=cut.moment, excluded=seen)
+        advance(1)
+        rows = recommender.features.rows(pool, data.user_list, cut.moment, split.train)
+        first = recommender.ranker.gbdt.predict(rows.features)
+        both = recommender.ranker.reorder(rows.features, first, rows.request_index)
+        systems["funnel"] = _top(recommender.order(pool, both, k))
+        systems["retrieval + trees"] = _top(recommender.order(pool, first, k))
+        advance(1)
+        for retriever in recommender.retrievers:
+            systems[retriever.name] = retriever.retrieve(
+                cut.history, k, moment=cut.moment, excluded=seen
+            )
+        advance(1)
+    truth = Truth.from_histories(cut.target)
+    popularity = np.bincount(cut.history.item_index, minlength=data.num_items + 1)
+    rng = np.random.default_rng(config.seed)
+    found = {
+        name: measure(
+            lists,
+            truth,
+            popularity=popularity,
+            rng=rng,
+            ks=config.evaluation.ks,
+            history_length=cut.history.counts,
+            user_ids=data.user_list,
+            resamples=config.evaluation.bootstrap_samples,
+        )
+        for name, lists in systems.items()
+    }
+    _write_report(bundle, found, rng)
+    return found
+
+
+def _top(ranked: Ranked) -> TopK:
+    return TopK(ranked.item_index, ranked.score)
+
+
+def _write_report(bundle: Bundle, found: dict[str, Evaluation], rng: np.random.Generator) -> None:
+    funnel = found["funnel"]
+    metric = f"ndcg@{funnel.headline_k}"
+    comparisons = {
+        f"{metric}: funnel minus {name}": compare(funnel, other, metric, rng=rng)
+        for name, other in found.items()
+        if name != "funnel"
+    }
+    curve = json.loads((bundle.path / "retrieval/curve.json").read_text())
+    training = {
+        name: [float(epoch[name]) for epoch in curve]
+        for name in ("loss", "recall")
+        if curve and all(epoch.get(name) is not None for epoch in curve)
+    }
+    with bundle.adding("report.html") as path:
+        write_html(path, found, comparisons=comparisons, training=training)
+    with bundle.adding("evaluation.json") as path:
+        tables = {name: json.loads(result.to_json()) for name, result in found.items()}
+        path.write_text(json.dumps(tables) + "\n")
+    numbers = {
+        name: {key: interval._asdict() for key, interval in result.metrics.items()}
+        for name, result in found.items()
+    }
+    kept = Bundle.load(bundle.path).manifest.metrics
+    bundle.record_metrics({**kept, "test": numbers, "users": funnel.users})
