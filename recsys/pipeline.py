@@ -342,6 +342,7 @@ def _make_quantizer(settings: SemanticIdsConfig, on_epoch: Any) -> RQVAE | Resid
         num_levels=settings.levels,
         num_codes=settings.codes,
         epochs=settings.epochs,
+        warm_up_epochs=min(15, settings.epochs // 4),
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         on_epoch=on_epoch,
