@@ -3,7 +3,8 @@
 MovieLens latest-small, every rating a positive, each user's last 20% by time is test (the cut is
 floor(0.8 n)), seen items masked, the full catalogue ranked. Nothing is chosen on the test part: the
 funnel's sizes are chosen on a cut of the training part (see recsys/pipeline.py), and so are ALS's
-alpha and regularisation (best of 18 pairs, alpha 1..40); EASE has its usual l2 of 300. The contenders alternate within each seed.
+alpha and regularisation (best of 18 pairs, alpha 1..40); EASE has its usual l2 of 300. The
+contenders alternate within each seed.
 
     python benchmarks/funnel_quality.py [--config recsys.toml] [--seeds 42 43 44]
 
