@@ -36,7 +36,7 @@ def evaluate(
         The whole funnel first, then the trees alone, then each retriever alone.
 
     Raises:
-        ArtifactError: the data are not those the bundle was trained on.
+        ArtifactError: the data or the split are not those the bundle was trained with.
     """
     progress = progress or Progress()
     data = read_dataset(config)
@@ -44,6 +44,12 @@ def evaluate(
         raise ArtifactError(
             f"bundle {bundle.id} was trained on other data than {config.data.events} and "
             f"{config.data.items} hold now; train again, or evaluate with its own data"
+        )
+    used, wanted = bundle.manifest.config["split"], config.as_used()["split"]
+    if used != wanted:
+        raise ArtifactError(
+            f"bundle {bundle.id} was trained with the split {used}, so it may have learned from "
+            f"what {wanted} holds out; train again, or evaluate with its own split"
         )
     split = data.split(config)
     cut = cut_histories(data.histories(split.train), data.histories(split.test))
