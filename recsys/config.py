@@ -158,10 +158,15 @@ class SemanticIdsConfig(Section):
     learning_rate: Positive = 1e-3
 
 
+RetrieverName = Literal[
+    "two_tower", "item_item", "item_item_all", "co_occurrence", "next_item", "popularity"
+]
+
+
 class RetrievalConfig(Section):
     """The two towers, their training, and which retrievers feed the ranker."""
 
-    sources: tuple[str, ...] = (
+    sources: tuple[RetrieverName, ...] = (
         "two_tower",
         "item_item",
         "item_item_all",
@@ -193,7 +198,13 @@ class RetrievalConfig(Section):
     @field_validator("sources")
     @classmethod
     def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return _check_distinct(value, "retriever")
+        _check_distinct(value, "retriever")
+        if "popularity" not in value:
+            raise ValueError(
+                "must include 'popularity', which answers users without a history; got "
+                f"{', '.join(value) or 'none'}"
+            )
+        return value
 
 
 class GbdtConfig(Section):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Iterator, Mapping
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -77,9 +77,10 @@ def _unknown(location: tuple[Any, ...], path: str, model: type[BaseModel]) -> st
 
 
 def _literal(location: tuple[Any, ...], path: str, given: Any, model: type[BaseModel]) -> str:
-    section = _section(model, location[:-1])
-    field = None if section is None else section.model_fields.get(str(location[-1]))
-    choices = [] if field is None else [str(choice) for choice in get_args(field.annotation)]
+    names = tuple(part for part in location if isinstance(part, str))  # not places in a list
+    section = _section(model, names[:-1])
+    field = None if section is None else section.model_fields.get(names[-1])
+    choices = [] if field is None else [str(choice) for choice in _choices(field.annotation)]
     near = difflib.get_close_matches(str(given), choices, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"{path} must be one of {', '.join(choices)}, got {given!r}{hint}"
@@ -94,6 +95,13 @@ def _section(model: type[BaseModel], location: tuple[Any, ...]) -> type[BaseMode
             return None
         model = section
     return model
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    """The values of a Literal, also where it is what a tuple or a union holds."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return tuple(choice for inner in get_args(annotation) for choice in _choices(inner))
 
 
 def _as_section(annotation: Any) -> type[BaseModel] | None:

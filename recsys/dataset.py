@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from features.errors import DataError
+from features.hashing import update_with_series
 from features.histories import Histories
 from features.interactions import Interactions, read_interactions
 from features.schema import ITEM, USER
@@ -56,7 +58,8 @@ class Dataset:
         items = self.items
         digest = hashlib.sha256(self.interactions.fingerprint().encode())
         digest.update(self.item_ids.sha256.encode())
-        digest.update(items.frame.hash_rows(seed=0).sort().to_numpy().tobytes())
+        for column in items.frame.iter_columns():
+            _update_with_column(digest, column)
         # The same column is used in another way as text than as a category.
         roles = (
             items.text_columns,
@@ -96,6 +99,16 @@ class Cut:
     history: Histories
     target: Histories
     moment: np.ndarray
+
+
+def _update_with_column(digest: hashlib._Hash, column: pl.Series) -> None:
+    """Feed a column of any type, with nulls, to ``digest``; the same in every polars version."""
+    if isinstance(column.dtype, pl.List):
+        column = column.cast(pl.List(pl.String)).list.join("\x1f")
+    elif not column.dtype.is_numeric():
+        column = column.cast(pl.String)
+    update_with_series(digest, column.is_null().cast(pl.UInt8))
+    update_with_series(digest, column.fill_null("" if column.dtype == pl.String else 0))
 
 
 def cut_histories(history: Histories, target: Histories) -> Cut:

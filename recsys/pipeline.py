@@ -75,6 +75,8 @@ def train(
     work = config.output.directory / "work"
     run = _Run(config, data, work, workers)
     seed = config.seed
+    # Another index searches the same vectors: nothing is trained again for it.
+    towers = config.retrieval.model_dump(mode="json", exclude={"index"})
     stages = [
         Stage(
             "content",
@@ -86,11 +88,11 @@ def train(
         ),
         Stage(
             "retrieval-past",
-            fingerprint(config.retrieval.fingerprint(), config.split.fingerprint(), workers),
+            fingerprint(towers, config.split.fingerprint(), workers),
             run.retrieval_past,
         ),
         Stage("ranking", config.ranking.fingerprint(), run.ranking),
-        Stage("retrieval", fingerprint(config.retrieval.fingerprint(), workers), run.retrieval),
+        Stage("retrieval", fingerprint(towers, workers), run.retrieval),
         Stage("index", config.retrieval.index, run.index),
         Stage("features", "as of the end of the training part", run.features),
     ]

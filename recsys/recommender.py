@@ -33,6 +33,8 @@ from recsys.topk import TopK, top_k
 
 __all__ = ["Ranked", "Recommender", "Slate", "SlateItem"]
 
+SLATE_POOL = 50
+"""Best candidates that the diversity rule may choose from."""
 ANONYMOUS = "\N{REPLACEMENT CHARACTER}anonymous"
 """Stands for nobody in particular where feature rows need a user id."""
 
@@ -50,7 +52,8 @@ class Slate(NamedTuple):
 
     Attributes:
         items: best first, no item twice.
-        source: "ranker" where the user's history was used, "popularity" where there was none.
+        source: "ranker" where the user's history was used, "popularity" where there was none,
+            "nothing left" where the filters left no candidate.
     """
 
     items: list[SlateItem]
@@ -62,7 +65,8 @@ class Ranked(NamedTuple):
 
     Attributes:
         item_index: [Q, K] int64, best first, -1 = nothing.
-        score: [Q, K] float32, falling; -inf where there is nothing.
+        score: [Q, K] float32 of each item, -inf where there is nothing; falling along K unless
+            a diversity rule moved items.
         source: [Q, K] uint8 position of the retriever in `Recommender.source_names`.
     """
 
@@ -236,11 +240,12 @@ class Recommender:
             diversity: of the slate, 0..1. None: as configured.
         """
         diversity = self._diversity if diversity is None else diversity
-        width = max(k, pool.item_index.shape[1])
+        depth = max(k, SLATE_POOL) if diversity > 0 else k
+        width = max(depth, pool.item_index.shape[1])
         dense = np.full((len(pool.item_index), width), -np.inf, dtype=np.float32)
         dense[:, : pool.item_index.shape[1]][pool.real] = score
         # Column 0 is the padding row of `top_k`, so positions are shifted by one.
-        best = top_k(np.pad(dense, ((0, 0), (1, 0))), k)
+        best = top_k(np.pad(dense, ((0, 0), (1, 0))), depth)
         position = np.maximum(best.item_index - 1, 0)
         nothing = best.item_index < 0
         item_index = np.take_along_axis(
@@ -253,15 +258,15 @@ class Recommender:
         )
         item_index[nothing] = -1
         ranked = Ranked(item_index, best.score, source)
-        return self._diversified(ranked, diversity) if diversity > 0 else ranked
+        return self._diversified(ranked, k, diversity) if diversity > 0 else ranked
 
-    def _diversified(self, ranked: Ranked, diversity: float) -> Ranked:
-        out = Ranked(*(array.copy() for array in ranked))
+    def _diversified(self, ranked: Ranked, k: int, diversity: float) -> Ranked:
+        out = Ranked(*(array[:, :k].copy() for array in ranked))
         for row, (items, score) in enumerate(zip(ranked.item_index, ranked.score, strict=True)):
             vectors = self.content[np.maximum(items, 0)]
-            place = build_slate(items, score, items.size, vectors=vectors, diversity=diversity)
-            out.item_index[row, : place.size] = items[place]
-            out.source[row, : place.size] = ranked.source[row, place]
+            place = build_slate(items, score, k, vectors=vectors, diversity=diversity)
+            for new, old in zip(out, ranked, strict=True):
+                new[row, : place.size] = old[row, place]
         return out
 
     def recommend(
@@ -324,8 +329,7 @@ class Recommender:
 
     @property
     def _popularity(self) -> Retriever:
-        by_name = {retriever.name: retriever for retriever in self.retrievers}
-        return by_name.get("popularity", self.retrievers[-1])
+        return self.retrievers[self.source_names.index("popularity")]
 
     def _named(self, ranked: Ranked) -> list[SlateItem]:
         real = ranked.item_index[0] > 0

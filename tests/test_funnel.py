@@ -656,10 +656,10 @@ def wait_for(service: Any, request: RecommendRequest, **wanted: Any) -> Any:
     [
         {"split": {"kind": "time"}},
         {"retrieval": {"dim": 8, "epochs": 1, "index": "annoy", "int8": False}},
-        {"retrieval": {"sources": ("item_item",)}, "ranking": {"folds": 2}},
+        {"retrieval": {"sources": ("item_item", "popularity")}, "ranking": {"folds": 2}},
         {"semantic_ids": {"kind": "residual_kmeans", "levels": 2, "codes": 8}},
     ],
-    ids=["split by time", "annoy", "no towers, no popularity", "residual k-means"],
+    ids=["split by time", "annoy", "no towers", "residual k-means"],
 )
 def test_other_settings_run_through(world: Path, output: Path, changes: dict[str, Any]) -> None:
     small = small_config(world, output)
@@ -672,6 +672,26 @@ def test_other_settings_run_through(world: Path, output: Path, changes: dict[str
     service = make_service(config)
     assert len(service.recommend(RecommendRequest("nobody", k=5)).items) == 5
     service.close()
+
+
+def test_diversity_draws_from_below_the_first_k(trained: Bundle) -> None:
+    recommender = Recommender.load(trained.path)
+    recent = recommender.item_ids.ids([1, 2, 3])
+    plain = recommender.recommend("", 5, recent_items=recent).items
+    deep = recommender.recommend("", 50, recent_items=recent).items
+    varied = recommender.recommend("", 5, recent_items=recent, diversity=0.9).items
+    assert varied[0] == plain[0]
+    assert set(varied) - set(plain), "something new enters the slate"
+    assert set(varied) <= set(deep), "with its own score"
+
+
+def test_the_configuration_knows_every_retriever() -> None:
+    from typing import get_args
+
+    from recsys.config import RetrieverName
+    from recsys.sources import LOADERS, SOURCES
+
+    assert set(get_args(RetrieverName)) == set(SOURCES) == set(LOADERS)
 
 
 @pytest.mark.slow

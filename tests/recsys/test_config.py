@@ -78,8 +78,13 @@ def test_an_absolute_path_stays_absolute(tmp_path: Path) -> None:
             "retrieval.loss must be one of directau, bpr, sampled_softmax, in_batch_softmax, "
             "got 'directua'; did you mean 'directau'?",
         ),
-        ('[retrieval]\nsources = ["a", "a"]', "each retriever may appear once, got a twice"),
+        (
+            '[retrieval]\nsources = ["popularity", "popularity"]',
+            "each retriever may appear once, got popularity twice",
+        ),
         ("[retrieval]\nsources = []", "needs at least one retriever, got none"),
+        ('[retrieval]\nsources = ["two_tower"]', "must include 'popularity'"),
+        ('[retrieval]\nsources = ["popularty"]', "did you mean 'popularity'?"),
         ("[evaluation]\nks = [5, 5]", "each cutoff may appear once, got 5 twice"),
         ("[evaluation]\nks = [0]", "evaluation.ks.0 must be >= 1, got 0"),
         ("[content]\ntext_weight = 0\nattribute_weight = 0", "must not both be 0"),
