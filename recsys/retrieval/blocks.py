@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -9,7 +10,13 @@ import numpy as np
 from features.histories import Histories
 from recsys.topk import TopK, top_k
 
-__all__ = ["DEFAULT_BLOCK_BYTES", "moments_of", "retrieve_in_blocks", "score_in_blocks"]
+__all__ = [
+    "DEFAULT_BLOCK_BYTES",
+    "DenseRetriever",
+    "moments_of",
+    "retrieve_in_blocks",
+    "score_in_blocks",
+]
 
 DEFAULT_BLOCK_BYTES = 64 * 2**20
 
@@ -119,3 +126,51 @@ def _row_blocks(num_rows: int, num_items: int, block_bytes: int) -> Iterator[np.
     height = max(1, block_bytes // (4 * (num_items + 1)))
     for start in range(0, num_rows, height):
         yield np.arange(start, min(start + height, num_rows))
+
+
+class DenseRetriever(ABC):
+    """The two questions of a `Retriever`, for models that score every item at once.
+
+    Attributes:
+        num_items: N.
+        block_bytes: most bytes that one float32 block of scores may take.
+    """
+
+    num_items: int
+    block_bytes: int = DEFAULT_BLOCK_BYTES
+
+    @abstractmethod
+    def score_all(self, histories: Histories, moment: np.ndarray) -> np.ndarray:
+        """[Q, N + 1] float32 scores at [Q] int64 moments."""
+
+    def retrieve(
+        self,
+        histories: Histories,
+        k: int,
+        *,
+        moment: np.ndarray | None = None,
+        excluded: np.ndarray | None = None,
+    ) -> TopK:
+        """See `recsys.retrieval.protocol.Retriever`."""
+        return retrieve_in_blocks(
+            self.score_all,
+            histories,
+            k,
+            num_items=self.num_items,
+            moment=moment,
+            excluded=excluded,
+            block_bytes=self.block_bytes,
+        )
+
+    def score(
+        self, histories: Histories, item_index: np.ndarray, *, moment: np.ndarray | None = None
+    ) -> np.ndarray:
+        """See `recsys.retrieval.protocol.Retriever`."""
+        return score_in_blocks(
+            self.score_all,
+            histories,
+            item_index,
+            num_items=self.num_items,
+            moment=moment,
+            block_bytes=self.block_bytes,
+        )

@@ -10,9 +10,8 @@ from scipy.sparse import csr_array, diags_array
 
 from features.histories import Histories
 from recsys.model_files import read_model, write_model
-from recsys.retrieval.blocks import DEFAULT_BLOCK_BYTES, retrieve_in_blocks, score_in_blocks
+from recsys.retrieval.blocks import DenseRetriever
 from recsys.retrieval.recency import recency_weights
-from recsys.topk import TopK
 
 __all__ = ["CoOccurrenceRetriever"]
 
@@ -20,7 +19,7 @@ __all__ = ["CoOccurrenceRetriever"]
 Direction = Literal["forward", "both"]
 
 
-class CoOccurrenceRetriever:
+class CoOccurrenceRetriever(DenseRetriever):
     """Items close to each other in other users' histories, weighted by 1 / distance.
 
     ``M[i, j] = sum over histories and distances d <= window of 1 / d`` where j came d events
@@ -94,33 +93,6 @@ class CoOccurrenceRetriever:
         """[Q, N + 1] float32 >= 0; ``moment`` is not used."""
         asked = histories.to_csr(self.num_items, recency_weights(histories, self.half_life))
         return np.asarray((asked @ self._matrix).toarray(), dtype=np.float32)
-
-    def retrieve(
-        self,
-        histories: Histories,
-        k: int,
-        *,
-        moment: np.ndarray | None = None,
-        excluded: np.ndarray | None = None,
-    ) -> TopK:
-        """See `recsys.retrieval.protocol.Retriever`."""
-        return retrieve_in_blocks(
-            self.score_all,
-            histories,
-            k,
-            num_items=self.num_items,
-            moment=moment,
-            excluded=excluded,
-            block_bytes=DEFAULT_BLOCK_BYTES,
-        )
-
-    def score(
-        self, histories: Histories, item_index: np.ndarray, *, moment: np.ndarray | None = None
-    ) -> np.ndarray:
-        """See `recsys.retrieval.protocol.Retriever`."""
-        return score_in_blocks(
-            self.score_all, histories, item_index, num_items=self.num_items, moment=moment
-        )
 
     def save(self, directory: Path) -> None:
         """See `recsys.model_files.write_model`."""

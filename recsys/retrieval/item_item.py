@@ -11,14 +11,13 @@ from scipy.sparse import csr_array
 
 from features.histories import Histories
 from recsys.model_files import read_model, write_model
-from recsys.retrieval.blocks import DEFAULT_BLOCK_BYTES, retrieve_in_blocks, score_in_blocks
+from recsys.retrieval.blocks import DenseRetriever
 from recsys.retrieval.recency import recency_weights
-from recsys.topk import TopK
 
 __all__ = ["ItemItemRetriever"]
 
 
-class ItemItemRetriever:
+class ItemItemRetriever(DenseRetriever):
     """EASE: the linear item-item model with a zero diagonal that minimises squared error.
 
     With the 0/1 matrix X [U, N] and ``P = (X'X + l2 I)^-1`` the model is
@@ -45,13 +44,11 @@ class ItemItemRetriever:
         num_items: int,
         half_life: float | None,
         tensors: dict[str, np.ndarray],
-        block_bytes: int = DEFAULT_BLOCK_BYTES,
     ) -> None:
         self.name = name
         self.num_items = num_items
         self.half_life = half_life
         self._tensors = tensors
-        self._block_bytes = block_bytes
         self._users_by_items: csr_array | None = None
         if "solved" in tensors:
             self._users_by_items = csr_array(
@@ -123,38 +120,6 @@ class ItemItemRetriever:
         explained = (asked @ self._users_by_items.T).toarray() @ self._tensors["solved"]
         return np.asarray(
             weight - (weight - explained) / self._tensors["scaled_diagonal"], dtype=np.float32
-        )
-
-    def retrieve(
-        self,
-        histories: Histories,
-        k: int,
-        *,
-        moment: np.ndarray | None = None,
-        excluded: np.ndarray | None = None,
-    ) -> TopK:
-        """See `recsys.retrieval.protocol.Retriever`."""
-        return retrieve_in_blocks(
-            self.score_all,
-            histories,
-            k,
-            num_items=self.num_items,
-            moment=moment,
-            excluded=excluded,
-            block_bytes=self._block_bytes,
-        )
-
-    def score(
-        self, histories: Histories, item_index: np.ndarray, *, moment: np.ndarray | None = None
-    ) -> np.ndarray:
-        """See `recsys.retrieval.protocol.Retriever`."""
-        return score_in_blocks(
-            self.score_all,
-            histories,
-            item_index,
-            num_items=self.num_items,
-            moment=moment,
-            block_bytes=self._block_bytes,
         )
 
     def save(self, directory: Path) -> None:

@@ -9,15 +9,14 @@ import numpy as np
 
 from features.histories import Histories
 from recsys.model_files import read_model, write_model
-from recsys.retrieval.blocks import retrieve_in_blocks, score_in_blocks
-from recsys.topk import TopK
+from recsys.retrieval.blocks import DenseRetriever
 
 __all__ = ["PopularityRetriever"]
 
 DAY_US = 86_400 * 1_000_000
 
 
-class PopularityRetriever:
+class PopularityRetriever(DenseRetriever):
     """Events of each item in the ``window_days`` strictly before the moment.
 
     Point-in-time: a request of 1998 is answered with what was popular in 1998. Items that tie
@@ -93,32 +92,6 @@ class PopularityRetriever:
         added = np.bincount(cell, minlength=distinct.size * width).reshape(-1, width)
         counts: np.ndarray = np.cumsum(added, axis=0, dtype=np.int32)[which]
         return counts
-
-    def retrieve(
-        self,
-        histories: Histories,
-        k: int,
-        *,
-        moment: np.ndarray | None = None,
-        excluded: np.ndarray | None = None,
-    ) -> TopK:
-        """See `recsys.retrieval.protocol.Retriever`."""
-        return retrieve_in_blocks(
-            self.score_all,
-            histories,
-            k,
-            num_items=self.num_items,
-            moment=moment,
-            excluded=excluded,
-        )
-
-    def score(
-        self, histories: Histories, item_index: np.ndarray, *, moment: np.ndarray | None = None
-    ) -> np.ndarray:
-        """See `recsys.retrieval.protocol.Retriever`."""
-        return score_in_blocks(
-            self.score_all, histories, item_index, num_items=self.num_items, moment=moment
-        )
 
     def save(self, directory: Path) -> None:
         """See `recsys.model_files.write_model`."""
