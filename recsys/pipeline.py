@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
@@ -21,7 +22,8 @@ import polars as pl
 import torch
 from safetensors.numpy import load_file, save_file
 
-from features.definitions import RetrievalScore
+from features.definitions import Definition, RetrievalScore
+from features.interactions import Interactions
 from features.offline import FeatureComputer
 from features.registry import default_definitions, dump_definitions, load_definitions
 from features.schema import TIMESTAMP
@@ -43,7 +45,14 @@ from recsys.ranking.listwise import ListwiseOptions
 from recsys.ranking.ranker import RankingRows, fit_ranker, lists_of
 from recsys.retrieval.training_options import EpochReport
 from recsys.retrieval.two_tower import TwoTowerRetriever
-from recsys.semantic_ids import RQVAE, ResidualKMeans, SemanticIds, assign_unique, diagnose
+from recsys.semantic_ids import (
+    RQVAE,
+    EpochLosses,
+    ResidualKMeans,
+    SemanticIds,
+    assign_unique,
+    diagnose,
+)
 from recsys.sources import ItemInputs, fit_sources, load_sources
 from recsys.stages import Stage, run_stages
 
@@ -321,7 +330,7 @@ class _Run:
         depth = max(1, ids.num_levels - 1)
         return ItemInputs(self._content(), ids.prefix_tokens(depth), ids.num_prefix_tokens(depth))
 
-    def _past_log(self) -> Any:
+    def _past_log(self) -> Interactions:
         """The training events without the targets, as a log."""
         counts = self._past.counts
         limit = pl.DataFrame(
@@ -334,10 +343,12 @@ class _Run:
             .sort("order")
             .drop("order", "kept")
         )
-        return type(self._train)(frame)
+        return Interactions(frame)
 
 
-def _make_quantizer(settings: SemanticIdsConfig, on_epoch: Any) -> RQVAE | ResidualKMeans:
+def _make_quantizer(
+    settings: SemanticIdsConfig, on_epoch: Callable[[EpochLosses], None]
+) -> RQVAE | ResidualKMeans:
     if settings.kind == "residual_kmeans":
         return ResidualKMeans(num_levels=settings.levels, num_codes=settings.codes)
     return RQVAE(
@@ -351,7 +362,7 @@ def _make_quantizer(settings: SemanticIdsConfig, on_epoch: Any) -> RQVAE | Resid
     )
 
 
-def _definitions(data: Dataset, sources: tuple[str, ...]) -> Any:
+def _definitions(data: Dataset, sources: tuple[str, ...]) -> tuple[Definition, ...]:
     return (
         *default_definitions(data.items, sources, vectors=("content",)),
         *(RetrievalScore(name=f"share__{name}", retriever=f"{name}_share") for name in sources),

@@ -342,7 +342,8 @@ class Recommender:
         ]
 
     def _own_events(self, user_id: str, recent_items: Sequence[str]) -> Interactions:
-        known = [item for item in recent_items if int(self.item_ids.index([item])[0]) > 0]
+        index = self.item_ids.index(list(recent_items))
+        known = [item for item, found in zip(recent_items, index, strict=True) if found > 0]
         times = [self.as_of - timedelta(seconds=len(known) - n) for n in range(len(known))]
         recent = pl.DataFrame(
             {
