@@ -255,7 +255,6 @@ class StoreConfig(Section):
     url: str = "embedded"
     namespace: Name = "recsys"
     ttl_s: Count = 7 * 24 * 3600
-    keep: Count = 2  # generations that stay in the store for a rollback
 
     @field_validator("url")
     @classmethod
