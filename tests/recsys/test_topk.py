@@ -47,6 +47,44 @@ def test_equals_a_stable_sort(question: tuple[np.ndarray, int, np.ndarray | None
     np.testing.assert_array_equal(score, before)  # the argument is not written to
 
 
+@st.composite
+def wide_questions(draw: st.DrawFn) -> tuple[np.ndarray, int, np.ndarray | None]:
+    """Wide enough that blocks of columns are compared first; ties within and across blocks."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    shape = (draw(st.integers(1, 5)), draw(st.integers(17, 600)))
+    levels = draw(st.sampled_from([1, 2, 5, 1000]))
+    score = (rng.integers(0, levels, shape) - levels // 2).astype(np.float32)
+    strange = rng.choice([0.0, -0.0, np.inf, -np.inf, np.nan], shape).astype(np.float32)
+    score = np.where(rng.random(shape) < draw(st.sampled_from([0.0, 0.1, 0.9])), strange, score)
+    share = draw(st.sampled_from([None, 0.05, 0.95, 1.0]))
+    excluded = None if share is None else rng.random(shape) < share
+    return score, draw(st.integers(1, 24)), excluded
+
+
+@given(wide_questions())
+def test_blocks_change_nothing(question: tuple[np.ndarray, int, np.ndarray | None]) -> None:
+    score, k, excluded = question
+    found, wanted = top_k(score, k, excluded=excluded), reference(score, k, excluded)
+    np.testing.assert_array_equal(found.item_index, wanted.item_index)
+    np.testing.assert_array_equal(found.score, wanted.score)
+
+
+def test_many_rows_are_taken_a_chunk_at_a_time() -> None:
+    score = np.random.default_rng(5).integers(0, 50, (60, 9_001)).astype(np.float64)
+    score[31, 17] = np.nan  # one row's NaN leaves the others alone
+    score[59, 1:8_999] = -np.inf
+    excluded = np.zeros(score.shape, dtype=bool)
+    excluded[7, 1:6_000] = excluded[30, 1:] = True
+    found, wanted = top_k(score, 20, excluded=excluded), reference(score, 20, excluded)
+    np.testing.assert_array_equal(found.item_index, wanted.item_index)
+    np.testing.assert_array_equal(found.score, wanted.score)
+
+
+def test_scores_are_compared_in_single_precision() -> None:
+    score = np.array([[0.0, 1.0, 1.0 + 1e-12, 0.5]])
+    assert top_k(score, 2).item_index.tolist() == [[1, 2]]
+
+
 def test_by_hand() -> None:
     score = np.array([[9.0, 1.0, 2.0, 2.0, np.nan, -np.inf, 0.5]])
     found = top_k(score, 4)
