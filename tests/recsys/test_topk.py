@@ -54,8 +54,10 @@ def wide_questions(draw: st.DrawFn) -> tuple[np.ndarray, int, np.ndarray | None]
     shape = (draw(st.integers(1, 5)), draw(st.integers(17, 600)))
     levels = draw(st.sampled_from([1, 2, 5, 1000]))
     score = (rng.integers(0, levels, shape) - levels // 2).astype(np.float32)
-    strange = rng.choice([0.0, -0.0, np.inf, -np.inf, np.nan], shape).astype(np.float32)
-    score = np.where(rng.random(shape) < draw(st.sampled_from([0.0, 0.1, 0.9])), strange, score)
+    # Often one value nearly everywhere: ties between blocks whose maxima differ.
+    common = draw(st.sampled_from([[-0.0, 0.0], [-np.inf], [np.nan, np.inf, -np.inf, -0.0]]))
+    filled = rng.random(shape) < draw(st.sampled_from([0.0, 0.1, 0.99]))
+    score = np.where(filled, rng.choice(common, shape), score).astype(np.float32)
     share = draw(st.sampled_from([None, 0.05, 0.95, 1.0]))
     excluded = None if share is None else rng.random(shape) < share
     return score, draw(st.integers(1, 24)), excluded
@@ -67,6 +69,12 @@ def test_blocks_change_nothing(question: tuple[np.ndarray, int, np.ndarray | Non
     found, wanted = top_k(score, k, excluded=excluded), reference(score, k, excluded)
     np.testing.assert_array_equal(found.item_index, wanted.item_index)
     np.testing.assert_array_equal(found.score, wanted.score)
+
+
+def test_ties_between_blocks_go_to_the_lower_index() -> None:
+    score = np.zeros((1, 601))
+    score[0, 400] = 9.0  # its block is the best, but its other items are not
+    assert top_k(score, 3).item_index.tolist() == [[400, 1, 2]]
 
 
 def test_many_rows_are_taken_a_chunk_at_a_time() -> None:
