@@ -29,6 +29,7 @@ from pydantic import (
 from features.schema import ITEM, TIMESTAMP, USER, EventColumns
 from recsys.config_errors import explain
 from recsys.errors import ConfigError
+from recsys.search_space import Dimension, read_space
 
 __all__ = [
     "CandidatesConfig",
@@ -48,6 +49,7 @@ __all__ = [
     "ServingConfig",
     "SplitConfig",
     "StoreConfig",
+    "TuningConfig",
     "load_config",
 ]
 
@@ -299,6 +301,19 @@ class EvaluationConfig(Section):
         return tuple(sorted(_check_distinct(value, "cutoff")))
 
 
+class TuningConfig(Section):
+    """What `recsys tune` searches, and for how long."""
+
+    minutes: Positive = 60.0  # of one call; it stops after the epoch that is then trained
+    trials: Count = 100  # of a study, over all calls
+    space: dict[str, Dimension] = {}  # setting -> values; empty: search_space.default_space
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _searchable(cls, value: Any) -> Any:
+        return read_space(value, RetrievalConfig)
+
+
 class Config(Section):
     """Everything a run can be told.
 
@@ -318,6 +333,7 @@ class Config(Section):
     store: StoreConfig = StoreConfig()
     serving: ServingConfig = ServingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    tuning: TuningConfig = TuningConfig()
 
     _directory: Path = PrivateAttr(default_factory=Path)
 
@@ -343,10 +359,10 @@ class Config(Section):
         """Sha256 (hex) of the settings that can change a model.
 
         Where files lie is left out (their content has a fingerprint of its own), and so is what
-        only concerns publishing and serving.
+        only concerns publishing, serving and tuning.
         """
         values = self.as_used()
-        for section in ("output", "store", "serving"):
+        for section in ("output", "store", "serving", "tuning"):
             del values[section]
         for name in ("events", "items", "users"):
             del values["data"][name]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from serving.output import REFUSED, Output, reporting, table
+from serving.output import INTERRUPTED, REFUSED, Output, reporting, table
 
 if TYPE_CHECKING:
     from recsys.artifacts import Bundle
@@ -98,6 +98,43 @@ def train(
             },
             f"bundle {bundle.id} in {seconds:.1f} s: {_shown(bundle.path)}",
         )
+
+
+@app.command()
+def tune(
+    config: ConfigPath = DEFAULT_CONFIG,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="Budget.  [default: tuning.minutes]")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Most trials of the study.  [default: tuning.trials]")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be searched and stop.")
+    ] = False,
+    progress: ShowProgress = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search settings of the towers on validation events; a re-run goes on with the study."""
+    with reporting(as_json) as out:
+        settings = _load(config)
+        wanted = {"minutes": minutes, "trials": trials}
+        given = {name: value for name, value in wanted.items() if value is not None}
+        tuning = settings.tuning.model_copy(update=given)
+        settings = settings.model_copy(update={"tuning": tuning})
+        from serving.tuning_output import emit_space, emit_tuning
+
+        if dry_run:
+            emit_space(out, settings)
+            return
+        from recsys.tuning import tune as run
+
+        try:
+            found = run(settings, progress=_progress(out, progress))
+        except KeyboardInterrupt:
+            typer.echo("interrupted: finished trials stay; the same command goes on", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        emit_tuning(out, found, _shown(found.path))
 
 
 @app.command()
