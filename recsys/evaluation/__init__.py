@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from recsys.evaluation.diagnostics import RetrieverDiagnostics, collapse, diagnose_retriever
 from recsys.evaluation.measure import DEFAULT_METRICS, compare, evaluate
 from recsys.evaluation.metrics import LIST_METRICS, USER_METRICS, MetricName, parse_metric
 from recsys.evaluation.popularity import cold_items, head_items, self_information
@@ -28,6 +29,7 @@ __all__ = [
     "Interval",
     "Judged",
     "MetricName",
+    "RetrieverDiagnostics",
     "Slice",
     "SliceResult",
     "Split",
@@ -35,8 +37,10 @@ __all__ = [
     "bootstrap_mean",
     "bootstrap_means",
     "cold_items",
+    "collapse",
     "compare",
     "comparison_table",
+    "diagnose_retriever",
     "evaluate",
     "head_items",
     "item_slices",
