@@ -35,7 +35,7 @@ def compatibility_loss(
 
     Row i of ``old`` is the frozen vector of the same thing as row i of ``new``; no gradient flows
     into it. Scores are dot products: normalise both first for a cosine. Added to the training loss
-    with a weight of 0.1 to 0.5.
+    with a weight of about 0.1 for each side; a large one makes the new model a copy of the old.
 
     Args:
         new: [B, D] float.

@@ -96,7 +96,7 @@ class DistillationOptions:
     epochs: int = 100
     patience: int = 10
     batch_size: int = 256
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-3
     validation: float = 0.1
 
     def __post_init__(self) -> None:
