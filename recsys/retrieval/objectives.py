@@ -3,15 +3,97 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from recsys.retrieval.losses import bpr, directau, in_batch_softmax, sampled_softmax, softmax_losses
+from recsys.lookup import lookup
+from recsys.retrieval.losses import (
+    PSL_SIGMAS,
+    bpr,
+    bsl,
+    ccl,
+    cm3,
+    directau,
+    in_batch_softmax,
+    mann_whitney,
+    mawu,
+    psl,
+    sampled_softmax,
+    sl_at_k,
+    softmax_losses,
+    top_k_threshold,
+)
 from recsys.retrieval.negatives import KnownPositives
 
-__all__ = ["OBJECTIVES", "Batch", "example_losses"]
+__all__ = ["OBJECTIVES", "Batch", "LossSettings", "example_losses", "training_loss"]
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """What single losses are set with; each default is from the paper of its loss.
+
+    Attributes:
+        log_q_strength: share of the log-q correction, >= 0 (`in_batch_softmax`); 0: none.
+        focal_gamma: exponent of the focal weight, >= 0 (`sampled_softmax`); 0: none.
+        distinct_items: spread the distinct items of a batch instead of its rows (`directau`).
+        bsl_weight: weight of the negative side, > 0.
+        bsl_shared_positives: average the positives of one user in a batch (`bsl`).
+        psl_sigma: a key of `recsys.retrieval.losses.PSL_SIGMAS`.
+        sl_k: cutoff of `sl_at_k`, >= 1.
+        sl_temperature: softness of that cutoff, in units of the score, > 0.
+        ccl_margin: negatives below it do not push, in [-1, 1].
+        ccl_weight: weight of the negatives, >= 0.
+        mawu_user_gamma: weight of the users' uniformity, >= 0.
+        mawu_item_gamma: weight of the items' uniformity, >= 0.
+        max_sim: largest similarity of two contents, in [0, 1] (`cm3`).
+        mann_whitney_weight: weight of the AUC term beside any other loss, >= 0; 0: none.
+        mann_whitney_scores: negative scores the AUC term draws a step, >= 1.
+
+    Raises:
+        ConfigError: ``psl_sigma`` is unknown.
+        ValueError: a value is out of range.
+    """
+
+    log_q_strength: float = 1.0
+    focal_gamma: float = 0.0
+    distinct_items: bool = False
+    bsl_weight: float = 1.1
+    bsl_shared_positives: bool = False
+    psl_sigma: str = "relu"
+    sl_k: int = 20
+    sl_temperature: float = 1.0
+    ccl_margin: float = 0.9
+    ccl_weight: float = 150.0
+    mawu_user_gamma: float = 1.0
+    mawu_item_gamma: float = 0.5
+    max_sim: float = 1.0
+    mann_whitney_weight: float = 0.0
+    mann_whitney_scores: int = 4096
+
+    def __post_init__(self) -> None:
+        lookup(PSL_SIGMAS, self.psl_sigma, "sigma")
+        for name in ("bsl_weight", "sl_temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        at_least = dict.fromkeys(
+            (
+                "log_q_strength",
+                "focal_gamma",
+                "ccl_weight",
+                "mawu_user_gamma",
+                "mawu_item_gamma",
+                "mann_whitney_weight",
+            ),
+            0,
+        )
+        for name, bound in {**at_least, "sl_k": 1, "mann_whitney_scores": 1}.items():
+            if not getattr(self, name) >= bound:
+                raise ValueError(f"{name} must be >= {bound}, got {getattr(self, name)}")
+        for name, low in {"ccl_margin": -1, "max_sim": 0}.items():
+            if not low <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [{low}, 1], got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -30,7 +112,14 @@ class Batch:
         known: the pairs that must not serve as negatives.
         weight: [B] float >= 0.
         temperature: logits are divided by it.
-        gamma: weight of DirectAU's uniformity.
+        gamma: weight of the uniformity (`directau`, `cm3`).
+        settings: what single losses are set with.
+        user_margin: [B] float learned margin of each row's user (`mawu`).
+        item_margin: [B] float learned margin of each row's positive (`mawu`).
+        content: [B, F] float content of the positives (`cm3`).
+        negative_content: [C, F] float content of the negatives; `cm3` then spreads these instead
+            of the positives.
+        generator: source of the AUC term's draw.
     """
 
     query: Tensor
@@ -45,6 +134,28 @@ class Batch:
     weight: Tensor
     temperature: float
     gamma: float
+    settings: LossSettings = field(default_factory=LossSettings)
+    user_margin: Tensor | None = None
+    item_margin: Tensor | None = None
+    content: Tensor | None = None
+    negative_content: Tensor | None = None
+    generator: torch.Generator | None = None
+
+    def known_negatives(self) -> Tensor:
+        """[B, C] bool: the negatives that are positives of the query after all."""
+        return self.known.mask(self.row, self.negative_index)
+
+
+def training_loss(name: str, batch: Batch) -> Tensor:
+    """The loss ``name`` of a batch, and the AUC term beside it if ``settings`` ask for one.
+
+    Raises:
+        ConfigError: ``name`` is no key of `OBJECTIVES`.
+        ValueError: the batch lacks what this loss needs.
+    """
+    loss = lookup(OBJECTIVES, name, "loss")(batch)
+    weight = batch.settings.mann_whitney_weight
+    return loss + weight * _mann_whitney(batch) if weight else loss
 
 
 def example_losses(batch: Batch) -> Tensor:
@@ -58,7 +169,7 @@ def example_losses(batch: Batch) -> Tensor:
         batch.negative,
         temperature=batch.temperature,
         log_q=batch.negative_log_q,
-        known_positive=batch.known.mask(batch.row, batch.negative_index),
+        known_positive=batch.known_negatives(),
     )
 
 
@@ -73,8 +184,57 @@ def _bpr(batch: Batch) -> Tensor:
     )
 
 
+def _bsl(batch: Batch) -> Tensor:
+    return bsl(
+        batch.query,
+        batch.positive,
+        batch.negative,
+        temperature=batch.temperature,
+        negative_weight=batch.settings.bsl_weight,
+        query_index=batch.row if batch.settings.bsl_shared_positives else None,
+        log_q=batch.negative_log_q,
+        known_positive=batch.known_negatives(),
+        weight=batch.weight,
+    )
+
+
+def _ccl(batch: Batch) -> Tensor:
+    return ccl(
+        batch.query,
+        batch.positive,
+        batch.negative,
+        margin=batch.settings.ccl_margin,
+        negative_weight=batch.settings.ccl_weight,
+        log_q=batch.negative_log_q,
+        known_positive=batch.known_negatives(),
+        weight=batch.weight,
+    )
+
+
+def _cm3(batch: Batch) -> Tensor:
+    drawn = batch.negative_content is not None
+    content = batch.negative_content if drawn else batch.content
+    if content is None:
+        raise ValueError("cm3 needs the items' content: give content or negative_content")
+    return cm3(
+        batch.query,
+        batch.positive,
+        gamma=batch.gamma,
+        content=content,
+        catalogue=batch.negative if drawn else None,
+        max_sim=batch.settings.max_sim,
+        weight=batch.weight,
+    )
+
+
 def _directau(batch: Batch) -> Tensor:
-    return directau(batch.query, batch.positive, gamma=batch.gamma, weight=batch.weight)
+    return directau(
+        batch.query,
+        batch.positive,
+        gamma=batch.gamma,
+        candidate_index=batch.positive_index if batch.settings.distinct_items else None,
+        weight=batch.weight,
+    )
 
 
 def _in_batch_softmax(batch: Batch) -> Tensor:
@@ -82,9 +242,49 @@ def _in_batch_softmax(batch: Batch) -> Tensor:
         batch.query,
         batch.positive,
         temperature=batch.temperature,
-        log_q=batch.positive_log_q,
+        log_q=batch.positive_log_q * batch.settings.log_q_strength,
         candidate_index=batch.positive_index,
         known_positive=batch.known.mask(batch.row, batch.positive_index),
+        weight=batch.weight,
+    )
+
+
+def _mann_whitney(batch: Batch) -> Tensor:
+    return mann_whitney(
+        batch.query,
+        batch.positive,
+        batch.negative,
+        temperature=batch.temperature,
+        max_scores=batch.settings.mann_whitney_scores,
+        known_positive=batch.known_negatives(),
+        weight=batch.weight,
+        generator=batch.generator,
+    )
+
+
+def _mawu(batch: Batch) -> Tensor:
+    if batch.user_margin is None or batch.item_margin is None:
+        raise ValueError("mawu needs learned margins: give user_margin and item_margin")
+    return mawu(
+        batch.query,
+        batch.positive,
+        query_margin=batch.user_margin,
+        candidate_margin=batch.item_margin,
+        query_gamma=batch.settings.mawu_user_gamma,
+        candidate_gamma=batch.settings.mawu_item_gamma,
+        weight=batch.weight,
+    )
+
+
+def _psl(batch: Batch) -> Tensor:
+    return psl(
+        batch.query,
+        batch.positive,
+        batch.negative,
+        sigma=batch.settings.psl_sigma,
+        temperature=batch.temperature,
+        log_q=batch.negative_log_q,
+        known_positive=batch.known_negatives(),
         weight=batch.weight,
     )
 
@@ -96,14 +296,45 @@ def _sampled_softmax(batch: Batch) -> Tensor:
         batch.negative,
         temperature=batch.temperature,
         log_q=batch.negative_log_q,
-        known_positive=batch.known.mask(batch.row, batch.negative_index),
+        known_positive=batch.known_negatives(),
+        focal_gamma=batch.settings.focal_gamma,
+        weight=batch.weight,
+    )
+
+
+def _sl_at_k(batch: Batch) -> Tensor:
+    """The threshold is estimated from this step's own negatives."""
+    known = batch.known_negatives()
+    threshold = top_k_threshold(
+        batch.query,
+        batch.negative,
+        k=batch.settings.sl_k,
+        num_items=batch.known.num_items,
+        known_positive=known,
+    )
+    return sl_at_k(
+        batch.query,
+        batch.positive,
+        batch.negative,
+        threshold=threshold,
+        temperature=batch.temperature,
+        threshold_temperature=batch.settings.sl_temperature,
+        log_q=batch.negative_log_q,
+        known_positive=known,
         weight=batch.weight,
     )
 
 
 OBJECTIVES: Mapping[str, Callable[[Batch], Tensor]] = {
     "bpr": _bpr,
+    "bsl": _bsl,
+    "ccl": _ccl,
+    "cm3": _cm3,
     "directau": _directau,
     "in_batch_softmax": _in_batch_softmax,
+    "mann_whitney": _mann_whitney,
+    "mawu": _mawu,
+    "psl": _psl,
     "sampled_softmax": _sampled_softmax,
+    "sl_at_k": _sl_at_k,
 }

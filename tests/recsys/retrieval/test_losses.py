@@ -1,10 +1,10 @@
-"""Every loss against plain loops, by hand, by its gradient and by what must not change it."""
+"""What holds for every loss: the gradient, the order of the batch, padding, weights."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from types import ModuleType
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -13,11 +13,16 @@ from torch import Tensor
 from recsys.retrieval.losses import (
     LOSSES,
     bpr,
+    bsl,
+    ccl,
+    cm3,
     directau,
     in_batch_softmax,
+    mann_whitney,
+    mawu,
+    psl,
     sampled_softmax,
-    softmax_losses,
-    uniformity,
+    sl_at_k,
     weighted_mean,
 )
 from recsys.retrieval.objectives import OBJECTIVES
@@ -29,28 +34,133 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-QUERY, CANDIDATE, NEGATIVE = drawn(B, D), drawn(B, D, seed=1), drawn(C, D, seed=2)
-WEIGHT = drawn(B, seed=3).abs()
-LOG_Q = drawn(C, seed=4)
-KNOWN = drawn(B, C, seed=5) > 0.5
-ITEM = torch.tensor([3, 1, 3, 2, 1, 5, 3, 8, 9])
+class Inputs(NamedTuple):
+    """One batch; every field but the negatives, their log_q and margins has a row an example."""
 
-CALLS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "bpr": lambda q, c, n: bpr((q * c).sum(1), (q * n[:B]).sum(1), weight=WEIGHT),
-    "directau": lambda q, c, n: directau(q, c, gamma=0.7, weight=WEIGHT),
-    "sampled_softmax": lambda q, c, n: sampled_softmax(
-        q, c, n, temperature=0.5, log_q=LOG_Q, known_positive=KNOWN, weight=WEIGHT
-    ),
-    "in_batch_softmax": lambda q, c, n: in_batch_softmax(
-        q,
-        torch.cat([c, n[B:]]),
+    query: Tensor
+    candidate: Tensor
+    negative: Tensor
+    log_q: Tensor
+    known: Tensor
+    weight: Tensor
+    user: Tensor
+    item: Tensor
+    first: Tensor
+    second: Tensor
+    content: Tensor
+
+    def rows(self, order: Tensor) -> Inputs:
+        """The examples ``order``."""
+        shared = ("negative", "log_q")
+        return Inputs(
+            **{
+                name: value if name in shared else value[order]
+                for name, value in self._asdict().items()
+            }
+        )
+
+
+INPUTS = Inputs(
+    query=drawn(B, D),
+    candidate=drawn(B, D, seed=1),
+    negative=drawn(C, D, seed=2),
+    log_q=drawn(C, seed=4),
+    known=drawn(B, C, seed=5) > 0.5,
+    weight=drawn(B, seed=3).abs(),
+    user=torch.tensor([4, 1, 4, 2, 1, 3]),
+    item=torch.tensor([3, 1, 3, 2, 1, 5]),
+    first=drawn(B, seed=6),
+    second=drawn(B, seed=7),
+    content=drawn(B, 3, seed=8),
+)
+
+
+def score(x: Inputs) -> Tensor:
+    return (x.query * x.candidate).sum(dim=1)
+
+
+CALLS: dict[str, Callable[[Inputs], Tensor]] = {
+    "bpr": lambda x: bpr(score(x), x.query @ x.negative[0], weight=x.weight),
+    "bsl": lambda x: bsl(
+        x.query,
+        x.candidate,
+        x.negative,
         temperature=0.5,
-        log_q=LOG_Q,
-        candidate_index=ITEM,
-        known_positive=KNOWN,
-        weight=WEIGHT,
+        negative_weight=1.2,
+        query_index=x.user,
+        log_q=x.log_q,
+        known_positive=x.known,
+        weight=x.weight,
+    ),
+    "ccl": lambda x: ccl(
+        x.query,
+        x.candidate,
+        x.negative,
+        margin=0.2,
+        negative_weight=3.0,
+        log_q=x.log_q,
+        known_positive=x.known,
+        weight=x.weight,
+    ),
+    "cm3": lambda x: cm3(x.query, x.candidate, gamma=0.7, content=x.content, weight=x.weight),
+    "directau": lambda x: directau(x.query, x.candidate, gamma=0.7, weight=x.weight),
+    "in_batch_softmax": lambda x: in_batch_softmax(
+        x.query,
+        x.candidate,
+        temperature=0.5,
+        log_q=x.first,
+        candidate_index=x.item,
+        weight=x.weight,
+    ),
+    "mann_whitney": lambda x: mann_whitney(
+        x.query,
+        x.candidate,
+        x.negative,
+        temperature=0.5,
+        known_positive=x.known,
+        weight=x.weight,
+    ),
+    "mawu": lambda x: mawu(
+        x.query,
+        x.candidate,
+        query_margin=x.first,
+        candidate_margin=x.second,
+        query_gamma=0.7,
+        candidate_gamma=0.2,
+        weight=x.weight,
+    ),
+    "psl": lambda x: psl(
+        x.query,
+        x.candidate,
+        x.negative,
+        sigma="tanh",
+        temperature=0.5,
+        log_q=x.log_q,
+        known_positive=x.known,
+        weight=x.weight,
+    ),
+    "sampled_softmax": lambda x: sampled_softmax(
+        x.query,
+        x.candidate,
+        x.negative,
+        temperature=0.5,
+        log_q=x.log_q,
+        known_positive=x.known,
+        weight=x.weight,
+    ),
+    "sl_at_k": lambda x: sl_at_k(
+        x.query,
+        x.candidate,
+        x.negative,
+        threshold=x.first,
+        temperature=0.5,
+        threshold_temperature=0.8,
+        log_q=x.log_q,
+        known_positive=x.known,
+        weight=x.weight,
     ),
 }
+WITH_SHARED_NEGATIVES = ["bsl", "ccl", "mann_whitney", "psl", "sampled_softmax", "sl_at_k"]
 
 
 def test_every_loss_has_a_way_to_be_fed() -> None:
@@ -59,177 +169,128 @@ def test_every_loss_has_a_way_to_be_fed() -> None:
 
 @pytest.mark.parametrize("name", CALLS)
 def test_gradient_is_the_slope(name: str) -> None:
-    vectors = [v.clone().requires_grad_() for v in (QUERY, CANDIDATE, NEGATIVE)]
-    assert torch.autograd.gradcheck(CALLS[name], vectors)
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-def test_bpr_is_the_reference(reference: ModuleType, weighted: bool) -> None:
-    weight = WEIGHT if weighted else None
-    wanted = reference.bpr(
-        QUERY[:, 0].tolist(), CANDIDATE[:, 0].tolist(), weight.tolist() if weighted else None
-    )
-    assert float(bpr(QUERY[:, 0], CANDIDATE[:, 0], weight=weight)) == pytest.approx(wanted)
-
-
-@pytest.mark.parametrize("mask", [None, KNOWN])
-@pytest.mark.parametrize("log_q", [None, LOG_Q])
-@pytest.mark.parametrize("weight", [None, WEIGHT])
-@pytest.mark.parametrize("temperature", [1.0, 0.3])
-def test_softmaxes_are_the_reference(
-    reference: ModuleType,
-    mask: Tensor | None,
-    log_q: Tensor | None,
-    weight: Tensor | None,
-    temperature: float,
-) -> None:
-    def plain(value: Tensor | None) -> object:
-        return None if value is None else value.tolist()
-
-    shared = {"temperature": temperature, "log_q": log_q, "known_positive": mask, "weight": weight}
-    listed = {
-        "temperature": temperature,
-        "log_q": plain(log_q),
-        "known_positive": plain(mask),
-        "weight": plain(weight),
-    }
-    wanted = reference.sampled_softmax(
-        QUERY.tolist(), CANDIDATE.tolist(), NEGATIVE.tolist(), **listed
-    )
-    assert float(sampled_softmax(QUERY, CANDIDATE, NEGATIVE, **shared)) == pytest.approx(wanted)
-    for item in (None, ITEM):
-        found = in_batch_softmax(QUERY, NEGATIVE, candidate_index=item, **shared)
-        wanted = reference.in_batch_softmax(
-            QUERY.tolist(), NEGATIVE.tolist(), candidate_index=plain(item), **listed
+    def call(query: Tensor, candidate: Tensor, negative: Tensor, first: Tensor) -> Tensor:
+        return CALLS[name](
+            INPUTS._replace(query=query, candidate=candidate, negative=negative, first=first)
         )
-        assert float(found) == pytest.approx(wanted)
+
+    given = (INPUTS.query, INPUTS.candidate, INPUTS.negative, INPUTS.first)
+    assert torch.autograd.gradcheck(call, [value.clone().requires_grad_() for value in given])
 
 
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 3.0])
-@pytest.mark.parametrize("weight", [None, WEIGHT])
-def test_directau_is_the_reference(
-    reference: ModuleType, gamma: float, weight: Tensor | None
-) -> None:
-    wanted = reference.directau(
-        QUERY.tolist(), CANDIDATE.tolist(), gamma, None if weight is None else weight.tolist()
-    )
-    assert float(directau(QUERY, CANDIDATE, gamma=gamma, weight=weight)) == pytest.approx(wanted)
-
-
-def test_numbers_worked_out_by_hand() -> None:
-    zero = torch.zeros(3, 2)
-    assert float(bpr(zero[:, 0], zero[:, 0])) == pytest.approx(math.log(2))
-    assert float(sampled_softmax(zero, zero, torch.zeros(7, 2))) == pytest.approx(math.log(8))
-    assert float(in_batch_softmax(zero, torch.zeros(5, 2))) == pytest.approx(math.log(5))
-    # Two orthogonal directions: distance^2 = 2, so exp(-2 * 2).
-    assert float(uniformity(torch.eye(2))) == pytest.approx(-4.0)
-    assert float(uniformity(torch.eye(2), t=1.0)) == pytest.approx(-2.0)
-    assert float(uniformity(torch.ones(4, 3))) == pytest.approx(0.0, abs=1e-6)
-    # Aligned pairs, orthogonal to each other: 0 + gamma * (-4 - 4) / 2.
-    assert float(directau(torch.eye(2), torch.eye(2), gamma=0.5)) == pytest.approx(-2.0)
-    assert float(weighted_mean(torch.tensor([1.0, 5.0]), torch.tensor([3.0, 1.0]))) == 2.0
-    assert float(weighted_mean(torch.tensor([1.0, 5.0]), torch.zeros(2))) == 0.0
-
-
-def test_isotropic_vectors_have_the_known_uniformity() -> None:
-    vectors = torch.randn(4000, 64, generator=torch.Generator().manual_seed(0))
-    assert float(uniformity(vectors)) == pytest.approx(-3.875, abs=0.01)
-
-
-@pytest.mark.parametrize("name", ["bpr", "directau", "sampled_softmax"])
+@pytest.mark.parametrize("name", CALLS)
 def test_order_of_the_batch_does_not_matter(name: str) -> None:
     order = torch.randperm(B, generator=torch.Generator().manual_seed(0))
-    negative = NEGATIVE.clone()
-    plain = {
-        "bpr": lambda q, c, n: bpr((q * c).sum(1), (q * n[:B]).sum(1)),
-        "directau": lambda q, c, n: directau(q, c, gamma=1.0),
-        "sampled_softmax": lambda q, c, n: sampled_softmax(q, c, n),
-    }[name]
-    shuffled = torch.cat([negative[:B][order], negative[B:]])
-    before, after = (
-        plain(QUERY, CANDIDATE, negative),
-        plain(QUERY[order], CANDIDATE[order], shuffled),
+    wanted = float(CALLS[name](INPUTS))
+    assert float(CALLS[name](INPUTS.rows(order))) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_only_ratios_of_weights_matter(name: str) -> None:
+    scaled = INPUTS._replace(weight=3.0 * INPUTS.weight)
+    other = INPUTS._replace(weight=INPUTS.weight.flip(0))
+    wanted = float(CALLS[name](INPUTS))
+    assert float(CALLS[name](scaled)) == pytest.approx(wanted)
+    assert float(CALLS[name](other)) != pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_an_example_of_weight_zero_is_padding(name: str) -> None:
+    padded = INPUTS.rows(torch.tensor([*range(B), 2]))
+    padded = padded._replace(
+        query=torch.cat([INPUTS.query, drawn(1, D, seed=20)]),
+        weight=torch.cat([INPUTS.weight, torch.zeros(1, dtype=torch.float64)]),
+        # an AUC has the negatives of all queries, and a batch all its candidates, but for a mask
+        known=torch.cat([INPUTS.known, torch.ones(1, C, dtype=torch.bool)]),
     )
-    assert float(before) == pytest.approx(float(after))
+    if name == "in_batch_softmax":
+        padded = padded._replace(first=torch.cat([INPUTS.first, torch.tensor([1e6])]))
+    assert float(CALLS[name](padded)) == pytest.approx(float(CALLS[name](INPUTS)))
 
 
-def test_order_of_the_batch_does_not_matter_in_batch() -> None:
-    order = torch.randperm(B, generator=torch.Generator().manual_seed(0))
-    before = in_batch_softmax(QUERY, CANDIDATE, log_q=LOG_Q[:B])
-    after = in_batch_softmax(QUERY[order], CANDIDATE[order], log_q=LOG_Q[:B][order])
-    assert float(before) == pytest.approx(float(after))
+@pytest.mark.parametrize("name", CALLS)
+def test_weights_that_are_all_zero_give_no_step(name: str) -> None:
+    query = INPUTS.query.clone().requires_grad_()
+    inputs = INPUTS._replace(query=query, weight=torch.zeros(B, dtype=torch.float64))
+    loss = CALLS[name](inputs)
+    loss.backward()
+    assert float(loss.detach()) == 0.0
+    assert query.grad is not None
+    assert float(query.grad.abs().sum()) == 0.0
 
 
-def test_masked_negatives_and_zero_weights_are_padding() -> None:
-    padded = torch.cat([NEGATIVE, 50 * torch.ones(2, D, dtype=torch.float64)])
-    mask = torch.zeros(B, C + 2, dtype=torch.bool)
-    mask[:, C:] = True
-    plain = sampled_softmax(QUERY, CANDIDATE, NEGATIVE)
-    assert float(sampled_softmax(QUERY, CANDIDATE, padded, known_positive=mask)) == pytest.approx(
-        float(plain)
+@pytest.mark.parametrize("name", WITH_SHARED_NEGATIVES)
+def test_a_masked_negative_is_absent(name: str) -> None:
+    """Its draw is not: counts have mean 1 over all that were drawn, so compare without log_q."""
+    plain = INPUTS._replace(log_q=torch.zeros(C, dtype=torch.float64))
+    padded = plain._replace(
+        negative=torch.cat([plain.negative, torch.full((2, D), 50.0, dtype=torch.float64)]),
+        log_q=torch.zeros(C + 2, dtype=torch.float64),
+        known=torch.cat([plain.known, torch.ones(B, 2, dtype=torch.bool)], dim=1),
     )
-    more = torch.cat([QUERY, QUERY[:1]]), torch.cat([CANDIDATE, CANDIDATE[1:2]])
-    weight = torch.tensor([1.0] * B + [0.0])
-    assert float(sampled_softmax(*more, NEGATIVE, weight=weight)) == pytest.approx(float(plain))
+    assert float(CALLS[name](padded)) == pytest.approx(float(CALLS[name](plain)))
 
 
-def test_only_differences_of_log_q_matter() -> None:
-    for loss, candidate in ((sampled_softmax, None), (in_batch_softmax, NEGATIVE)):
-        extra = (CANDIDATE, NEGATIVE) if candidate is None else (candidate,)
-        at, shifted = (float(loss(QUERY, *extra, log_q=q)) for q in (LOG_Q, LOG_Q + 3.0))
-        assert at == pytest.approx(shifted)
-        constant = float(loss(QUERY, *extra, log_q=torch.full((C,), -2.0)))
-        assert constant == pytest.approx(float(loss(QUERY, *extra)))
+@pytest.mark.parametrize("name", WITH_SHARED_NEGATIVES)
+def test_a_query_without_negatives_has_a_finite_gradient(name: str) -> None:
+    query = INPUTS.query.clone().requires_grad_()
+    known = INPUTS.known.clone()
+    known[2] = True
+    loss = CALLS[name](INPUTS._replace(query=query, known=known))
+    loss.backward()
+    assert math.isfinite(float(loss.detach()))
+    assert query.grad is not None
+    assert bool(torch.isfinite(query.grad).all())
 
 
-def test_one_negative_is_bpr() -> None:
-    losses = softmax_losses(QUERY, CANDIDATE, NEGATIVE[:1])
-    one = bpr((QUERY * CANDIDATE).sum(1), QUERY @ NEGATIVE[0])
-    assert float(losses.mean()) == pytest.approx(float(one))
-
-
-def negative_side_error(batch: int, *, corrected: bool) -> float:
-    """Relative distance of the averaged in-batch gradient from the full softmax's."""
-    generator = torch.Generator().manual_seed(0)
-    num_items, rounds = 50, 400
-    share = 1 / torch.arange(1.0, num_items + 1)
-    share = share / share.sum()
-    score = torch.randn(num_items, generator=generator)
-    wanted = torch.softmax(score, 0)
-    total = torch.zeros(num_items)
-    for _ in range(rounds):
-        item = torch.multinomial(share, batch, replacement=True, generator=generator)
-        logit = score[item] - (share.log()[item] if corrected else 0.0)
-        total.index_add_(0, item, torch.softmax(logit, 0) / rounds)
-    return float((total - wanted).norm() / wanted.norm())
-
-
-def test_log_q_undoes_the_sampler() -> None:
-    small, large = (negative_side_error(batch, corrected=True) for batch in (256, 1024))
-    assert large < 0.05
-    assert large < 0.6 * small  # the bias of self-normalising falls with the batch
-    assert negative_side_error(1024, corrected=False) > 0.5
+@pytest.mark.parametrize("name", ["bsl", "ccl", "psl", "sampled_softmax", "sl_at_k"])
+def test_only_differences_of_log_q_matter(name: str) -> None:
+    wanted = float(CALLS[name](INPUTS))
+    shifted = INPUTS._replace(log_q=INPUTS.log_q + 3.0)
+    other = INPUTS._replace(log_q=2.0 * INPUTS.log_q)
+    assert float(CALLS[name](shifted)) == pytest.approx(wanted)
+    assert float(CALLS[name](other)) != pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("name", "wanted"),
     [
-        (lambda: bpr(QUERY[:, 0], QUERY[:2, 0]), "negative_score must have the shape"),
-        (lambda: sampled_softmax(QUERY, QUERY[:2], NEGATIVE), "must both be"),
-        (lambda: sampled_softmax(QUERY, QUERY, NEGATIVE[:, :2]), "negative must be"),
-        (lambda: sampled_softmax(QUERY, QUERY, NEGATIVE, temperature=0.0), "temperature must be"),
-        (lambda: sampled_softmax(QUERY, QUERY, NEGATIVE, log_q=LOG_Q[:2]), "log_q must have"),
-        (
-            lambda: sampled_softmax(QUERY, QUERY, NEGATIVE, known_positive=KNOWN[:2]),
-            "known_positive must have",
-        ),
-        (lambda: in_batch_softmax(QUERY, QUERY[:2]), "C >= B"),
-        (lambda: in_batch_softmax(QUERY, QUERY, candidate_index=ITEM), "candidate_index must"),
-        (lambda: directau(QUERY, CANDIDATE, gamma=-1.0), "gamma must be"),
-        (lambda: directau(QUERY[:1], CANDIDATE[:1], gamma=1.0), "B >= 2"),
-        (lambda: weighted_mean(WEIGHT, WEIGHT[:2]), "weight must have"),
+        ("bpr", math.log(2)),
+        ("bsl", 1.2 * math.log(C)),
+        ("ccl", 1.0),
+        ("in_batch_softmax", math.log(B)),
+        ("mann_whitney", math.log(2)),
+        ("psl", math.log(C)),
+        ("sampled_softmax", math.log(1 + C)),
+        ("sl_at_k", math.log(C) / 2),
     ],
 )
-def test_wrong_arguments_are_named(call: Callable[[], Tensor], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        call()
+def test_vectors_of_zeros_have_the_known_loss(name: str, wanted: float) -> None:
+    inputs = Inputs(*(torch.zeros_like(value) for value in INPUTS))
+    inputs = inputs._replace(weight=INPUTS.weight, item=torch.arange(B))
+    assert float(CALLS[name](inputs)) == pytest.approx(wanted)
+
+
+def test_float32_agrees_with_float64() -> None:
+    single = Inputs(*(v.float() if v.is_floating_point() else v for v in INPUTS))
+    for name, call in CALLS.items():
+        assert call(single).dtype == torch.float32
+        assert float(call(single)) == pytest.approx(float(call(INPUTS)), rel=1e-4), name
+
+
+def test_a_weighted_mean_by_hand() -> None:
+    assert float(weighted_mean(torch.tensor([1.0, 5.0]), torch.tensor([3.0, 1.0]))) == 2.0
+    assert float(weighted_mean(torch.tensor([1.0, 5.0]), torch.zeros(2))) == 0.0
+    with pytest.raises(ValueError, match="weight must have one entry per example"):
+        weighted_mean(torch.ones(3), torch.ones(2))
+
+
+@pytest.mark.parametrize("name", WITH_SHARED_NEGATIVES)
+def test_wrong_shapes_are_named(name: str) -> None:
+    for replaced, message in (
+        ({"candidate": INPUTS.candidate[:2]}, "query and candidate must both be"),
+        ({"negative": INPUTS.negative[:, :2]}, "negative must be"),
+        ({"known": INPUTS.known[:2]}, "known_positive must have shape"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            CALLS[name](INPUTS._replace(**replaced))

@@ -1,0 +1,71 @@
+"""Training losses of a retriever: tensors in, one scalar out.
+
+Every loss takes ``weight`` [B] >= 0, one number per example: the mean becomes
+``sum(weight * loss) / sum(weight)``. Masks are boolean and mean "leave this one out".
+Scores are dot products: normalise the vectors first for a cosine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from recsys.retrieval.losses.alignment import (
+    calibrated_uniformity,
+    cm3,
+    directau,
+    mawu,
+    uniformity,
+)
+from recsys.retrieval.losses.inputs import weighted_mean
+from recsys.retrieval.losses.pairwise import bpr, ccl, mann_whitney
+from recsys.retrieval.losses.softmax import (
+    focal_weight,
+    in_batch_softmax,
+    sampled_softmax,
+    softmax_losses,
+)
+from recsys.retrieval.losses.softmax_variants import (
+    PSL_SIGMAS,
+    bsl,
+    psl,
+    sl_at_k,
+    top_k_threshold,
+)
+
+__all__ = [
+    "LOSSES",
+    "PSL_SIGMAS",
+    "bpr",
+    "bsl",
+    "calibrated_uniformity",
+    "ccl",
+    "cm3",
+    "directau",
+    "focal_weight",
+    "in_batch_softmax",
+    "mann_whitney",
+    "mawu",
+    "psl",
+    "sampled_softmax",
+    "sl_at_k",
+    "softmax_losses",
+    "top_k_threshold",
+    "uniformity",
+    "weighted_mean",
+]
+
+LOSSES: Mapping[str, Callable[..., Tensor]] = {
+    "bpr": bpr,
+    "bsl": bsl,
+    "ccl": ccl,
+    "cm3": cm3,
+    "directau": directau,
+    "in_batch_softmax": in_batch_softmax,
+    "mann_whitney": mann_whitney,
+    "mawu": mawu,
+    "psl": psl,
+    "sampled_softmax": sampled_softmax,
+    "sl_at_k": sl_at_k,
+}
