@@ -77,14 +77,15 @@ def load_item_inputs(work: Path) -> ItemInputs:
 def _write_content(config: Config, data: Dataset, out: Path) -> None:
     items, settings = data.items, config.content
     attributes = (*items.list_columns, *items.category_columns, *items.number_columns)
+    text_columns = (*items.text_columns, *items.list_columns)
     encoder = ContentEncoder(
-        text_columns=(*items.text_columns, *items.list_columns),
+        text_columns=text_columns,
         list_columns=items.list_columns,
         category_columns=items.category_columns,
         number_columns=items.number_columns,
         dim=settings.dim,
         weights={
-            "text": settings.text_weight,
+            **({"text": settings.text_weight} if text_columns else {}),
             **dict.fromkeys(attributes, settings.attribute_weight),
         },
     ).fit(items.frame, rng=np.random.default_rng(config.seed))

@@ -72,7 +72,7 @@ class Dimension(BaseModel):
         return f"{self.low:g} to {self.high:g}" + (", log" if self.log else "")
 
 
-def read_space(declared: Any, model: type[BaseModel]) -> dict[str, dict[str, Any]]:
+def read_space(declared: Any, model: type[BaseModel]) -> dict[str, Dimension]:
     """Check a declared space against the section it searches.
 
     ``"retrieval.dim" = {low = 32, high = 128}`` and, as TOML reads the same without the quotes,
@@ -83,7 +83,7 @@ def read_space(declared: Any, model: type[BaseModel]) -> dict[str, dict[str, Any
         model: the section; its own bounds hold for every value of the space.
 
     Returns:
-        Dotted name -> fields of `Dimension`.
+        Dotted name -> values.
 
     Raises:
         ValueError: all mistakes, one a line.
@@ -94,7 +94,7 @@ def read_space(declared: Any, model: type[BaseModel]) -> dict[str, dict[str, Any
     problems = [line for name, fields in space.items() for line in _problems(name, fields, model)]
     if problems:
         raise ValueError("\ntuning.space: ".join(problems))
-    return space
+    return {name: _dimension(fields) for name, fields in space.items()}
 
 
 def space_of(config: Config) -> dict[str, Dimension]:
@@ -117,32 +117,47 @@ def default_space(settings: RetrievalConfig) -> dict[str, Dimension]:
 
     Only settings that there are in the section are searched.
     """
-    cosine = settings.score == "cosine"
-    space = {
-        "temperature": Dimension(
-            low=0.05 if cosine else 0.3, high=0.3 if cosine else 3.0, log=True
-        ),
-        "gamma": Dimension(low=0.2, high=5.0, log=True),
-        "negatives": Dimension(low=256, high=4096, log=True),
-        "negative_power": Dimension(low=0.0, high=1.0),
-        "learning_rate": Dimension(low=5e-4, high=1e-2, log=True),
-        "table_learning_rate": Dimension(low=0.02, high=0.5, log=True),
-    }
-    ignored = _IGNORED.get(settings.loss, ("gamma",))
+    wanted = [*_READ_BY[settings.loss], "learning_rate", "table_learning_rate"]
     if settings.denoising != "none":  # compares positives with the shared negatives
-        ignored = tuple(name for name in ignored if name == "gamma")
+        wanted += [name for name in _SHARED if name not in wanted]
+    ranges = dict(_RANGES)
+    if settings.score == "dot":
+        ranges["temperature"] = Dimension(low=0.3, high=3.0, log=True)
     return {
-        f"{SECTION}.{name}": dimension
-        for name, dimension in space.items()
-        if name in type(settings).model_fields and name not in ignored
+        f"{SECTION}.{name}": ranges[name] for name in wanted if name in type(settings).model_fields
     }
 
 
-_IGNORED: Mapping[str, tuple[str, ...]] = {
-    "directau": ("temperature", "negatives", "negative_power"),
-    "in_batch_softmax": ("gamma", "negatives", "negative_power"),
+_RANGES: Mapping[str, Dimension] = {
+    "temperature": Dimension(low=0.05, high=0.3, log=True),  # of a cosine
+    "gamma": Dimension(low=0.2, high=5.0, log=True),
+    "negatives": Dimension(low=256, high=4096, log=True),
+    "negative_power": Dimension(low=0.0, high=1.0),
+    "learning_rate": Dimension(low=5e-4, high=1e-2, log=True),
+    "table_learning_rate": Dimension(low=0.02, high=0.5, log=True),
+    "bsl_weight": Dimension(low=0.8, high=1.6),
+    "ccl_margin": Dimension(low=0.2, high=0.95),
+    "ccl_weight": Dimension(low=20.0, high=500.0, log=True),
+    "mawu_user_gamma": Dimension(low=0.2, high=3.0, log=True),
+    "mawu_item_gamma": Dimension(low=0.1, high=2.0, log=True),
+    "sl_temperature": Dimension(low=0.3, high=3.0, log=True),
 }
-"""Loss -> settings of the default space it does not read; any other: only ``gamma``."""
+
+_SHARED = ("temperature", "negatives", "negative_power")
+_READ_BY: Mapping[str, tuple[str, ...]] = {
+    "bpr": _SHARED,
+    "bsl": (*_SHARED, "bsl_weight"),
+    "ccl": ("negatives", "negative_power", "ccl_margin", "ccl_weight"),
+    "cm3": ("gamma",),
+    "directau": ("gamma",),
+    "in_batch_softmax": ("temperature",),
+    "mann_whitney": _SHARED,
+    "mawu": ("mawu_user_gamma", "mawu_item_gamma"),
+    "psl": _SHARED,
+    "sampled_softmax": _SHARED,
+    "sl_at_k": (*_SHARED, "sl_temperature"),
+}
+"""Loss -> settings of the default space that it reads, the learning rates aside."""
 
 
 def is_whole(model: type[BaseModel], name: str) -> bool:
@@ -150,11 +165,16 @@ def is_whole(model: type[BaseModel], name: str) -> bool:
     return _number_kind(model, name) is int
 
 
+def _dimension(fields: Mapping[str, Any]) -> Dimension:
+    choices = fields.get("choices")
+    return Dimension(**{**fields, "choices": None if choices is None else tuple(choices)})
+
+
 def _flat(declared: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in declared.items():
         if isinstance(value, Dimension):
             value = value.model_dump(exclude_none=True)
-        if isinstance(value, Mapping) and any(isinstance(v, Mapping) for v in value.values()):
+        if isinstance(value, Mapping) and value and not {*_RANGE, *_CHOICE} & set(value):
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

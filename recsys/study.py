@@ -114,7 +114,7 @@ class Study:
         try:
             storage = optuna.storages.JournalStorage(backend)
             others = [one for one in storage.get_all_studies() if _IDENTITY in one.user_attrs]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, AssertionError) as error:
             raise ArtifactError(
                 f"{path} is damaged ({type(error).__name__}: {error}); move it away and a new "
                 "study starts"

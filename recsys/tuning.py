@@ -246,10 +246,14 @@ class _Search:
 
     def _baseline(self, finished: list[Finished]) -> Finished | None:
         """The complete trial of the settings as they are, if its users are still at hand."""
-        for trial in finished:
-            if trial.settings == self._now and trial.value is not None:
-                return trial if self._recall_path(trial.number).is_file() else None
-        return None
+        measured = [
+            trial
+            for trial in finished
+            if trial.settings == self._now
+            and trial.value is not None
+            and self._recall_path(trial.number).is_file()
+        ]
+        return measured[0] if measured else None
 
     def _recall_path(self, number: int) -> Path:
         return self._directory / self._study.name / f"recall-{number}.npy"

@@ -26,6 +26,7 @@ from serving.output import reporting, table
 VERBS = [
     "validate",
     "train",
+    "tune",
     "evaluate",
     "candidates",
     "publish",
