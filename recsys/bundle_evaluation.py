@@ -104,13 +104,8 @@ def _write_report(bundle: Bundle, found: dict[str, Evaluation], rng: np.random.G
         if name != "funnel"
     }
     curve = json.loads((bundle.path / "retrieval/curve.json").read_text())
-    training = {
-        name: [float(epoch[name]) for epoch in curve]
-        for name in ("loss", "recall")
-        if curve and all(epoch.get(name) is not None for epoch in curve)
-    }
     with bundle.adding("report.html") as path:
-        write_html(path, found, comparisons=comparisons, training=training)
+        write_html(path, found, comparisons=comparisons, training=curve)
     with bundle.adding("evaluation.json") as path:
         tables = {name: json.loads(result.to_json()) for name, result in found.items()}
         path.write_text(json.dumps(tables) + "\n")

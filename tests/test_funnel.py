@@ -187,7 +187,10 @@ def test_evaluation_reports_the_funnel_first(
     assert list(found) == ["funnel", "retrieval + trees", *config.retrieval.sources]
     bundle = Bundle.load(copy)
     bundle.verify()
-    assert "funnel" in (copy / "report.html").read_text(encoding="utf-8")
+    report = (copy / "report.html").read_text(encoding="utf-8")
+    assert "funnel" in report
+    assert "Training of the two towers" in report
+    assert "Validation recall@20" in report
     assert set(json.loads((copy / "evaluation.json").read_text())) == set(found)
     table = bundle.manifest.metrics["test"]
     for name, result in found.items():

@@ -1,10 +1,13 @@
-"""The empty page of a report: its style, light and dark, and nothing to fetch."""
+"""The page of a report and its parts: style, light and dark, and nothing to fetch."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from html import escape
 
-__all__ = ["page"]
+from recsys.evaluation.plots import NUM_COLOURS
+
+__all__ = ["legend", "page", "section", "table"]
 
 # Eight colours that stay apart for colour-blind readers, after Okabe and Ito (2008).
 STYLE = """
@@ -26,6 +29,12 @@ svg{display:block;width:100%;height:auto}
 svg text{fill:var(--soft);font:12px system-ui,sans-serif}
 .grid{stroke:var(--line);stroke-width:1;fill:none}
 .whisker{stroke:var(--text);stroke-width:1.4;fill:none}
+.mark{stroke:var(--soft);stroke-width:1.2;stroke-dasharray:4 4;fill:none}
+.panels{display:grid;grid-template-columns:repeat(auto-fill,minmax(290px,1fr));gap:16px 24px;
+margin-top:14px}
+figure{margin:0}
+figcaption{font-size:.88rem;color:var(--soft);margin:0 0 4px}
+figcaption b{color:var(--text)}
 .fill{fill:var(--c)}
 .line{stroke:var(--c);stroke-width:2.2;fill:none;stroke-linejoin:round}
 .legend{display:flex;flex-wrap:wrap;gap:4px 18px;font-size:.88rem;margin:0 0 6px}
@@ -51,3 +60,27 @@ def page(title: str, body: str) -> str:
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
         f"<body><main><h1>{escape(title)}</h1>\n{body}\n</main></body></html>\n"
     )
+
+
+def section(title: str, text: str, body: str) -> str:
+    """A part of the page; ``text`` and ``body`` are HTML, ``title`` is plain."""
+    return f"<section><h2>{escape(title)}</h2><p>{text}</p>{body}</section>"
+
+
+def legend(names: Iterable[str]) -> str:
+    """What the colours stand for, in the order of the series; empty for a single one."""
+    entries = [
+        f'<span><i class="key s{number % NUM_COLOURS}"></i>{escape(name)}</span>'
+        for number, name in enumerate(names)
+    ]
+    return f'<div class="legend">{"".join(entries)}</div>' if len(entries) > 1 else ""
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Plain cells; the first row is the head."""
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in rows[0])
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:]
+    )
+    inside = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f'<div class="wide"><table>{inside}</table></div>'

@@ -11,12 +11,23 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
-__all__ = ["NUM_COLOURS", "Bar", "bar_plot", "line_plot"]
+__all__ = ["FULL", "NUM_COLOURS", "SMALL", "Bar", "Size", "bar_plot", "line_plot"]
 
 NUM_COLOURS = 8
-WIDTH, HEIGHT = 760, 300
 LABEL_WIDTH = 30.0  # a bar at least this wide has room for its number
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 22, 52
+
+
+class Size(NamedTuple):
+    """Of a plot, in the units of its text, which is 12 high."""
+
+    width: int
+    height: int
+
+
+FULL = Size(760, 300)
+SMALL = Size(370, 190)
+"""Half a page wide; two stand side by side."""
 
 
 class Bar(NamedTuple):
@@ -57,19 +68,18 @@ def bar_plot(
     present = [bar for bars in series.values() for bar in bars if bar is not None]
     tops = [bar.value if bar.high is None else bar.high for bar in present]
     ticks = _ticks(0.0, max(tops, default=0.0))
-    parts = _frame(ticks, percent)
-    room = (WIDTH - LEFT - RIGHT) / len(groups)
+    parts = _frame(ticks, percent, FULL)
+    room = (FULL.width - LEFT - RIGHT) / len(groups)
     width = min(54.0, room * 0.8 / len(series))
     for place, group in enumerate(groups):
         middle = LEFT + room * (place + 0.5)
-        parts.append(_text(middle, HEIGHT - BOTTOM + 18, group, anchor="middle"))
+        parts.append(_text(middle, FULL.height - BOTTOM + 18, group, anchor="middle"))
         for number, (name, bars) in enumerate(series.items()):
             bar = bars[place]
             x = middle + width * (number - len(series) / 2)
             if bar is not None:
                 parts.append(_bar(bar, x, width, ticks, number, f"{group} · {name}", percent))
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10, x_label, anchor="middle"))
-    return _svg(parts, title)
+    return _svg([*parts, _below(x_label, FULL)], title, FULL)
 
 
 def line_plot(
@@ -79,6 +89,9 @@ def line_plot(
     x_label: str,
     percent: bool = False,
     from_zero: bool = True,
+    marked: tuple[float, str] | None = None,
+    x_range: tuple[float, float] | None = None,
+    size: Size = FULL,
 ) -> str:
     """One line per series through its (x, y) points.
 
@@ -88,6 +101,10 @@ def line_plot(
         x_label: below the axis.
         percent: show y as percentages.
         from_zero: let the y axis start at zero.
+        marked: an x that stands out and what to write there. None: nothing.
+        x_range: what the x axis must span at least, so that plots can be compared. None: the
+            points.
+        size: of the plot.
 
     Raises:
         ValueError: no series, a series without points, or a point that is not finite.
@@ -99,17 +116,20 @@ def line_plot(
     if not all(map(math.isfinite, xs + ys)):
         raise ValueError("series must hold finite points; leave out what was not measured")
     ticks = _ticks(0.0 if from_zero else min(ys), max(ys))
-    parts = _frame(ticks, percent)
-    first, last = min(xs), max(xs)
+    parts = _frame(ticks, percent, size)
+    shown = xs + list(x_range or ()) + ([] if marked is None else [marked[0]])
+    first, last = min(shown), max(shown)
     span = (last - first) or 1.0
 
     def across(x: float) -> float:
-        return LEFT + 8 + (WIDTH - LEFT - RIGHT - 16) * (x - first) / span
+        return LEFT + 8 + (size.width - LEFT - RIGHT - 16) * (x - first) / span
 
     for x in _whole_ticks(first, last):
-        parts.append(_text(across(x), HEIGHT - BOTTOM + 18, f"{x:g}", anchor="middle"))
+        parts.append(_text(across(x), size.height - BOTTOM + 18, f"{x:g}", anchor="middle"))
+    if marked is not None:
+        parts.append(_mark(across(marked[0]), marked[1], size))
     for number, (name, points) in enumerate(series.items()):
-        where = [(across(x), _up(y, ticks)) for x, y in points]
+        where = [(across(x), _up(y, ticks, size)) for x, y in points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in where)
         colour = f"s{number % NUM_COLOURS}"
         parts.append(f'<polyline class="line {colour}" points="{path}"/>')
@@ -120,8 +140,7 @@ def line_plot(
                 f'<circle class="fill {colour}" cx="{x:.1f}" cy="{y:.1f}" r="2.6">'
                 f"<title>{note}</title></circle>"
             )
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10, x_label, anchor="middle"))
-    return _svg(parts, title)
+    return _svg([*parts, _below(x_label, size)], title, size)
 
 
 def _bar(
@@ -136,7 +155,7 @@ def _bar(
     note = f"{name}: {_number(bar.value, percent)}"
     if bar.low is not None and bar.high is not None:
         note += f" ({_number(bar.low, percent)} to {_number(bar.high, percent)})"
-    top, floor = _up(bar.value, ticks), _up(0.0, ticks)
+    top, floor = _up(bar.value, ticks, FULL), _up(0.0, ticks, FULL)
     drawn = (
         f"<g><title>{escape(note)}</title>"
         f'<rect class="fill s{number % NUM_COLOURS}" x="{x + 1:.1f}" y="{top:.1f}" '
@@ -144,7 +163,7 @@ def _bar(
     )
     if bar.low is not None and bar.high is not None:
         middle, cap = x + width / 2, min(5.0, width / 4)
-        low, high = _up(bar.low, ticks), _up(bar.high, ticks)
+        low, high = _up(bar.low, ticks, FULL), _up(bar.high, ticks, FULL)
         drawn += (
             f'<path class="whisker" d="M{middle:.1f} {low:.1f}V{high:.1f}'
             f"M{middle - cap:.1f} {low:.1f}h{2 * cap:.1f}"
@@ -157,21 +176,33 @@ def _bar(
     return drawn + "</g>"
 
 
-def _frame(ticks: Sequence[float], percent: bool) -> list[str]:
+def _frame(ticks: Sequence[float], percent: bool, size: Size) -> list[str]:
     """Horizontal lines and the numbers beside them."""
     parts = []
     for tick in ticks:
-        y = _up(tick, ticks)
-        parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
+        y = _up(tick, ticks, size)
+        parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{size.width - RIGHT}"/>')
         label = f"{100 * tick:.10g}%" if percent else f"{tick:.10g}"
         parts.append(_text(LEFT - 8, y + 4, label, anchor="end"))
     return parts
 
 
-def _up(value: float, ticks: Sequence[float]) -> float:
+def _mark(x: float, label: str, size: Size) -> str:
+    """A broken line from top to bottom; its label stays within the plot."""
+    half = 3.5 * len(label)  # letters of this font are about 7 wide
+    middle = min(max(x, LEFT + half), size.width - RIGHT - half)
+    line = f'<path class="mark" d="M{x:.1f} {TOP}V{size.height - BOTTOM}"/>'
+    return line + _text(middle, TOP - 8, label, anchor="middle")
+
+
+def _below(label: str, size: Size) -> str:
+    return _text((LEFT + size.width - RIGHT) / 2, size.height - 10, label, anchor="middle")
+
+
+def _up(value: float, ticks: Sequence[float], size: Size) -> float:
     """The y coordinate of ``value``."""
     share = (value - ticks[0]) / (ticks[-1] - ticks[0])
-    return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
+    return size.height - BOTTOM - share * (size.height - TOP - BOTTOM)
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -207,9 +238,9 @@ def _text(x: float, y: float, text: str, *, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _svg(parts: Sequence[str], title: str) -> str:
+def _svg(parts: Sequence[str], title: str, size: Size) -> str:
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
+        f'<svg viewBox="0 0 {size.width} {size.height}" role="img" aria-label="{escape(title)}">'
         + "".join(parts)
         + "</svg>"
     )

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from recsys.evaluation.page import page
-from recsys.evaluation.plots import NUM_COLOURS, Bar, bar_plot, line_plot
+from recsys.evaluation.page import legend, page, section, table
+from recsys.evaluation.plots import Bar, bar_plot, line_plot
 from recsys.evaluation.result import Evaluation
 from recsys.evaluation.significance import Difference, Interval
+from recsys.evaluation.training_curve import training_section
 
 __all__ = ["write_html"]
 
@@ -37,7 +38,7 @@ def write_html(
     *,
     title: str = "How good are the recommendations?",
     comparisons: Mapping[str, Difference] | None = None,
-    training: Mapping[str, Sequence[float]] | None = None,
+    training: Sequence[Mapping[str, float | None]] | None = None,
 ) -> None:
     """Write a self-contained HTML page with the numbers and plots of one or more systems.
 
@@ -47,11 +48,11 @@ def write_html(
             all systems have are left out; cutoff and catalogue are those of the first.
         title: of the page.
         comparisons: a sentence part such as "ndcg@20: ours minus popularity" to the difference.
-        training: curve name to its value after each epoch, such as {"training loss": [...]}.
+        training: one mapping per epoch of the two towers' training, as ``retrieval/curve.json``
+            of a bundle holds them; see `training_section`.
 
     Raises:
-        ValueError: no evaluation, systems without a common metric, or a training curve that is
-            empty or not finite.
+        ValueError: no evaluation, or systems without a common metric.
     """
     if not evaluations:
         raise ValueError("evaluations must hold at least one system")
@@ -71,7 +72,7 @@ def write_html(
         _slices(evaluations, main),
         _histogram(evaluations, _preferred(at_k, "ndcg")),
         _popularity(evaluations),
-        *(_training_curve(name, values) for name, values in (training or {}).items()),
+        training_section(training or []),
         _all_numbers(evaluations, shared),
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +108,7 @@ def _summary(evaluations: Mapping[str, Evaluation], main: str) -> str:
     for system, evaluation in evaluations.items():
         interval = evaluation.metrics[main]
         rows.append([system, f"{interval.mean:.4f}", _ends(interval), f"{interval.users:,}"])
-    return _section("In short", " ".join(lines), _table(rows))
+    return section("In short", " ".join(lines), table(rows))
 
 
 def _metric_bars(evaluations: Mapping[str, Evaluation], names: Sequence[str]) -> str:
@@ -122,7 +123,7 @@ def _metric_bars(evaluations: Mapping[str, Evaluation], names: Sequence[str]) ->
         "the mean might move with other people; where two lines overlap much, do not read a "
         "difference into the bars."
     )
-    return _section("The main numbers", text, _legend(evaluations) + plot + f"<ul>{terms}</ul>")
+    return section("The main numbers", text, legend(evaluations) + plot + f"<ul>{terms}</ul>")
 
 
 def _comparisons(comparisons: Mapping[str, Difference], level: float) -> str:
@@ -141,7 +142,7 @@ def _comparisons(comparisons: Mapping[str, Difference], level: float) -> str:
         "Two systems compared on the same people. A difference whose interval leaves out zero is "
         "real beyond the luck of who was asked; p is the chance to see one this large by luck."
     )
-    return _section("Who is better", text, _table(rows))
+    return section("Who is better", text, table(rows))
 
 
 def _recall_curve(evaluations: Mapping[str, Evaluation]) -> str:
@@ -156,7 +157,7 @@ def _recall_curve(evaluations: Mapping[str, Evaluation]) -> str:
         "How much of what people chose is found as the list gets longer. A steep start means the "
         "right items stand at the top."
     )
-    return _section("A longer list finds more", text, _legend(evaluations) + plot)
+    return section("A longer list finds more", text, legend(evaluations) + plot)
 
 
 def _slices(evaluations: Mapping[str, Evaluation], main: str) -> str:
@@ -184,8 +185,8 @@ def _slices(evaluations: Mapping[str, Evaluation], main: str) -> str:
         "find; the other groups show whether the system knows more than what everybody likes. An "
         "empty place means that nobody in the test chose such an item."
     )
-    return _section(
-        "Who and what is served well", text, _legend(evaluations) + plot + f"<ul>{terms}</ul>"
+    return section(
+        "Who and what is served well", text, legend(evaluations) + plot + f"<ul>{terms}</ul>"
     )
 
 
@@ -206,7 +207,7 @@ def _histogram(evaluations: Mapping[str, Evaluation], name: str) -> str:
         f"{_percent(nothing.value if nothing else 0.0)} get nothing right from "
         f"{escape(next(iter(series)))}."
     )
-    return _section("How evenly people are served", text, _legend(evaluations) + plot)
+    return section("How evenly people are served", text, legend(evaluations) + plot)
 
 
 def _popularity(evaluations: Mapping[str, Evaluation]) -> str:
@@ -242,18 +243,8 @@ def _popularity(evaluations: Mapping[str, Evaluation]) -> str:
         "where people's own choices lie. Bars far above the choices on the left mean that the "
         "system leans on best-sellers; items on the right hardly get a chance."
     )
-    numbers = _table(rows) + f"<ul>{terms}</ul>" if at_k else ""
-    return _section("How much of the catalogue is used", text, _legend(series) + plot + numbers)
-
-
-def _training_curve(name: str, values: Sequence[float]) -> str:
-    points = [(float(epoch), float(value)) for epoch, value in enumerate(values, start=1)]
-    plot = line_plot({name: points}, title=name, x_label="epoch", from_zero=False)
-    text = (
-        "The value after each pass over the training data. A curve that has gone flat says that "
-        "more training would not help."
-    )
-    return _section(f"Training: {name}", text, plot)
+    numbers = table(rows) + f"<ul>{terms}</ul>" if at_k else ""
+    return section("How much of the catalogue is used", text, legend(series) + plot + numbers)
 
 
 def _all_numbers(evaluations: Mapping[str, Evaluation], shared: Sequence[str]) -> str:
@@ -267,7 +258,7 @@ def _all_numbers(evaluations: Mapping[str, Evaluation], shared: Sequence[str]) -
             rows.append([name, *(f"{e.list_metrics[name]:.4f}" for e in evaluations.values())])
     return (
         "<section><details><summary>All numbers</summary>"
-        f"<p>Mean over people and its {first.level:.0%} interval.</p>{_table(rows)}"
+        f"<p>Mean over people and its {first.level:.0%} interval.</p>{table(rows)}"
         "</details></section>"
     )
 
@@ -291,27 +282,3 @@ def _percent(share: float) -> str:
 
 def _ends(interval: Interval) -> str:
     return f"{interval.low:.4f} to {interval.high:.4f}"
-
-
-def _section(title: str, text: str, body: str) -> str:
-    """``text`` and ``body`` are HTML, ``title`` is plain."""
-    return f"<section><h2>{escape(title)}</h2><p>{text}</p>{body}</section>"
-
-
-def _legend(names: Mapping[str, object]) -> str:
-    if len(names) < 2:
-        return ""
-    entries = (
-        f'<span><i class="key s{number % NUM_COLOURS}"></i>{escape(name)}</span>'
-        for number, name in enumerate(names)
-    )
-    return f'<div class="legend">{"".join(entries)}</div>'
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in rows[0])
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:]
-    )
-    inside = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-    return f'<div class="wide"><table>{inside}</table></div>'

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.evaluation.plots import HEIGHT, WIDTH, Bar, _ticks, bar_plot, line_plot
+from recsys.evaluation.plots import FULL, SMALL, Bar, Size, _ticks, bar_plot, line_plot
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -52,6 +52,54 @@ def test_line_options() -> None:
     assert "epoch" in line_plot(points, title="t", x_label="epoch")
 
 
+def points_of(svg: str) -> list[tuple[float, float]]:
+    (line,) = parsed(svg).iter(f"{SVG}polyline")
+    return [(float(x), float(y)) for x, y in (p.split(",") for p in line.attrib["points"].split())]
+
+
+def test_mark_stands_at_its_x() -> None:
+    line = {"x": [(1.0, 0.3), (2.0, 0.9), (3.0, 0.5)]}
+    plain = line_plot(line, title="t", x_label="epoch")
+    marked = line_plot(line, title="t", x_label="epoch", marked=(2.0, "best: 2"))
+    assert 'class="mark"' not in plain
+    assert points_of(marked) == points_of(plain)
+    (mark,) = (p for p in parsed(marked).iter(f"{SVG}path") if p.attrib["class"] == "mark")
+    assert mark.attrib["d"].startswith(f"M{points_of(marked)[1][0]:.1f} ")
+    assert ">best: 2</text>" in marked
+
+
+@pytest.mark.parametrize("x", [1.0, 3.0])
+def test_the_label_of_a_mark_stays_on_the_page(x: float) -> None:
+    label = "a rather long label"
+    line = {"x": [(1.0, 0.3), (3.0, 0.5)]}
+    svg = parsed(line_plot(line, title="t", x_label="", marked=(x, label), size=SMALL))
+    (text,) = (each for each in svg.iter(f"{SVG}text") if each.text == label)
+    half = 3.5 * len(label)
+    assert half <= float(text.attrib["x"]) <= SMALL.width - half
+
+
+def test_x_axis_can_span_more_than_the_points() -> None:
+    line = {"x": [(2.0, 0.3), (3.0, 0.5)]}
+    alone = line_plot(line, title="t", x_label="epoch")
+    wide = line_plot(line, title="t", x_label="epoch", x_range=(1.0, 5.0))
+    marked = line_plot(line, title="t", x_label="epoch", x_range=(1.0, 4.0), marked=(5.0, ""))
+    (left, _), (right, _) = points_of(alone)
+    step = (right - left) / 4
+    assert points_of(wide)[0][0] == pytest.approx(left + step, abs=0.1)
+    assert points_of(wide)[1][0] == pytest.approx(left + 2 * step, abs=0.1)
+    assert points_of(marked)[1][0] == pytest.approx(left + 2 * step, abs=0.1)
+
+
+@pytest.mark.parametrize("size", [SMALL, Size(500, 250)])
+def test_a_plot_fills_its_size(size: Size) -> None:
+    svg = parsed(line_plot({"x": [(1.0, 0.0), (2.0, 1.0)]}, title="t", x_label="k", size=size))
+    assert svg.attrib["viewBox"] == f"0 0 {size.width} {size.height}"
+    for circle in svg.iter(f"{SVG}circle"):
+        assert 0 < float(circle.attrib["cx"]) < size.width
+        assert 0 < float(circle.attrib["cy"]) < size.height
+    assert max(float(circle.attrib["cx"]) for circle in svg.iter(f"{SVG}circle")) > size.width - 30
+
+
 @pytest.mark.parametrize("points", [[(1.0, 3.0)], [(1.0, 0.0)], [(1.0, -2.0), (2.0, -2.0)]])
 @pytest.mark.parametrize("from_zero", [True, False])
 def test_flat_and_single_points(points: list[tuple[float, float]], from_zero: bool) -> None:
@@ -73,8 +121,8 @@ def test_everything_stays_on_the_page(values: list[float], num_series: int) -> N
         x, y, w, h = (float(rect.attrib[name]) for name in ("x", "y", "width", "height"))
         assert x >= 0
         assert y >= 0
-        assert x + w <= WIDTH
-        assert y + h <= HEIGHT
+        assert x + w <= FULL.width
+        assert y + h <= FULL.height
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
