@@ -1,0 +1,332 @@
+"""How good is retrieval from ids alone, next to what a user would otherwise run?
+
+A fixed, published train/test split; 10% of every user's train items, at random, are validation.
+Every system chooses its settings and its number of epochs by recall@20 on validation, then is
+fitted on the whole published train part with them, once a seed, and judged on test: recall@20 =
+hits / number of test items, ndcg@20 with the ideal cut at min(20, number of test items), training
+items masked, the full catalogue ranked, the mean over users with a test item. Intervals are
+bootstraps over users of the mean of the seeds. Tail: recall of the test items in the less popular
+half of the catalogue. Head: share of the lists taken by the most popular tenth.
+
+The published numbers were selected on the test part, which is worth 1 to 2%.
+
+    python benchmarks/retrieval_quality.py --data ml-1m-lcfn|gowalla [--quick] [--seeds 3]
+        [--only "popularity,ours: sampled softmax"]
+
+--quick: one seed, the peers with the settings that the full search chose (the first of each grid
+below), fewer epochs of ours. The data: see retrieval_data.py. The options of ours: see
+retrieval_ours.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from retrieval_data import K, Measured, Split, average, load_split, measure, topk_lists
+from retrieval_ours import QUALITY, QUICK, Ours
+from retrieval_peers import Implicit, OnEpoch, Peer, Popularity, TorchLoop
+
+from features.histories import Histories
+from recsys.evaluation import bootstrap_mean, paired_difference
+
+PUBLISHED = {  # recall@20, ndcg@20; the methods' authors' logs and the BARS benchmark
+    "ml-1m-lcfn": {
+        "LightGCN": (0.2576, 0.2427),
+        "SimpleX": (0.2802, 0.2670),
+        "MF-BSL": (0.2804, 0.2681),
+        "MF-SL": (0.2809, 0.2662),
+    },
+    "gowalla": {
+        "MF-BPR": (0.1627, 0.1378),
+        "MF-SL": (0.1759, 0.1395),
+        "LightGCN": (0.1830, 0.1554),
+        "SimpleX": (0.1872, 0.1557),
+        "MF-BSL": (0.1882, 0.1584),
+        "LightGCN-BSL": (0.1892, 0.1590),
+    },
+}
+VALIDATION_USERS = 8_000  # at most so many, the same ones for every system
+Settings = Mapping[str, Any]
+Make = Callable[[Histories, int, Settings, int], Peer]
+
+
+class Row(NamedTuple):
+    """How one system is chosen.
+
+    Attributes:
+        make: (train, num_items, settings, seed) -> the system, not fitted.
+        grid: settings tried, the one that a full search chose first.
+        epochs: at most.
+        every: epochs between two looks at validation.
+        patience: looks without a better recall before it stops.
+    """
+
+    make: Make
+    grid: Sequence[Settings]
+    epochs: int
+    every: int = 1
+    patience: int = 3
+
+
+class Choice(NamedTuple):
+    """What validation chose."""
+
+    settings: Settings
+    epochs: int
+    recall: float
+
+
+def product(**values: Sequence[Any]) -> list[Settings]:
+    return [
+        dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())
+    ]
+
+
+def popularity(train: Histories, num_items: int, _: Settings, __: int) -> Peer:
+    return Popularity(train, num_items)
+
+
+def implicit_als(train: Histories, num_items: int, settings: Settings, seed: int) -> Peer:
+    return Implicit.als(train, num_items, **settings, seed=seed)
+
+
+def implicit_bpr(train: Histories, num_items: int, settings: Settings, seed: int) -> Peer:
+    return Implicit.bpr(train, num_items, **settings, seed=seed)
+
+
+def torch_bpr(train: Histories, num_items: int, settings: Settings, seed: int) -> Peer:
+    return TorchLoop(train, num_items, loss="bpr", batch_size=8192, **settings, seed=seed)
+
+
+def ours(train: Histories, num_items: int, settings: Settings, seed: int) -> Peer:
+    return Ours(train, num_items, settings, seed=seed)
+
+
+def rows_of(data: str, *, quick: bool) -> dict[str, Row]:
+    rows = {
+        "popularity": Row(popularity, [{}], 1),
+        "implicit ALS": Row(
+            implicit_als, product(alpha=[10, 1, 40], regularization=[1.0, 0.01, 10.0]), 20, 5
+        ),
+        "implicit BPR": Row(
+            implicit_bpr,
+            product(learning_rate=[0.03, 0.01, 0.1], regularization=[0.01, 0.001]),
+            400,
+            20,
+        ),
+        "MF-BPR, torch": Row(
+            torch_bpr, product(learning_rate=[5e-3, 2e-3], l2=[1e-3, 1e-4]), 200, 5
+        ),
+    }
+    for name, options in QUALITY.items():
+        settings = {**options[data], **(QUICK[data] if quick else {})}
+        rows[name] = Row(ours, [settings], settings["epochs"])
+    return {name: row._replace(grid=row.grid[:1]) if quick else row for name, row in rows.items()}
+
+
+def validation_recall(peer: Peer, split: Split, users: np.ndarray) -> float:
+    lists = topk_lists(peer.user_vectors[users], peer.item_vectors, split.train.take(users))
+    return float(measure(lists, split.validation.take(users), split.popularity).recall.mean())
+
+
+def choose(name: str, row: Row, split: Split) -> Choice:
+    """The settings and the number of epochs with the best recall@20 on validation."""
+    if name == "popularity":
+        return Choice({}, 1, float("nan"))
+    users = np.flatnonzero(split.validation.counts)
+    users = np.random.default_rng(0).permutation(users)[:VALIDATION_USERS]
+    best = Choice({}, 0, -1.0)
+    for settings in row.grid:
+        if row.make is ours:
+            own = Ours(split.train, split.num_items, settings, validation=split.validation)
+            own.fit(row.epochs, progress(name))
+            found = Choice(settings, own.best_epoch, validation_recall(own, split, users))
+        else:
+            peer = row.make(split.train, split.num_items, settings, 0)
+            found = follow(peer, row, settings, partial(validation_recall, peer, split, users))
+        say(f"{name}: {found.settings} -> {found.recall:.4f} after {found.epochs} epochs")
+        best = max(best, found, key=lambda choice: choice.recall)
+    return best
+
+
+def follow(peer: Peer, row: Row, settings: Settings, recall: Callable[[], float]) -> Choice:
+    """Fit while looking at validation every few epochs."""
+    best, waited = Choice(settings, 0, -1.0), 0
+
+    def look(epoch: int, seconds: float) -> bool:
+        nonlocal best, waited
+        if epoch % row.every:
+            return False
+        found = Choice(settings, epoch, recall())
+        waited = 0 if found.recall > best.recall else waited + 1
+        best = max(best, found, key=lambda choice: choice.recall)
+        return waited >= row.patience
+
+    peer.fit(row.epochs, look)
+    return best
+
+
+def progress(name: str) -> OnEpoch:
+    def after(epoch: int, seconds: float) -> bool:
+        say(f"{name}: epoch {epoch}, {seconds:.1f} s")
+        return False
+
+    return after
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def refit(row: Row, choice: Choice, split: Split, seed: int) -> tuple[Measured, float]:
+    """What the chosen system does on test, and the seconds its training took."""
+    took = 0.0
+
+    def add(epoch: int, seconds: float) -> bool:
+        nonlocal took
+        took += seconds
+        return False
+
+    train = split.whole_train
+    peer = row.make(train, split.num_items, choice.settings, seed)
+    peer.fit(choice.epochs, add)
+    lists = topk_lists(peer.user_vectors, peer.item_vectors, train)
+    return measure(lists, split.test, split.popularity), took
+
+
+def table_row(name: str, choice: Choice, runs: Sequence[tuple[Measured, float]]) -> dict[str, Any]:
+    measured = [run for run, _ in runs]
+    mean = average(measured)
+    row: dict[str, Any] = {"system": name, "seeds": len(runs), "users": mean.recall.size}
+    for metric in ("recall", "ndcg"):
+        interval = bootstrap_mean(getattr(mean, metric), rng=np.random.default_rng(0))
+        by_seed = [float(getattr(run, metric).mean()) for run in measured]
+        row[f"{metric}@{K}"] = round(interval.mean, 4)
+        row[f"{metric}@{K} 95%"] = [round(interval.low, 4), round(interval.high, 4)]
+        row[f"{metric}@{K} spread"] = round(float(np.ptp(by_seed)), 4)
+    return row | {
+        "tail": round(float(mean.tail_recall.mean()), 4),
+        "head": round(mean.head_share, 3),
+        "coverage": round(mean.coverage, 3),
+        "validation": None if np.isnan(choice.recall) else round(choice.recall, 4),
+        "epochs": choice.epochs,
+        "settings": dict(choice.settings),
+        "seconds": round(float(np.mean([took for _, took in runs])), 1),
+    }
+
+
+def show(rows: Sequence[Mapping[str, Any]], published: Mapping[str, tuple[float, float]]) -> None:
+    head = f"{'system':30s} {'recall@20':>9s} {'95%':>15s} {'spread':>7s} {'ndcg@20':>8s}"
+    head += f" {'95%':>15s} {'spread':>7s} {'tail':>6s} {'head':>5s} {'valid.':>6s}"
+    print(f"\n{head} {'epochs':>6s} {'train s':>8s}")
+    for row in rows:
+        ends = ["{:.4f}-{:.4f}".format(*row[f"{metric}@20 95%"]) for metric in ("recall", "ndcg")]
+        validation = "" if row["validation"] is None else f"{row['validation']:.4f}"
+        print(
+            f"{row['system']:30s} {row['recall@20']:9.4f} {ends[0]:>15s} "
+            f"{row['recall@20 spread']:7.4f} {row['ndcg@20']:8.4f} {ends[1]:>15s} "
+            f"{row['ndcg@20 spread']:7.4f} {row['tail']:6.4f} {row['head']:5.3f} {validation:>6s} "
+            f"{row['epochs']:6d} {row['seconds']:8.1f}"
+        )
+    for name, (recall, ndcg) in published.items():
+        label = f"published: {name}"
+        print(f"{label:30s} {recall:9.4f} {'':15s} {'':7s} {ndcg:8.4f}   selected on test")
+
+
+def bars_of(
+    rows: Sequence[Mapping[str, Any]], published: Mapping[str, tuple[float, float]], quick: bool
+) -> dict[str, Any]:
+    """Our best row by validation against the best published number of each metric."""
+    own = [row for row in rows if row["system"].startswith("ours")]
+    if not own:
+        return {}
+    chosen = max(own, key=lambda row: row["validation"])
+    bars = {}
+    for place, metric in enumerate(("recall@20", "ndcg@20")):
+        best = max(pair[place] for pair in published.values())
+        for label, limit in (("bar", 0.97 if quick else 0.99), ("goal", 1.0)):
+            bars[f"{metric} of {chosen['system']}, {label}: {limit:g} of the best published"] = {
+                "value": chosen[metric],
+                "bar": round(limit * best, 4),
+                "holds": bool(chosen[metric] >= limit * best),
+            }
+    return bars
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", choices=sorted(PUBLISHED), default="ml-1m-lcfn")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", help="names of rows, separated by commas")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    seeds = range(1 if arguments.quick else arguments.seeds)
+    split = load_split(arguments.data)
+    wanted = rows_of(arguments.data, quick=arguments.quick)
+    if arguments.only:
+        wanted = {name.strip(): wanted[name.strip()] for name in arguments.only.split(",")}
+
+    start = time.perf_counter()
+    rows, runs = [], {}
+    for name, row in wanted.items():
+        choice = choose(name, row, split)
+        runs[name] = [
+            refit(row, choice, split, seed) for seed in (seeds[:1] if row.epochs == 1 else seeds)
+        ]
+        rows.append(table_row(name, choice, runs[name]))
+        say(f"{name}: recall@20 {rows[-1]['recall@20']:.4f}, ndcg@20 {rows[-1]['ndcg@20']:.4f}")
+    published = PUBLISHED[arguments.data]
+    bars = bars_of(rows, published, arguments.quick)
+
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    print(f"machine: {machine}, {arguments.threads} threads")
+    print(
+        f"data: {split.name}, {len(split.train)} users, {split.num_items} items, "
+        f"{split.whole_train.item_index.size} training events of which "
+        f"{split.validation.item_index.size} are validation while choosing, "
+        f"{split.test.item_index.size} test events; seeds {list(seeds)}"
+    )
+    show(rows, published)
+    own = [row["system"] for row in rows if row["system"].startswith("ours")]
+    peers = [row for row in rows if not row["system"].startswith("ours")]
+    if own and peers:
+        peer = max(peers, key=lambda row: row["recall@20"])["system"]
+        mean = {name: average([run for run, _ in found]) for name, found in runs.items()}
+        print()
+        for name in own:
+            gap = paired_difference(
+                mean[name].recall, mean[peer].recall, rng=np.random.default_rng(0)
+            )
+            print(
+                f"recall@20, {name} minus {peer}: {gap.mean:+.4f} [{gap.low:+.4f}, "
+                f"{gap.high:+.4f}], p {gap.p:.4f}, {gap.users} users"
+            )
+    print(f"\nall of it took {(time.perf_counter() - start) / 60:.1f} minutes")
+    found = {
+        "benchmark": "retrieval_quality",
+        "data": split.name,
+        "machine": machine,
+        "quick": arguments.quick,
+        "seeds": list(seeds),
+        "rows": rows,
+        "published": {name: list(pair) for name, pair in published.items()},
+        "bars": bars,
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
