@@ -45,11 +45,11 @@ class World:
         rng = np.random.default_rng(7)
         self.query = rng.standard_normal((num_users, DIM)).astype(np.float32)
         self.item = rng.standard_normal((num_items + 1, DIM)).astype(np.float32)
-        self.item[0] = 0.0
+        self.item[0] = 100.0  # whatever stands there, it is no item
         score = self.query @ self.item[1:].T
-        order = np.argsort(-score, axis=1) + 1
-        self.retrieved = order[:, :20]
-        self.truth = Truth.from_lists([row[rng.integers(0, 40, 3)].tolist() for row in order])
+        self.order = np.argsort(-score, axis=1) + 1
+        self.retrieved = self.order[:, :20]
+        self.truth = Truth.from_lists([row[rng.integers(0, 40, 3)].tolist() for row in self.order])
         self.counts = rng.integers(1, 100, num_items + 1)
 
     def diagnose(self, **changes: object) -> RetrieverDiagnostics:
@@ -99,6 +99,35 @@ def test_rows_are_drawn(world: World) -> None:
     assert found.uniformity_users != other.uniformity_users
     assert found.uniformity_users == pytest.approx(world.diagnose().uniformity_users, rel=0.1)
     assert found.coverage == other.coverage  # lists are looked at as a whole
+
+
+def test_no_row_is_drawn_twice(world: World) -> None:
+    found = world.diagnose(query_vectors=np.eye(300), item_vectors=np.eye(201, 300), max_rows=150)
+    assert found.rankme_users == pytest.approx(150.0)
+    assert found.rankme_items == pytest.approx(150.0)
+
+
+def test_wanted_pairs_are_drawn_as_pairs() -> None:
+    world = World(num_users=600)
+    truth = Truth.from_lists(world.order[:, :100].tolist())  # 60,000 pairs, more than are drawn
+    everything = alignment(world.query[truth.rows], world.item[truth.item_index])
+    assert everything < 1.7
+    found = world.diagnose(truth=truth).alignment
+    assert found == pytest.approx(everything, abs=4 * 1 / np.sqrt(50_000))
+
+
+def test_random_pairs_are_of_the_catalogue() -> None:
+    item = np.array([[1e6], [1.0]])
+    found = diagnose_retriever(
+        np.ones((2, 1)),
+        item,
+        np.array([[1], [1]]),
+        np.array([0, 5]),
+        rng=np.random.default_rng(0),
+        truth=Truth.from_lists([[1], []]),
+    )
+    assert found.global_auc == 0.5  # the only item against itself
+    assert found.uniformity_items is None
 
 
 def test_what_truth_tells_is_none_without_it(world: World) -> None:
