@@ -146,7 +146,10 @@ class _Search:
         self._now = settings_now(config)
 
     def run(self, data: TrialData, is_over: Callable[[], bool]) -> None:
-        """Trials until the budget is over or there are enough."""
+        """Trials until the budget is over or there are enough.
+
+        One that an error or Ctrl-C ends is closed when the study is opened next.
+        """
         while not is_over() and len(self._study.finished()) < self._config.tuning.trials:
             trial = self._study.next_trial(self._unmeasured_settings())
             try:
@@ -154,9 +157,6 @@ class _Search:
             except _BudgetOver:
                 log.info("trial %d stopped: the time is over", trial.number)
                 self._study.interrupt(trial)
-            except BaseException:
-                self._study.interrupt(trial)
-                raise
 
     def _unmeasured_settings(self) -> dict[str, Any] | None:
         """The settings as they are, unless a trial had them or the space does not hold them."""
