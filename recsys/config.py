@@ -165,6 +165,21 @@ RetrieverName = Literal[
 ]
 
 
+LossName = Literal[
+    "bpr",
+    "bsl",
+    "ccl",
+    "cm3",
+    "directau",
+    "in_batch_softmax",
+    "mann_whitney",
+    "mawu",
+    "psl",
+    "sampled_softmax",
+    "sl_at_k",
+]
+
+
 class RetrievalConfig(Section):
     """The two towers, their training, and which retrievers feed the ranker."""
 
@@ -180,7 +195,7 @@ class RetrievalConfig(Section):
     half_life: Positive = 10.0  # events after which a history event weighs half, item_item
     popularity_window_days: Positive = 180.0
     dim: Count = 64
-    loss: Literal["directau", "bpr", "sampled_softmax", "in_batch_softmax"] = "sampled_softmax"
+    loss: LossName = "sampled_softmax"
     temperature: Positive = 0.1
     gamma: NonNegative = 1.0  # weight of DirectAU's uniformity
     negatives: Count = 1024

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
@@ -19,8 +18,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
-from safetensors.numpy import load_file, save_file
 
 from features.definitions import Definition, RetrievalScore
 from features.interactions import Interactions
@@ -31,12 +28,12 @@ from recsys.artifacts import Bundle
 from recsys.bundle_evaluation import MEASURED_AT, evaluate
 from recsys.candidate_features import FeatureInputs
 from recsys.candidates import pool_candidates
-from recsys.config import Config, SemanticIdsConfig
-from recsys.content.encoder import ContentEncoder
+from recsys.config import Config
 from recsys.dataset import Cut, Dataset, cut_histories, read_dataset
 from recsys.evaluation import Truth, judge
 from recsys.evaluation.metrics import ndcg
 from recsys.index.choices import make_index
+from recsys.item_stages import item_stages, load_content, load_item_inputs
 from recsys.progress import Progress
 from recsys.provenance import fingerprint
 from recsys.ranking.gbdt import GbdtOptions
@@ -45,15 +42,7 @@ from recsys.ranking.listwise import ListwiseOptions
 from recsys.ranking.ranker import RankingRows, fit_ranker, lists_of
 from recsys.retrieval.training_options import EpochReport
 from recsys.retrieval.two_tower import TwoTowerRetriever
-from recsys.semantic_ids import (
-    RQVAE,
-    EpochLosses,
-    ResidualKMeans,
-    SemanticIds,
-    assign_unique,
-    diagnose,
-)
-from recsys.sources import ItemInputs, fit_sources, load_sources
+from recsys.sources import fit_sources, load_sources
 from recsys.stages import Stage, run_stages
 
 __all__ = ["evaluate", "train"]
@@ -83,18 +72,10 @@ def train(
     data = read_dataset(config)
     work = config.output.directory / "work"
     run = _Run(config, data, work, workers)
-    seed = config.seed
     # Another index searches the same vectors: nothing is trained again for it.
     towers = config.retrieval.model_dump(mode="json", exclude={"index"})
     stages = [
-        Stage(
-            "content",
-            fingerprint(config.content.fingerprint(), data.fingerprint(), seed),
-            run.content,
-        ),
-        Stage(
-            "semantic-ids", fingerprint(config.semantic_ids.fingerprint(), seed), run.semantic_ids
-        ),
+        *item_stages(config, data, work),
         Stage(
             "retrieval-past",
             fingerprint(towers, config.split.fingerprint(), workers),
@@ -125,59 +106,12 @@ class _Run:
         self._train = data.split(config).train
         self._past, self._future = data.histories(self._train).head_fraction(config.split.fraction)
 
-    def content(self, out: Path, progress: Progress) -> None:
-        """Content vectors of the catalogue."""
-        items, settings = self._data.items, self._config.content
-        attributes = (*items.list_columns, *items.category_columns, *items.number_columns)
-        encoder = ContentEncoder(
-            text_columns=(*items.text_columns, *items.list_columns),
-            list_columns=items.list_columns,
-            category_columns=items.category_columns,
-            number_columns=items.number_columns,
-            dim=settings.dim,
-            weights={
-                "text": settings.text_weight,
-                **dict.fromkeys(attributes, settings.attribute_weight),
-            },
-        ).fit(items.frame, rng=np.random.default_rng(self._config.seed))
-        out.mkdir(parents=True, exist_ok=True)
-        vectors = np.pad(encoder.transform(items.frame), ((1, 0), (0, 0)))
-        save_file({"vectors": vectors}, out / "vectors.safetensors")
-        encoder.save(out / "encoder")
-
-    def semantic_ids(self, out: Path, progress: Progress) -> None:
-        """Unique Semantic IDs, the quantiser and its diagnostics."""
-        vectors = self._content()[1:]
-        settings = self._config.semantic_ids
-        generator = torch.Generator().manual_seed(self._config.seed)
-        with progress.bar(settings.epochs, "quantise the items", unit="epoch") as advance:
-            quantizer = _make_quantizer(settings, lambda *_: advance(1))
-            quantizer.fit(vectors, generator=generator)
-        codes = assign_unique(vectors, quantizer, reassign_last_level=True)
-        ids = SemanticIds.from_codes(
-            codes,
-            self._data.items.ids,
-            num_codes=(*[settings.codes] * settings.levels, 256),
-            codebook=quantizer.fingerprint,
-        )
-        ids.save(out)
-        quantizer.save(out / "quantizer")
-        found = diagnose(
-            codes[:, : settings.levels],
-            vectors,
-            quantizer,
-            rng=np.random.default_rng(self._config.seed),
-        )
-        (out / "diagnostics.json").write_text(json.dumps(found.as_dict(), indent=2) + "\n")
-        for problem in found.problems():
-            log.warning("semantic ids: %s", problem)
-
     def retrieval_past(self, out: Path, progress: Progress) -> None:
         """Retrievers of the past, asked about the rest of the training part."""
         curve: list[EpochReport] = []
         retrievers = fit_sources(
             self._past,
-            self._item_inputs(),
+            load_item_inputs(self._work),
             self._config.retrieval,
             seed=self._config.seed,
             validation=self._future,
@@ -202,7 +136,9 @@ class _Run:
         definitions = _definitions(data, names)
         inputs = FeatureInputs(
             FeatureComputer(
-                definitions, data.items, vectors={"content": (data.item_ids, self._content())}
+                definitions,
+                data.items,
+                vectors={"content": (data.item_ids, load_content(self._work))},
             ),
             data.item_ids,
         )
@@ -259,7 +195,7 @@ class _Run:
             epochs = TwoTowerRetriever.load(self._work / "retrieval-past/two_tower").best_epoch
         retrievers = fit_sources(
             self._data.histories(self._train),
-            self._item_inputs(),
+            load_item_inputs(self._work),
             self._config.retrieval,
             seed=self._config.seed,
             epochs=epochs,
@@ -286,7 +222,7 @@ class _Run:
         computer = FeatureComputer(
             definitions,
             self._data.items,
-            vectors={"content": (self._data.item_ids, self._content())},
+            vectors={"content": (self._data.item_ids, load_content(self._work))},
         )
         newest: Any = self._train.frame[TIMESTAMP].max()
         as_of = newest + timedelta(microseconds=1)
@@ -321,15 +257,6 @@ class _Run:
         }
         (out / "recommender.json").write_text(json.dumps(header, indent=2) + "\n")
 
-    def _content(self) -> np.ndarray:
-        vectors: np.ndarray = load_file(self._work / "content/vectors.safetensors")["vectors"]
-        return vectors
-
-    def _item_inputs(self) -> ItemInputs:
-        ids = SemanticIds.load(self._work / "semantic-ids")
-        depth = max(1, ids.num_levels - 1)
-        return ItemInputs(self._content(), ids.prefix_tokens(depth), ids.num_prefix_tokens(depth))
-
     def _past_log(self) -> Interactions:
         """The training events without the targets, as a log."""
         counts = self._past.counts
@@ -344,22 +271,6 @@ class _Run:
             .drop("order", "kept")
         )
         return Interactions(frame)
-
-
-def _make_quantizer(
-    settings: SemanticIdsConfig, on_epoch: Callable[[EpochLosses], None]
-) -> RQVAE | ResidualKMeans:
-    if settings.kind == "residual_kmeans":
-        return ResidualKMeans(num_levels=settings.levels, num_codes=settings.codes)
-    return RQVAE(
-        num_levels=settings.levels,
-        num_codes=settings.codes,
-        epochs=settings.epochs,
-        warm_up_epochs=min(15, settings.epochs // 4),
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        on_epoch=on_epoch,
-    )
 
 
 def _definitions(data: Dataset, sources: tuple[str, ...]) -> tuple[Definition, ...]:

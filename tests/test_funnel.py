@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from features import Histories
-from recsys import pipeline
+from recsys import item_stages, pipeline
 from recsys.artifacts import Bundle, bundles, latest
 from recsys.config import Config
 from recsys.dataset import Dataset, read_dataset
@@ -255,17 +255,19 @@ def half_done(world: Path, trained: Bundle, config: Config, output: Path) -> Con
 
 
 class Count:
-    """Counts calls of a function of the pipeline."""
+    """Counts calls of a function of the pipeline, or of another module."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, name: str, module: ModuleType = pipeline
+    ) -> None:
         self.calls = 0
-        original = getattr(pipeline, name)
+        original = getattr(module, name)
 
         def counted(*arguments: Any, **options: Any) -> Any:
             self.calls += 1
             return original(*arguments, **options)
 
-        monkeypatch.setattr(pipeline, name, counted)
+        monkeypatch.setattr(module, name, counted)
 
 
 def test_finished_stages_are_taken_over(
@@ -312,7 +314,7 @@ def test_an_interrupted_run_leaves_no_bundle_and_goes_on_where_it_was(
     assert bundles(half_done.output.directory) == []
     assert not (work / "ranking").exists()
     assert not list(half_done.output.directory.rglob("*tmp-*"))
-    content = Count(monkeypatch, "ContentEncoder")
+    content = Count(monkeypatch, "ContentEncoder", item_stages)
     retrievers = Count(monkeypatch, "fit_sources")
     rankers = Count(monkeypatch, "fit_ranker")
     train(half_done).verify()
@@ -335,7 +337,7 @@ def test_an_interruption_while_the_bundle_is_put_together_leaves_none(
 
 def test_fresh_runs_every_stage(half_done: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     retrievers = Count(monkeypatch, "fit_sources")
-    content = Count(monkeypatch, "ContentEncoder")
+    content = Count(monkeypatch, "ContentEncoder", item_stages)
     train(half_done, fresh=True)
     assert (content.calls, retrievers.calls) == (1, 2)
 
