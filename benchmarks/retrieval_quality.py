@@ -117,11 +117,11 @@ def rows_of(data: str, *, quick: bool) -> dict[str, Row]:
     rows = {
         "popularity": Row(popularity, [{}], 1),
         "implicit ALS": Row(
-            implicit_als, product(alpha=[10, 1, 40], regularization=[1.0, 0.01, 10.0]), 20, 5
+            implicit_als, product(alpha=[10, 4, 40], regularization=[10.0, 1.0, 50.0]), 20, 5
         ),
         "implicit BPR": Row(
             implicit_bpr,
-            product(learning_rate=[0.03, 0.01, 0.1], regularization=[0.01, 0.001]),
+            product(learning_rate=[0.01, 0.003, 0.03], regularization=[0.001, 0.01]),
             400,
             20,
         ),

@@ -99,13 +99,12 @@ def train(events: Mapping[str, np.ndarray], arguments: argparse.Namespace) -> No
         return user, item
 
     answers = Answers(vectors)
-    stopped = answers.wait()
     epoch = 0
-    while not stopped:
+    while not answers.wait():
         start = time.perf_counter()
         trainer._train_epoch(train_data, epoch)
         epoch += 1
-        stopped = answers.on_epoch(epoch, time.perf_counter() - start)
+        answers.report(epoch, time.perf_counter() - start)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ Vectors = tuple[np.ndarray, np.ndarray]
 
 
 class Answers:
-    """The contender's side: `on_epoch` is its callback after each epoch.
+    """The contender's side: `wait` before each epoch, `report` after it.
 
     Args:
         vectors: the model as it stands.
@@ -38,7 +38,7 @@ class Answers:
         # Libraries print; the answers keep the real standard output for themselves.
         self._out = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
-        self._ready({"ready": True})
+        self._say({"ready": True})
 
     def wait(self) -> bool:
         """Answer commands until the next epoch is asked for; True to stop instead."""
@@ -49,18 +49,17 @@ class Answers:
             if command == "vectors":
                 user, item = self._vectors()
                 np.savez(path, user=user, item=item)
-                self._ready({"vectors": path})
+                self._say({"vectors": path})
             if command == "stop":
                 break
-        self._ready({"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024})
+        self._say({"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024})
         return True
 
-    def on_epoch(self, epoch: int, seconds: float) -> bool:
-        """Report the epoch that was asked for, then `wait`."""
-        self._ready({"epoch": epoch, "seconds": seconds})
-        return self.wait()
+    def report(self, epoch: int, seconds: float) -> None:
+        """Answer that the epoch which was asked for is done."""
+        self._say({"epoch": epoch, "seconds": seconds})
 
-    def _ready(self, answer: dict[str, Any]) -> None:
+    def _say(self, answer: dict[str, Any]) -> None:
         print(json.dumps(answer), file=self._out, flush=True)
 
 

@@ -1,0 +1,320 @@
+"""How fast does it train, next to what a user would otherwise run?
+
+Two-tower retrieval from ids alone on Gowalla's published train part (810,128 events), 64
+dimensions, 2 threads. Every contender is a process of its own that waits while others run. They
+train one epoch each in turn, the order reversed from round to round; the first round is a warm-up
+and not counted. Then, one contender at a time and from scratch, the seconds of training until
+recall@20 on test reaches the targets. The test part is only the clock that stops this: nothing is
+chosen by it, the whole train part is trained on, and evaluation time is not counted. Ours is asked
+for complete runs of 1, 2, 3, ... epochs; the shortest that reaches the target counts.
+
+    python benchmarks/retrieval_speed.py [--quick] [--only "loop: BPR,ours: BPR"]
+        [--rounds 3] [--loop-steps 200] [--targets 0.15 0.17] [--budget 900]
+
+"loop": plain torch, dense Adam, negatives of every positive gathered on their own (see
+retrieval_peers.py); its epoch is timed over --loop-steps steps and scaled to all, 0 for whole
+epochs. Ours shares a step's negatives among its positives. RecBole 1.2.1 runs in its own
+environment, on the same torch: set RECSYS_RECBOLE_PYTHON, see peers/recbole_bpr.py. --budget:
+training seconds after which a contender gives up a target. --quick: one round, no targets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peers.worker import Answers, Worker
+from retrieval_data import Split, load_split, measure, topk_lists
+from retrieval_ours import EPOCHS_TRIED, SPEED, Ours
+from retrieval_peers import Implicit, Peer, TorchLoop
+
+RECBOLE = "RecBole BPR"
+RECBOLE_PYTHON = "RECSYS_RECBOLE_PYTHON"
+LOOP: Mapping[str, Mapping[str, Any]] = {
+    "loop: DirectAU": {"loss": "directau", "gamma": 5.0},
+    "loop: softmax 256": {"loss": "softmax", "num_negatives": 256, "temperature": 0.08},
+    "loop: softmax 800": {"loss": "softmax", "num_negatives": 800, "temperature": 0.08},
+    "loop: BPR": {"loss": "bpr"},
+}
+FOREVER = 1_000_000  # epochs; the driver says when to stop
+
+
+def contenders() -> list[str]:
+    pairs = [name for loss in LOOP for name in (loss, loss.replace("loop", "ours"))]
+    return [*pairs, RECBOLE, "implicit BPR", "implicit ALS"]
+
+
+def make_peer(name: str, split: Split, *, threads: int, loop_steps: int | None) -> Peer:
+    train, num_items = split.whole_train, split.num_items
+    if name in LOOP:
+        return TorchLoop(train, num_items, **LOOP[name], max_steps=loop_steps)
+    if name == "implicit ALS":
+        return Implicit.als(train, num_items, alpha=10.0, threads=threads)
+    if name == "implicit BPR":
+        return Implicit.bpr(train, num_items, learning_rate=0.03, threads=threads)
+    return Ours(train, num_items, SPEED[name])
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    """Be the worker ``arguments.worker``."""
+    torch.set_num_threads(arguments.threads)
+    peer = make_peer(
+        arguments.worker,
+        load_split(arguments.data),
+        threads=arguments.threads,
+        loop_steps=arguments.loop_steps or None,
+    )
+    answers = Answers(lambda: (peer.user_vectors, peer.item_vectors))
+    if answers.wait():
+        return
+
+    def after(epoch: int, seconds: float) -> bool:
+        answers.report(epoch, seconds)
+        # Some models exist only after the last epoch, so the questions about it wait for that.
+        if epoch < arguments.epochs and answers.wait():
+            sys.exit()  # not every trainer can be stopped from its callback
+        return False
+
+    peer.fit(arguments.epochs, after)
+    answers.wait()
+
+
+def start(name: str, arguments: argparse.Namespace, events: Path, **extra: int) -> Worker:
+    """A process that has read the data and waits; ``extra`` are options of the worker."""
+    environment = {"OMP_NUM_THREADS": str(arguments.threads)}
+    if name == RECBOLE:
+        script = Path(__file__).parent / "peers" / "recbole_bpr.py"
+        command = [os.environ[RECBOLE_PYTHON], str(script), str(events)]
+        return Worker([*command, "--threads", str(arguments.threads)], environment)
+    options = {"data": arguments.data, "threads": arguments.threads, **extra}
+    flags = [text for key, value in options.items() for text in (f"--{key}", str(value))]
+    flags = [flag.replace("_", "-") if flag.startswith("--") else flag for flag in flags]
+    return Worker([sys.executable, __file__, "--worker", name, *flags], environment)
+
+
+def epoch_seconds(
+    names: Sequence[str], arguments: argparse.Namespace, events: Path
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Seconds of each counted epoch, and peak MiB, of every contender."""
+    rounds = 1 if arguments.quick else arguments.rounds
+    workers, seconds = {}, {name: [] for name in names}
+    try:
+        for name in names:
+            workers[name] = start(
+                name, arguments, events, epochs=rounds + 2, loop_steps=arguments.loop_steps
+            )
+        for turn in range(rounds + 1):
+            for name in names if turn % 2 == 0 else reversed(names):
+                took = workers[name].epoch()
+                say(f"round {turn}: {name} {took:.2f} s an epoch")
+                if turn:
+                    seconds[name].append(took)
+        return seconds, {name: worker.stop() for name, worker in workers.items()}
+    finally:
+        for worker in workers.values():
+            worker.kill()
+
+
+def recall_of(worker: Worker, split: Split) -> float:
+    user, item = worker.vectors()
+    lists = topk_lists(user, item, split.whole_train)
+    return float(measure(lists, split.test, split.popularity).recall.mean())
+
+
+def seconds_to_reach(
+    name: str,
+    targets: Sequence[float],
+    arguments: argparse.Namespace,
+    events: Path,
+    recall: Callable[[Worker], float],
+) -> dict[str, Any]:
+    """Training seconds until each target, None where the budget ended first; best recall seen."""
+    found: dict[str, Any] = {str(target): None for target in targets}
+    best, trained = 0.0, 0.0
+
+    def look(worker: Worker, epochs: int, took: float) -> bool:
+        nonlocal best
+        reached = recall(worker)
+        best = max(best, reached)
+        say(f"{name}: recall@20 {reached:.4f} after {epochs} epochs, {took:.1f} s")
+        for target in targets:
+            if reached >= target and found[str(target)] is None:
+                found[str(target)] = {"seconds": round(took, 1), "epochs": epochs}
+        return None not in found.values() or took > arguments.budget
+
+    if name.startswith("ours"):
+        for epochs in EPOCHS_TRIED:
+            worker = start(name, arguments, events, epochs=epochs)
+            try:
+                took = sum(worker.epoch() for _ in range(epochs))
+                if look(worker, epochs, took):
+                    break
+            finally:
+                worker.kill()
+    else:
+        worker = start(name, arguments, events, epochs=FOREVER, loop_steps=0)
+        try:
+            epochs, next_look = 0, 1
+            while True:
+                trained += worker.epoch()
+                epochs += 1
+                if epochs < next_look:
+                    continue
+                if look(worker, epochs, trained):
+                    break
+                next_look = max(epochs + 1, int(1.1 * epochs))
+        finally:
+            worker.kill()
+    return found | {"best recall@20": round(best, 4)}
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def shown(found: Mapping[str, Any] | None, target: float) -> str:
+    if found is None:
+        return "-"
+    reached = found[str(target)]
+    return "not reached" if reached is None else f"{reached['seconds']:.1f} ({reached['epochs']})"
+
+
+def bars_of(rows: Sequence[Mapping[str, Any]], targets: Sequence[float]) -> dict[str, Any]:
+    by_name = {row["system"]: row for row in rows}
+    bars = {}
+    for loss in ("DirectAU", "softmax 256", "softmax 800"):
+        loop, own = by_name.get(f"loop: {loss}"), by_name.get(f"ours: {loss}")
+        if loop and own:
+            value = round(loop["epoch s"] / own["epoch s"], 1)
+            bars[f"{loss}: times as fast as the loop"] = {
+                "value": value,
+                "bar": 6.0,
+                "holds": value >= 6.0,
+            }
+    if targets:
+        key = str(max(targets))
+        reached = {
+            row["system"]: row["reached"][key]["seconds"]
+            for row in rows
+            if row["reached"] and row["reached"][key]
+        }
+        own = [seconds for name, seconds in reached.items() if name.startswith("ours")]
+        peers = [seconds for name, seconds in reached.items() if not name.startswith("ours")]
+        if own:
+            bars[f"seconds to {key}: ours before every peer"] = {
+                "value": min(own),
+                "bar": min(peers, default=None),
+                "holds": not peers or min(own) < min(peers),
+            }
+    return bars
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="gowalla")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--loop-steps", type=int, default=200)
+    parser.add_argument("--targets", type=float, nargs="*", default=[0.15, 0.17])
+    parser.add_argument("--budget", type=float, default=900.0)
+    parser.add_argument("--only", help="names of contenders, separated by commas")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--epochs", type=int, default=FOREVER, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        serve(arguments)
+        return
+    torch.set_num_threads(arguments.threads)
+    targets = [] if arguments.quick else arguments.targets
+    names = contenders()
+    if arguments.only:
+        chosen = [name.strip() for name in arguments.only.split(",")]
+        unknown = set(chosen) - set(names)
+        if unknown:
+            parser.error(f"--only: unknown {sorted(unknown)}; known: {', '.join(names)}")
+        names = chosen
+    left_out = ""
+    if RECBOLE in names and not os.environ.get(RECBOLE_PYTHON):
+        names.remove(RECBOLE)
+        left_out = f"{RECBOLE}: left out, {RECBOLE_PYTHON} is not set (see peers/recbole_bpr.py)"
+
+    split = load_split(arguments.data)
+    whole = split.whole_train
+    reached: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as directory:
+        events = Path(directory) / "events.npz"
+        np.savez(
+            events,
+            row=whole.rows,
+            item_index=whole.item_index,
+            num_users=len(whole),
+            num_items=split.num_items,
+        )
+        seconds, peak = epoch_seconds(names, arguments, events)
+        if targets:
+            recall = partial(recall_of, split=split)
+            for name in names:
+                reached[name] = seconds_to_reach(name, targets, arguments, events, recall)
+
+    rows = []
+    for name in names:
+        loop = seconds.get(name.replace("ours", "loop"), []) if name.startswith("ours") else []
+        median = statistics.median(seconds[name])
+        rows.append(
+            {
+                "system": name,
+                "epoch s": round(median, 3),
+                "epoch s range": [round(min(seconds[name]), 3), round(max(seconds[name]), 3)],
+                "times the loop": round(statistics.median(loop) / median, 1) if loop else None,
+                "reached": reached.get(name),
+                "peak MiB": round(peak[name]),
+            }
+        )
+    bars = bars_of(rows, targets)
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    print(f"machine: {machine}, torch {torch.__version__}, {arguments.threads} threads")
+    print(
+        f"data: {split.name}, {len(whole)} users, {split.num_items} items, "
+        f"{whole.item_index.size} training events; 64 dimensions; seed 0; "
+        f"loop timed over {arguments.loop_steps or 'all'} steps an epoch"
+    )
+    header = f"{'system':20s} {'epoch s':>9s} {'range':>17s} {'x loop':>7s}"
+    header += "".join(f" {f's to {target:g} (epochs)':>20s}" for target in targets)
+    print(f"\n{header} {'best':>6s} {'peak MiB':>9s}")
+    for row in rows:
+        low, high = row["epoch s range"]
+        times = "" if row["times the loop"] is None else f"{row['times the loop']:.1f}"
+        line = (
+            f"{row['system']:20s} {row['epoch s']:9.2f} {f'{low:.2f}-{high:.2f}':>17s} {times:>7s}"
+        )
+        line += "".join(f" {shown(row['reached'], target):>20s}" for target in targets)
+        best = f"{row['reached']['best recall@20']:.4f}" if row["reached"] else ""
+        print(f"{line} {best:>6s} {row['peak MiB']:9d}")
+    if left_out:
+        print(left_out)
+    found = {
+        "benchmark": "retrieval_speed",
+        "data": split.name,
+        "machine": machine,
+        "threads": arguments.threads,
+        "rows": rows,
+        "bars": bars,
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
