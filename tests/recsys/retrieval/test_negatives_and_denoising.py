@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.retrieval.denoising import draw_pool, keep_small_losses, resample
+from recsys.retrieval.denoising import (
+    draw_pool,
+    keep_small_losses,
+    ramped_drop_rate,
+    resample,
+    reweight_small_losses,
+)
+from recsys.retrieval.losses import focal_weight
 from recsys.retrieval.negatives import KnownPositives, NegativeSampler
 
 
@@ -79,6 +86,11 @@ def test_pool_is_a_uniform_subset() -> None:
     assert len(subsets) == 10
 
 
+def test_a_pool_of_all_positives_holds_each_once() -> None:
+    pool = draw_pool(torch.full((50,), 7), 7, generator=generator())
+    assert pool.sort(dim=1).values.tolist() == [list(range(7))] * 50
+
+
 def test_pool_of_a_short_row_repeats() -> None:
     pool = draw_pool(torch.tensor([1, 2, 3]), 3, generator=generator())
     assert pool[0].tolist() == [0, 0, 0]
@@ -123,3 +135,53 @@ def test_truncation_drops_the_largest_losses() -> None:
     assert keep_small_losses(loss, 0.0).tolist() == [1.0] * 4
     with pytest.raises(ValueError, match="drop_rate"):
         keep_small_losses(loss, 1.0)
+
+
+def test_truncation_of_equal_losses_keeps_the_first() -> None:
+    assert keep_small_losses(torch.ones(4), 0.25).tolist() == [1.0, 1.0, 1.0, 0.0]
+
+
+def test_the_drop_rate_rises_and_stays() -> None:
+    rates = [ramped_drop_rate(step, drop_rate=0.3, ramp=3) for step in range(5)]
+    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.3])
+    assert ramped_drop_rate(0, drop_rate=0.3, ramp=0) == 0.3
+    with pytest.raises(ValueError, match="drop_rate must be in"):
+        ramped_drop_rate(0, drop_rate=1.0, ramp=3)
+    with pytest.raises(ValueError, match="step must be >= 0"):
+        ramped_drop_rate(-1, drop_rate=0.1, ramp=3)
+    with pytest.raises(ValueError, match="ramp must be >= 0"):
+        ramped_drop_rate(0, drop_rate=0.1, ramp=-3)
+
+
+def test_reweighting_is_the_probability_to_a_power() -> None:
+    probability = torch.tensor([0.81, 0.16, 0.01], dtype=torch.float64)
+    loss = (-probability.log()).requires_grad_()
+    weight = reweight_small_losses(loss, 0.5)
+    raw = torch.tensor([0.9, 0.4, 0.1], dtype=torch.float64)  # square roots
+    torch.testing.assert_close(weight, raw / raw.mean())
+    assert not weight.requires_grad
+    assert reweight_small_losses(loss, 0.0).tolist() == [1.0] * 3
+    focal = focal_weight(loss, 0.5)
+    assert torch.equal(weight.argsort(), focal.argsort(descending=True))
+
+
+def test_reweighting_survives_huge_and_negative_losses() -> None:
+    weight = reweight_small_losses(torch.tensor([1e6, 2e6, -5.0, 0.0]), 1.0)
+    assert weight.tolist() == [0.0, 0.0, 2.0, 2.0]
+    assert reweight_small_losses(torch.full((3,), 1e6), 1.0).tolist() == [1.0] * 3
+    assert reweight_small_losses(torch.zeros(0), 1.0).shape == (0,)
+    with pytest.raises(ValueError, match="beta must be >= 0"):
+        reweight_small_losses(torch.zeros(2), -0.1)
+
+
+def test_denoising_draws_are_a_function_of_the_seed() -> None:
+    count = torch.arange(1, 60)
+    assert torch.equal(
+        draw_pool(count, 5, generator=generator(3)), draw_pool(count, 5, generator=generator(3))
+    )
+    # The same column whatever a row's losses are shifted by, and without a gradient.
+    loss = torch.rand(500, 5, generator=generator(), requires_grad=True)
+    column = resample(loss, temperature=0.1, generator=generator(3))
+    shifted = resample(loss.detach() + 4.0, temperature=0.1, generator=generator(3))
+    assert float((column == shifted).float().mean()) > 0.99  # float32 rounding may move a few
+    assert torch.equal(column, resample(loss, temperature=0.1, generator=generator(3)))
