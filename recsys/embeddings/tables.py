@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 __all__ = [
     "EmbeddingTables",
@@ -107,40 +106,50 @@ class LocalTables:
             raise ValueError(f"learning_rate and eps must be > 0, got {learning_rate} and {eps}")
         self.learning_rate = learning_rate
         self.eps = eps
-        state = initial_state(specs, generator=generator, std=std)
-        self.weight = {name: nn.Parameter(rows) for name, rows in state.items()}
-        self.square_sum = {name: torch.zeros(len(rows)) for name, rows in state.items()}
+        self.weight = initial_state(specs, generator=generator, std=std)
+        self.square_sum = {name: torch.zeros(len(rows)) for name, rows in self.weight.items()}
+        self._looked_up: list[tuple[str, Tensor, Tensor]] = []
 
     def __call__(self, index: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `EmbeddingTables`."""
         found = {}
         for name, wanted in index.items():
             row, place = torch.unique(wanted, return_inverse=True)
-            vector = F.embedding(row, self.weight[name], padding_idx=0, sparse=True)
+            vector = self.weight[name][row]
+            if torch.is_grad_enabled():
+                vector.requires_grad_()
+                self._looked_up.append((name, row, vector))
             found[name] = vector[place]
         return found
 
     @torch.no_grad()
     def step(self) -> None:
         """See `EmbeddingTables`."""
-        for name, weight in self.weight.items():
-            if weight.grad is None:
-                continue
-            grad = weight.grad.coalesce()
+        touched: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        for name, row, vector in self._looked_up:
+            if vector.grad is not None:
+                vector.grad[row == 0] = 0.0  # padding
+                touched.setdefault(name, []).append((row, vector.grad))
+        self._looked_up.clear()
+        for name, parts in touched.items():
+            row, grad = parts[0] if len(parts) == 1 else _summed(parts)
             rowwise_adagrad_(
-                weight.data,
+                self.weight[name],
                 self.square_sum[name],
-                grad.indices()[0],
-                grad.values(),
+                row,
+                grad,
                 learning_rate=self.learning_rate,
                 eps=self.eps,
             )
-            weight.grad = None
+
+    def forget(self) -> None:
+        """Drop what was looked up since the last `step` without an update."""
+        self._looked_up.clear()
 
     @torch.no_grad()
     def full_state(self) -> dict[str, Tensor]:
         """See `EmbeddingTables`."""
-        return {name: weight.detach().clone() for name, weight in self.weight.items()}
+        return {name: weight.clone() for name, weight in self.weight.items()}
 
     @torch.no_grad()
     def load_full_state(self, state: Mapping[str, Tensor]) -> None:
@@ -149,6 +158,13 @@ class LocalTables:
         for name, weight in self.weight.items():
             weight.copy_(state[name])
             self.square_sum[name].zero_()
+
+
+def _summed(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Distinct rows, and the sum of the gradients each of them got."""
+    row, place = torch.unique(torch.cat([row for row, _ in parts]), return_inverse=True)
+    grad = torch.zeros(len(row), parts[0][1].shape[1])
+    return row, grad.index_add_(0, place, torch.cat([grad for _, grad in parts]))
 
 
 def rowwise_adagrad_(

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["KnownPositives", "NegativeSampler"]
+__all__ = ["KnownPositives", "NegativeSampler", "distinct_negatives"]
 
 
 class NegativeSampler:
@@ -43,6 +43,20 @@ class NegativeSampler:
         return drawn.clamp_(max=len(self._cumulative) - 1) + 1
 
 
+def distinct_negatives(drawn: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
+    """Each drawn item once; one drawn n times counts n times, through its log-q.
+
+    Args:
+        drawn: [S] int64 items, some of them several times.
+        log_q: [N + 1] log probability of each item.
+
+    Returns:
+        [C] int64 distinct items, ascending, and [C] float32 ``log_q - log n`` of each.
+    """
+    item_index, count = torch.unique(drawn, return_counts=True)
+    return item_index, log_q[item_index] - count.float().log()
+
+
 class KnownPositives:
     """The (row, item) pairs that must never serve as negatives.
 
@@ -67,6 +81,7 @@ class KnownPositives:
         self._item = torch.from_numpy(key % (num_items + 1))
         counts = np.bincount(key // (num_items + 1), minlength=len(indptr) - 1)
         self._indptr = torch.from_numpy(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+        self._column = torch.full((num_items + 1,), -1, dtype=torch.int32)  # scratch of `pairs`
 
     def contains(self, row: Tensor, item_index: Tensor) -> Tensor:
         """Whether each pair is known; ``row`` and ``item_index`` are int64 of one shape."""
@@ -76,21 +91,32 @@ class KnownPositives:
         place = torch.searchsorted(self._key, wanted).clamp_(max=len(self._key) - 1)
         return self._key[place] == wanted
 
-    def mask(self, row: Tensor, item_index: Tensor) -> Tensor:
-        """[B, C] bool: is item c known for row b, for every pair of ``row`` [B] and item [C].
+    def pairs(self, row: Tensor, item_index: Tensor) -> tuple[Tensor, Tensor]:
+        """Where known pairs stand among the rows [B] and the distinct items [C].
 
         Walks the known items of the rows instead of searching B * C pairs.
+
+        Args:
+            row: [B] int64; may repeat.
+            item_index: [C] int64, distinct.
+
+        Returns:
+            Two int64 vectors of one length: places in ``row``, ascending, and in ``item_index``.
         """
-        distinct_row, row_place = torch.unique(row, return_inverse=True)
-        distinct_item, item_place = torch.unique(item_index, return_inverse=True)
-        column = torch.full((self.num_items + 1,), -1, dtype=torch.int64)
-        column[distinct_item] = torch.arange(len(distinct_item))
-        start = self._indptr[distinct_row]
-        counts = self._indptr[distinct_row + 1] - start
-        line = torch.repeat_interleave(torch.arange(len(distinct_row)), counts)
-        before = torch.cumsum(counts, 0) - counts
-        event = torch.arange(len(line)) - before[line] + start[line]
-        hit = column[self._item[event]]
-        known = torch.zeros(len(distinct_row), len(distinct_item), dtype=torch.bool)
-        known[line[hit >= 0], hit[hit >= 0]] = True
-        return known[row_place][:, item_place]
+        self._column[item_index] = torch.arange(len(item_index), dtype=torch.int32)
+        start = self._indptr[row]
+        counts = self._indptr[row + 1] - start
+        shift = start - torch.cumsum(counts, 0) + counts
+        event = torch.arange(int(counts.sum())) + torch.repeat_interleave(shift, counts)
+        column = self._column[self._item[event]]
+        hit = (column >= 0).nonzero()[:, 0]
+        line = torch.searchsorted(torch.cumsum(counts, 0), hit, right=True)
+        self._column[item_index] = -1
+        return line, column[hit].long()
+
+    def mask(self, row: Tensor, item_index: Tensor) -> Tensor:
+        """[B, C] bool: is item c known for row b, for every pair of ``row`` [B] and item [C]."""
+        distinct, place = torch.unique(item_index, return_inverse=True)
+        known = torch.zeros(len(row), len(distinct), dtype=torch.bool)
+        known[self.pairs(row, distinct)] = True
+        return known[:, place]

@@ -16,6 +16,7 @@ from recsys.retrieval.losses import (
     ccl,
     cm3,
     directau,
+    fused_softmax,
     in_batch_softmax,
     mann_whitney,
     mawu,
@@ -106,7 +107,7 @@ class Batch:
         negative: [C, D] float, shared by the batch.
         row: [B] int64 history row of each query.
         positive_index: [B] int64 items.
-        negative_index: [C] int64 items.
+        negative_index: [C] int64 items, distinct.
         negative_log_q: [C] log probability that the sampler drew each negative.
         positive_log_q: [B] log share of the training events that each positive has.
         known: the pairs that must not serve as negatives.
@@ -120,6 +121,7 @@ class Batch:
         negative_content: [C, F] float content of the negatives; `cm3` then spreads these instead
             of the positives.
         generator: source of the AUC term's draw.
+        low_precision: multiply in bfloat16 (`sampled_softmax`, `bsl`).
     """
 
     query: Tensor
@@ -140,10 +142,15 @@ class Batch:
     content: Tensor | None = None
     negative_content: Tensor | None = None
     generator: torch.Generator | None = None
+    low_precision: bool = False
 
     def known_negatives(self) -> Tensor:
         """[B, C] bool: the negatives that are positives of the query after all."""
         return self.known.mask(self.row, self.negative_index)
+
+    def known_pairs(self) -> tuple[Tensor, Tensor]:
+        """The same as places in ``row`` and in ``negative_index``."""
+        return self.known.pairs(self.row, self.negative_index)
 
 
 def training_loss(name: str, batch: Batch) -> Tensor:
@@ -185,17 +192,20 @@ def _bpr(batch: Batch) -> Tensor:
 
 
 def _bsl(batch: Batch) -> Tensor:
-    return bsl(
-        batch.query,
-        batch.positive,
-        batch.negative,
-        temperature=batch.temperature,
-        negative_weight=batch.settings.bsl_weight,
-        query_index=batch.row if batch.settings.bsl_shared_positives else None,
-        log_q=batch.negative_log_q,
-        known_positive=batch.known_negatives(),
-        weight=batch.weight,
-    )
+    settings = batch.settings
+    if settings.bsl_shared_positives:
+        return bsl(
+            batch.query,
+            batch.positive,
+            batch.negative,
+            temperature=batch.temperature,
+            negative_weight=settings.bsl_weight,
+            query_index=batch.row,
+            log_q=batch.negative_log_q,
+            known_positive=batch.known_negatives(),
+            weight=batch.weight,
+        )
+    return _fused(batch, include_positive=False, negative_weight=settings.bsl_weight)
 
 
 def _ccl(batch: Batch) -> Tensor:
@@ -290,6 +300,8 @@ def _psl(batch: Batch) -> Tensor:
 
 
 def _sampled_softmax(batch: Batch) -> Tensor:
+    if not batch.settings.focal_gamma:
+        return _fused(batch, include_positive=True, negative_weight=1.0)
     return sampled_softmax(
         batch.query,
         batch.positive,
@@ -299,6 +311,21 @@ def _sampled_softmax(batch: Batch) -> Tensor:
         known_positive=batch.known_negatives(),
         focal_gamma=batch.settings.focal_gamma,
         weight=batch.weight,
+    )
+
+
+def _fused(batch: Batch, *, include_positive: bool, negative_weight: float) -> Tensor:
+    return fused_softmax(
+        batch.query,
+        batch.positive,
+        batch.negative,
+        temperature=batch.temperature,
+        log_q=batch.negative_log_q,
+        known=batch.known_pairs(),
+        include_positive=include_positive,
+        negative_weight=negative_weight,
+        weight=batch.weight,
+        low_precision=batch.low_precision,
     )
 
 

@@ -18,6 +18,7 @@ from recsys.retrieval.losses.alignment import (
     mawu,
     uniformity,
 )
+from recsys.retrieval.losses.fused import fused_softmax, fused_uniformity
 from recsys.retrieval.losses.inputs import weighted_mean
 from recsys.retrieval.losses.pairwise import bpr, ccl, mann_whitney
 from recsys.retrieval.losses.softmax import (
@@ -44,6 +45,8 @@ __all__ = [
     "cm3",
     "directau",
     "focal_weight",
+    "fused_softmax",
+    "fused_uniformity",
     "in_batch_softmax",
     "mann_whitney",
     "mawu",

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recsys.retrieval.losses.fused import fused_uniformity
 from recsys.retrieval.losses.inputs import check_at_least, check_pair, check_shape, weighted_mean
 
 __all__ = ["calibrated_uniformity", "cm3", "directau", "mawu", "uniformity"]
@@ -16,7 +17,8 @@ __all__ = ["calibrated_uniformity", "cm3", "directau", "mawu", "uniformity"]
 def uniformity(vector: Tensor, *, t: float = 2.0, weight: Tensor | None = None) -> Tensor:
     """``log mean exp(-t ||x_a - x_b||^2)`` over the pairs a < b of normalised rows.
 
-    Uses ``||x_a - x_b||^2 = 2 - 2 x_a . x_b``, one Gram product instead of B^2 D differences.
+    Uses ``||x_a - x_b||^2 = 2 - 2 x_a . x_b``: one Gram product, block by block, instead of B^2 D
+    differences. Differentiable once.
 
     Args:
         vector: [B, D] float with B >= 2; rows are normalised here.
@@ -32,9 +34,7 @@ def uniformity(vector: Tensor, *, t: float = 2.0, weight: Tensor | None = None) 
 
     Source: Wang & Isola, ICML 2020, eq. 2.
     """
-    unit = _unit_rows(vector, t)
-    exponent = (unit @ unit.T).sub_(1.0).mul_(2.0 * t)  # [B, B]
-    return _log_mean_exp_of_pairs(exponent, weight)
+    return fused_uniformity(_unit_rows(vector, t), t=t, weight=weight)
 
 
 def calibrated_uniformity(

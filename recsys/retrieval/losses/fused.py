@@ -1,0 +1,222 @@
+"""The softmax and uniformity losses in one pass over blocks that stay in the cache.
+
+Loss and gradient come out of the same pass: a block of logits is computed, turned into its
+gradient in place and multiplied back before the next one is begun, so that no [B, C] matrix is
+ever written to memory. The results are those of `sampled_softmax`, `bsl` and `uniformity`, to
+rounding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from recsys.retrieval.losses.inputs import check_at_least, check_negative, check_pair, check_shape
+from recsys.retrieval.losses.shared_negatives import log_counts
+
+__all__ = ["fused_softmax", "fused_uniformity"]
+
+_BLOCK_ENTRIES = 2**18  # logits at a time: 1 MiB in float32, half of a core's second-level cache
+
+
+def fused_softmax(
+    query: Tensor,
+    candidate: Tensor,
+    negative: Tensor,
+    *,
+    temperature: float = 1.0,
+    log_q: Tensor | None = None,
+    known: tuple[Tensor, Tensor] | None = None,
+    include_positive: bool = True,
+    negative_weight: float = 1.0,
+    weight: Tensor | None = None,
+    low_precision: bool = False,
+) -> Tensor:
+    """`sampled_softmax`, and with ``include_positive=False`` `bsl`, without a [B, C] matrix.
+
+    Args:
+        query: [B, D] float.
+        candidate: [B, D] float; row i is the positive of row i of ``query``.
+        negative: [C, D] float, used by every query.
+        temperature: logits are divided by it; > 0.
+        log_q: [C] log probability that the sampler drew each negative. None: equal.
+        known: the pairs (row of ``query``, row of ``negative``) to leave out, two int64 vectors
+            of one length, rows ascending. None: nothing is left out.
+        include_positive: whether the positive stands in its own denominator.
+        negative_weight: of the negative side, > 0 (`bsl`); 1 with ``include_positive``.
+        weight: [B] weights of the examples, >= 0. None: all equal.
+        low_precision: multiply in bfloat16 and add in float32; about 2 % off in each weight of
+            a negative.
+
+    Returns:
+        Scalar, in nats. Differentiable once.
+
+    Raises:
+        ValueError: shapes disagree, temperature or negative_weight <= 0, or a negative_weight
+            other than 1 with ``include_positive``.
+    """
+    check_pair(query, candidate)
+    check_negative(query, negative, None)
+    check_at_least(0, above=True, temperature=temperature, negative_weight=negative_weight)
+    if include_positive and negative_weight != 1.0:
+        raise ValueError(
+            f"negative_weight must be 1 with include_positive, got {negative_weight}; set "
+            "include_positive=False"
+        )
+    bias = None if log_q is None else log_counts(log_q).to(query)
+    share = _shares(query, weight)
+    loss: Tensor = _Softmax.apply(
+        query,
+        candidate,
+        negative,
+        bias,
+        known,
+        share,
+        (temperature, negative_weight, include_positive, low_precision),
+    )  # type: ignore[no-untyped-call]
+    return loss
+
+
+def fused_uniformity(unit: Tensor, *, t: float = 2.0, weight: Tensor | None = None) -> Tensor:
+    """`uniformity` of rows that are unit vectors already, without a [B, B] matrix.
+
+    Args:
+        unit: [B, D] float, B >= 2, rows of length 1.
+        t: sharpness, > 0.
+        weight: [B] >= 0: pair (a, b) counts weight_a * weight_b. None: all equal.
+
+    Returns:
+        Scalar in [-4 t, 0]; 0 when fewer than two rows have a weight above 0. Differentiable
+        once.
+
+    Raises:
+        ValueError: fewer than two rows, or t <= 0.
+    """
+    if unit.ndim != 2 or unit.shape[0] < 2:
+        raise ValueError(f"unit must be [B >= 2, D], got shape {tuple(unit.shape)}")
+    check_at_least(0, above=True, t=t)
+    if weight is not None:
+        check_shape("weight", weight, (len(unit),))
+    loss: Tensor = _Uniformity.apply(unit, weight, t)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _Softmax(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        candidate: Tensor,
+        negative: Tensor,
+        bias: Tensor | None,
+        known: tuple[Tensor, Tensor] | None,
+        share: Tensor,
+        settings: tuple[float, float, bool, bool],
+    ) -> Tensor:
+        temperature, negative_weight, include_positive, low_precision = settings
+        exact = query.dtype
+        kind = torch.bfloat16 if low_precision else exact
+        left, right = query.to(kind), (negative / temperature).to(kind)
+        positive = (query * candidate).sum(dim=1) / temperature  # [B]
+        rows = max(16, _BLOCK_ENTRIES // max(1, len(negative)))
+        grad_query = torch.empty_like(query)
+        grad_negative = torch.zeros_like(negative)
+        grad_positive = torch.empty_like(positive)
+        loss = torch.empty_like(positive)
+        line, column, bounds = _split_known(known, rows, len(query))
+        for number, first in enumerate(range(0, len(query), rows)):
+            block = slice(first, first + rows)
+            logit = (left[block] @ right.T).to(exact)
+            if bias is not None:
+                logit += bias
+            if line is not None and column is not None:
+                pairs = slice(bounds[number], bounds[number + 1])
+                logit[line[pairs] - first, column[pairs]] = -torch.inf
+            top = logit.amax(dim=1).clamp_(min=torch.finfo(exact).min / 4)
+            if include_positive:
+                top = torch.maximum(top, positive[block])
+            total = logit.sub_(top[:, None]).exp_().sum(dim=1)
+            if include_positive:
+                own = torch.exp(positive[block] - top)
+                total = total + own
+                loss[block] = total.log() + top - positive[block]
+                pull = share[block] / total
+                grad_positive[block] = pull * own - share[block]
+            else:
+                some = total > 0
+                safe = torch.where(some, total, torch.ones_like(total))
+                value = negative_weight * (safe.log() + top) - positive[block]
+                loss[block] = torch.where(some, value, torch.zeros_like(value))
+                pull = negative_weight * share[block] / safe
+                grad_positive[block] = -share[block] * some
+            push = logit.mul_(pull[:, None]).to(kind)
+            grad_query[block] = push @ right
+            if low_precision:
+                grad_negative += push.T @ left[block]
+            else:
+                grad_negative.addmm_(push.T, left[block])
+        grad_positive /= temperature
+        grad_query.addcmul_(grad_positive[:, None], candidate)
+        ctx.save_for_backward(
+            grad_query, grad_positive[:, None] * query, grad_negative.div_(temperature)
+        )
+        return (loss * share).sum()
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, candidate, negative = ctx.saved_tensors
+        return grad * query, grad * candidate, grad * negative, None, None, None, None
+
+
+class _Uniformity(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, unit: Tensor, weight: Tensor | None, t: float) -> Tensor:
+        rows = max(16, _BLOCK_ENTRIES // len(unit))
+        grad = torch.empty_like(unit)
+        mass = torch.zeros((), dtype=unit.dtype, device=unit.device)
+        for first in range(0, len(unit), rows):
+            block = slice(first, first + rows)
+            near = (unit[block] @ unit.T).sub_(1.0).mul_(2.0 * t).exp_()  # [R, B]
+            near.diagonal(offset=first).zero_()
+            if weight is not None:
+                near.mul_(weight.to(near)).mul_(weight[block, None])
+            mass += near.sum()
+            torch.mm(near, unit, out=grad[block])
+        if weight is None:
+            pairs = torch.tensor(float(len(unit) * (len(unit) - 1)), dtype=unit.dtype)
+        else:
+            pairs = (weight * (weight.sum() - weight)).sum()
+        some = mass > 0
+        one = torch.ones_like(mass)
+        ctx.save_for_backward(grad.mul_(4.0 * t / torch.where(some, mass, one)))
+        return torch.log(torch.where(some, mass, one) / torch.where(some, pairs.to(mass), one))
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (unit,) = ctx.saved_tensors
+        return grad * unit, None, None
+
+
+def _shares(query: Tensor, weight: Tensor | None) -> Tensor:
+    """[B] weights that sum to 1; all 0 when the weights are."""
+    if weight is None:
+        return torch.full((len(query),), 1.0 / len(query), dtype=query.dtype, device=query.device)
+    check_shape("weight", weight, (len(query),))
+    total = weight.sum()
+    return (weight / torch.where(total > 0, total, torch.ones_like(total))).to(query)
+
+
+def _split_known(
+    known: tuple[Tensor, Tensor] | None, rows: int, num_queries: int
+) -> tuple[Tensor | None, Tensor | None, list[int]]:
+    """The known pairs and where each block's begin."""
+    if known is None:
+        return None, None, []
+    line, column = known
+    edges = torch.arange(0, num_queries + rows, rows, device=line.device)
+    return line, column, torch.searchsorted(line, edges).tolist()
