@@ -126,8 +126,9 @@ def mixed(rng: torch.Generator) -> tuple[Tensor, Tensor]:
     )
 
 
-SCORE = 0.5 * torch.randn(NUM_ITEMS + 1, dtype=torch.float64, generator=generator(9))
-SCORE -= 0.3 * torch.linspace(0, 6, NUM_ITEMS + 1)  # popular items score higher, too
+# The more popular an item, the higher its score.
+SCORE = torch.randn(NUM_ITEMS + 1, dtype=torch.float64, generator=generator(9))
+SCORE = SCORE.sort(descending=True).values
 REPEATS = 1_500
 
 
