@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ArtifactError", "ConfigError", "LeakageError", "NotFittedError"]
+__all__ = ["ArtifactError", "CollapseError", "ConfigError", "LeakageError", "NotFittedError"]
 
 
 class ConfigError(ValueError):
@@ -19,3 +19,7 @@ class ArtifactError(RuntimeError):
 
 class LeakageError(RuntimeError):
     """A training example can see something that happened at or after its own moment."""
+
+
+class CollapseError(RuntimeError):
+    """A model in training tells users or items apart by too few directions."""

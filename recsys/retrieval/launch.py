@@ -18,6 +18,8 @@ from typing import IO, Any
 
 import torch
 
+from recsys.errors import CollapseError
+from recsys.retrieval.objectives import LossSettings
 from recsys.retrieval.towers import TowerOptions
 from recsys.retrieval.training_inputs import TrainingInputs
 from recsys.retrieval.training_options import EpochReport, TrainingOptions
@@ -30,6 +32,7 @@ log = logging.getLogger(__name__)
 _POLL_S = 0.1
 _GRACE_S = 5.0  # between one process's failure and the end of the others
 _ERRORS: Mapping[str, type[Exception]] = {
+    "CollapseError": CollapseError,
     "FloatingPointError": FloatingPointError,
     "ImportError": ImportError,
     "ValueError": ValueError,
@@ -75,7 +78,9 @@ def options_from_json(job: Mapping[str, Any]) -> tuple[TowerOptions, TrainingOpt
     """The options of a job file; JSON made lists of its tuples."""
     towers = dict(job["towers"])
     towers["half_lives"] = tuple(towers["half_lives"])
-    return TowerOptions(**towers), TrainingOptions(**job["training"])
+    training = dict(job["training"])
+    training["settings"] = LossSettings(**training["settings"])
+    return TowerOptions(**towers), TrainingOptions(**training)
 
 
 def _start(directory: Path, rank: int) -> subprocess.Popen[bytes]:

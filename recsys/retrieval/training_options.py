@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from recsys.lookup import lookup
-from recsys.retrieval.objectives import OBJECTIVES
+from recsys.retrieval.objectives import OBJECTIVES, LossSettings
 from recsys.retrieval.two_tower import Score
 
-__all__ = ["EpochReport", "TrainingOptions"]
+__all__ = ["DENOISING", "NEGATIVES", "EpochReport", "TrainingOptions"]
+
+DENOISING = ("none", "pld", "truncated", "reweighted")
+NEGATIVES = ("sampled", "mixed", "queue")
 
 
 @dataclass(frozen=True)
@@ -19,25 +22,50 @@ class TrainingOptions:
 
     Attributes:
         loss: a key of `recsys.retrieval.losses.LOSSES`.
+        settings: what single losses are set with.
         score: what is served, and what the loss sees; see `TwoTowerRetriever`.
         epochs: passes over the events, >= 1; fewer with early stopping.
         batch_size: events a step, >= 2, over all processes together.
-        num_negatives: negatives shared by a step, >= 1 (`bpr`, `sampled_softmax`, denoising).
+        users: "by_event" draws events, so that active users train more; "alike" draws users, and
+            one of each user's events ("pld" does so too).
+        num_negatives: negatives shared by a step, >= 1; drawn with replacement, kept once.
+        negatives: "sampled" from the catalogue, "mixed" with the batch's own positives, or a
+            "queue" of the latest batches' positives; each corrected for how it is drawn.
         negative_power: negatives are drawn by popularity to this power; 0 = uniform.
+        queue_size: positives the queue holds, >= 1 ("queue").
         temperature: logits are divided by it, > 0; about .1 for a cosine, 1 for a dot product.
-        gamma: weight of DirectAU's uniformity.
+        gamma: weight of the uniformity ("directau", "cm3").
         learning_rate: of Adam on the dense weights.
         table_learning_rate: of row-wise Adagrad on the id tables.
+        final_learning_rate: share of both that the last epoch trains with, reached along a half
+            cosine; 1: constant.
         history_dropout: share of a query's events hidden in each step, in [0, 1).
         positive_half_life: events older than a row's newest by this many events train with half
             the weight; inf: all equal.
+        propensity_power: positives weigh ``1 / (count / largest count) ** power``, so that items
+            few people were shown count more; 0: all equal.
+        propensity_clip: propensities below it count as it, in (0, 1].
         denoising: "pld" resamples each user's positives by their loss, "truncated" leaves the
-            largest losses of a batch out.
-        warmup_epochs: epochs before denoising starts.
+            largest losses of a batch out, "reweighted" weighs positives by how likely they are.
+        warmup_epochs: epochs before denoising starts; "truncated" then takes as many again to
+            reach ``drop_rate``.
         pool_size: positives a user's pick is made from ("pld").
         denoise_temperature: softness of that pick ("pld"), > 0.
         drop_rate: share of a batch left out ("truncated"), in [0, 1).
+        reweight_power: exponent of the likelihood ("reweighted"), >= 0.
+        masking_weight: weight of the correlated-feature masking beside the loss, >= 0; needs
+            items with four fields or more. 0: none.
+        masking_batch: items drawn uniformly for it a step, >= 2.
+        compatibility_weight: weight of each side's pull towards an older model's vectors, >= 0.
+        hard_epochs: epochs with hard negatives after the others; kept only if the validation
+            recall rises. 0: none.
+        hard_skip: best-ranked unknown items that are never taken for negatives.
+        hard_pool: ranks below which no item is taken, > ``hard_skip``.
+        hard_negatives: hard negatives of each event, >= 1.
         patience: stop after this many epochs without a better validation recall@20; 0: never.
+        least_rank: collapse alarm: training stops when the vectors use fewer than this share of
+            their dimensions in two epochs in a row, in [0, 1]; 0: never.
+        low_precision: multiply in bfloat16 where the loss can.
 
     Raises:
         ConfigError: ``loss`` is unknown.
@@ -45,63 +73,123 @@ class TrainingOptions:
     """
 
     loss: str = "sampled_softmax"
+    settings: LossSettings = field(default_factory=LossSettings)
     score: Score = "cosine"
     epochs: int = 15
     batch_size: int = 1024
+    users: Literal["by_event", "alike"] = "by_event"
     num_negatives: int = 1024
+    negatives: Literal["sampled", "mixed", "queue"] = "sampled"
     negative_power: float = 0.5
+    queue_size: int = 4096
     temperature: float = 0.1
     gamma: float = 1.0
     learning_rate: float = 2e-3
     table_learning_rate: float = 0.1
+    final_learning_rate: float = 1.0
     history_dropout: float = 0.2
     positive_half_life: float = math.inf
-    denoising: Literal["none", "pld", "truncated"] = "none"
+    propensity_power: float = 0.0
+    propensity_clip: float = 0.1
+    denoising: Literal["none", "pld", "truncated", "reweighted"] = "none"
     warmup_epochs: int = 5
     pool_size: int = 5
     denoise_temperature: float = 0.1
     drop_rate: float = 0.1
+    reweight_power: float = 0.25
+    masking_weight: float = 0.0
+    masking_batch: int = 512
+    compatibility_weight: float = 0.0
+    hard_epochs: int = 0
+    hard_skip: int = 100
+    hard_pool: int = 1000
+    hard_negatives: int = 32
     patience: int = 4
+    least_rank: float = 0.0
+    low_precision: bool = False
 
     def __post_init__(self) -> None:
         lookup(OBJECTIVES, self.loss, "loss")
-        if self.denoising not in ("none", "pld", "truncated"):
-            raise ValueError(
-                f"denoising must be 'none', 'pld' or 'truncated', got {self.denoising!r}"
-            )
-        least = {"epochs": 1, "batch_size": 2, "num_negatives": 1, "pool_size": 1}
-        least |= {"warmup_epochs": 0, "patience": 0}
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
+                )
+        for name, bound in _AT_LEAST.items():
+            if not getattr(self, name) >= bound:
                 raise ValueError(f"{name} must be >= {bound}, got {getattr(self, name)}")
-        for name in (
-            "temperature",
-            "learning_rate",
-            "table_learning_rate",
-            "positive_half_life",
-            "denoise_temperature",
-        ):
+        for name in _ABOVE_0:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
         for name in ("history_dropout", "drop_rate"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        for name in ("negative_power", "gamma"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
-        if self.score not in ("cosine", "dot"):
-            raise ValueError(f"score must be 'cosine' or 'dot', got {self.score!r}")
+        for name in ("propensity_clip", "final_learning_rate"):
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
+        if not 0.0 <= self.least_rank <= 1.0:
+            raise ValueError(f"least_rank must be in [0, 1], got {self.least_rank}")
+        if self.hard_pool <= self.hard_skip:
+            raise ValueError(
+                f"hard_pool must be > hard_skip, got {self.hard_pool} and {self.hard_skip}"
+            )
+
+
+_CHOICES = {
+    "score": ("cosine", "dot"),
+    "users": ("by_event", "alike"),
+    "negatives": NEGATIVES,
+    "denoising": DENOISING,
+}
+_AT_LEAST = {
+    "epochs": 1,
+    "batch_size": 2,
+    "num_negatives": 1,
+    "queue_size": 1,
+    "pool_size": 1,
+    "masking_batch": 2,
+    "hard_negatives": 1,
+    "warmup_epochs": 0,
+    "patience": 0,
+    "hard_epochs": 0,
+    "hard_skip": 0,
+    "negative_power": 0,
+    "gamma": 0,
+    "propensity_power": 0,
+    "reweight_power": 0,
+    "masking_weight": 0,
+    "compatibility_weight": 0,
+}
+_ABOVE_0 = (
+    "temperature",
+    "learning_rate",
+    "table_learning_rate",
+    "positive_half_life",
+    "denoise_temperature",
+)
 
 
 class EpochReport(NamedTuple):
     """One finished epoch.
 
+    What needs validation events, or more than one user, is None without them.
+
     Attributes:
         epoch: from 1.
         num_epochs: as many as there can be.
         loss: mean over the steps.
-        recall: recall@20 on the validation events, None without them.
+        recall: recall@20 on the validation events.
         seconds: since the epoch began, validation included.
+        training_seconds: of the steps alone.
+        gradient_norm: mean over the steps of the length of the gradient of all vectors.
+        alignment: see `recsys.evaluation.diagnostics`, as all that follow.
+        uniformity_users: of the validation users.
+        uniformity_items: of the catalogue.
+        rankme_users: dimensions the users' vectors use.
+        rankme_items: dimensions the items' vectors use.
+        coverage: share of the catalogue in somebody's 20.
+        head_share: share of the 20 that is among the 10 % most popular items.
+        tail_recall: recall@20 of the less popular half of the catalogue.
     """
 
     epoch: int
@@ -109,6 +197,16 @@ class EpochReport(NamedTuple):
     loss: float
     recall: float | None
     seconds: float
+    training_seconds: float = 0.0
+    gradient_norm: float | None = None
+    alignment: float | None = None
+    uniformity_users: float | None = None
+    uniformity_items: float | None = None
+    rankme_users: float | None = None
+    rankme_items: float | None = None
+    coverage: float | None = None
+    head_share: float | None = None
+    tail_recall: float | None = None
 
     def __str__(self) -> str:
         shown = "" if self.recall is None else f", validation recall@20 {self.recall:.4f}"

@@ -1,4 +1,4 @@
-"""One process's part of a training run: batches, steps, validation, early stopping."""
+"""A training run in one process: epochs, validation, early stopping, and what is reported."""
 
 from __future__ import annotations
 
@@ -9,27 +9,26 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
-from torch import Tensor
 
-from features.histories import Histories
-from recsys.embeddings.sharded import ShardedTables
-from recsys.embeddings.tables import LocalTables
-from recsys.retrieval.denoising import draw_pool, keep_small_losses, resample
-from recsys.retrieval.negatives import KnownPositives, NegativeSampler
-from recsys.retrieval.objectives import OBJECTIVES, Batch, example_losses
-from recsys.retrieval.towers import TowerOptions, TwoTower, table_specs
+from recsys.errors import CollapseError
+from recsys.evaluation import RetrieverDiagnostics, Truth, collapse, diagnose_retriever, judge
+from recsys.evaluation.metrics import recall
+from recsys.retrieval.hard_negatives import HardNegatives, mine_hard_negatives
+from recsys.retrieval.towers import TowerOptions
 from recsys.retrieval.training_inputs import TrainingInputs
 from recsys.retrieval.training_options import EpochReport, TrainingOptions
+from recsys.retrieval.training_step import TrainingStep
 from recsys.retrieval.two_tower import TwoTowerRetriever
-from recsys.retrieval.windows import ends_before_own_time, window_before
 
-__all__ = ["run_training"]
+__all__ = ["OnEpoch", "Watch", "run_training"]
 
 log = logging.getLogger(__name__)
 
 _MAX_VALIDATION_ROWS = 4_096
-_VALIDATION_K = 20
+_MEASURED_AT = 20
+
+OnEpoch = Callable[[EpochReport], None]
+Watch = Callable[[EpochReport, TwoTowerRetriever], bool]
 
 
 def run_training(
@@ -38,7 +37,8 @@ def run_training(
     towers: TowerOptions,
     training: TrainingOptions,
     seed: int,
-    on_epoch: Callable[[EpochReport], None] | None = None,
+    on_epoch: OnEpoch | None = None,
+    watch: Watch | None = None,
 ) -> TwoTowerRetriever | None:
     """This process's part of a training run.
 
@@ -51,6 +51,8 @@ def run_training(
         training: how it is trained.
         seed: same seed and same number of processes, same weights to the bit on CPU.
         on_epoch: called after each epoch, on process 0.
+        watch: called after each epoch with the model as it stands, on process 0; True ends the
+            training.
 
     Returns:
         The retriever with the best epoch's weights (the last epoch's without validation); None
@@ -58,261 +60,169 @@ def run_training(
 
     Raises:
         FloatingPointError: the loss is not finite; names step and loss.
+        CollapseError: the vectors use too few of their dimensions, two epochs in a row.
     """
-    run = _Run(inputs, towers, training, seed)
-    best: TwoTowerRetriever | None = None
-    best_recall, waited = -1.0, 0
-    for epoch in range(1, training.epochs + 1):
-        began = time.perf_counter()
-        loss = run.epoch(epoch)
-        recall = None
-        if inputs.validation is not None or epoch == training.epochs:
-            retriever = run.retriever(epoch)
-            if retriever is not None:
-                recall = run.validation_recall(retriever)
-                if recall is None or recall > best_recall:
-                    best = retriever
-        waited = 0 if recall is None or recall > best_recall else waited + 1
-        best_recall = max(best_recall, recall or 0.0)
-        report = EpochReport(epoch, training.epochs, loss, recall, time.perf_counter() - began)
-        if run.rank == 0:
-            log.info("%s", report)
-            if on_epoch is not None:
-                on_epoch(report)
-        if run.agree(bool(training.patience) and waited >= training.patience):
-            break
+    run = _Run(inputs, towers, training, seed, on_epoch, watch)
+    best = run.train(training.epochs, patience=training.patience)
+    if training.hard_epochs:
+        best = run.train_hard(best)
     return best
 
 
 class _Run:
-    """The state of one training run in one process."""
-
     def __init__(
-        self, inputs: TrainingInputs, towers: TowerOptions, training: TrainingOptions, seed: int
+        self,
+        inputs: TrainingInputs,
+        towers: TowerOptions,
+        training: TrainingOptions,
+        seed: int,
+        on_epoch: OnEpoch | None,
+        watch: Watch | None,
     ) -> None:
-        self.grouped = dist.is_available() and dist.is_initialized()
-        self.rank = dist.get_rank() if self.grouped else 0
-        self.world = dist.get_world_size() if self.grouped else 1
-        self.inputs, self.options, self.training = inputs, towers, training
-        self.shared = torch.Generator().manual_seed(seed)  # draws alike on every process
-        self.own = torch.Generator().manual_seed(seed + 1 + self.rank)
-        histories = inputs.histories
-        self.row = torch.from_numpy(histories.rows)
-        self.item = torch.from_numpy(histories.item_index).long()
-        self.start = histories.indptr[:-1][histories.rows]
-        self.end = ends_before_own_time(histories)
-        self.weight = _example_weights(histories, training.positive_half_life)
-        self.active_rows = torch.from_numpy(np.flatnonzero(histories.counts))
-        self.indptr = torch.from_numpy(histories.indptr)
-        self.known = KnownPositives(histories.indptr, histories.item_index, inputs.num_items)
-        counts = np.bincount(histories.item_index, minlength=inputs.num_items + 1)
-        self.sampler = NegativeSampler(counts, power=training.negative_power)
-        self.log_share = torch.from_numpy(np.log(np.maximum(counts, 1) / counts.sum())).float()
-        self.content = None if inputs.content is None else torch.from_numpy(inputs.content).float()
-        self.tokens = (
-            None if inputs.prefix_tokens is None else torch.from_numpy(inputs.prefix_tokens).long()
-        )
-        self.tower = TwoTower(
-            towers,
-            content_dim=0 if self.content is None else self.content.shape[1],
-            generator=self.shared,
-        )
-        specs = table_specs(
-            towers,
-            num_items=inputs.num_items,
-            num_users=len(histories),
-            num_prefix_tokens=0 if self.tokens is None else inputs.num_prefix_tokens,
-        )
-        make = ShardedTables if self.grouped else LocalTables
-        self.tables = make(specs, learning_rate=training.table_learning_rate, generator=self.shared)
-        self.trained_item = torch.from_numpy(counts > 0)
-        self.trained_item[0] = False
-        self.adam = torch.optim.Adam(self.tower.parameters(), lr=training.learning_rate)
-        self.steps = 0
+        self.inputs, self.training = inputs, training
+        self.step = TrainingStep(inputs, towers, training, seed)
+        self.on_epoch, self.watch = on_epoch, watch
+        self.rng = np.random.default_rng(seed)
+        self.rows = _asked(inputs)
+        self.total = training.epochs + training.hard_epochs
+        self.done = 0
+        self.alarms = 0
+        self.best_recall = -1.0
 
-    def epoch(self, epoch: int) -> float:
-        """Train one pass; mean loss of its steps."""
-        training = self.training
-        denoising = training.denoising if epoch > training.warmup_epochs else "none"
-        order = torch.randperm(len(self.item), generator=self.shared)
-        total, steps = 0.0, 0
-        for events in torch.split(order, training.batch_size):
-            if len(events) < 2 * self.world:
-                continue
-            if denoising == "pld":
-                events = self._pool_of_rows(len(events))  # [B, k]
-            mine = events[: len(events) // self.world * self.world][self.rank :: self.world]
-            negatives = self.sampler.sample(training.num_negatives, generator=self.shared)
-            if denoising == "pld":
-                mine = self._resampled(mine, negatives)
-            total += self._step(mine, negatives, truncate=denoising == "truncated")
-            steps += 1
-        mean = torch.tensor([total / max(steps, 1)])
-        if self.world > 1:
-            dist.all_reduce(mean)
-        return float(mean) / self.world
+    def train(self, epochs: int, *, patience: int) -> TwoTowerRetriever | None:
+        """Up to ``epochs`` epochs; the best of them, None when none beat ``best_recall``."""
+        best: TwoTowerRetriever | None = None
+        waited = 0
+        for number in range(1, epochs + 1):
+            began = time.perf_counter()
+            self.done += 1
+            loss, norm = self.step.epoch(self.done)
+            trained = time.perf_counter() - began
+            last = number == epochs
+            measured = self.inputs.validation is not None or self.watch is not None or last
+            retriever = self.step.retriever(self.done) if measured else None
+            found, value = self._measure(retriever, last=last)
+            if retriever is not None and (value is None or value > self.best_recall):
+                best, waited = retriever, 0
+            else:
+                waited += 1
+            self.best_recall = max(self.best_recall, value or 0.0)
+            report = _report(self.done, self.total, loss, norm, value, found, trained, began)
+            stop = self._tell(report, retriever)
+            stop = stop or (bool(patience) and value is not None and waited >= patience)
+            self._check_collapse(found)
+            if self._agree(stop):
+                break
+        return best
 
-    def _step(self, events: Tensor, negatives: Tensor, *, truncate: bool) -> float:
-        self.steps += 1
-        batch = self._forward(events, negatives, training=True)
-        if truncate:
-            kept = keep_small_losses(example_losses(batch), self.training.drop_rate)
-            batch.weight.mul_(kept)
-        loss = OBJECTIVES[self.training.loss](batch)
-        value = float(loss.detach())
-        if not np.isfinite(value):
-            raise FloatingPointError(
-                f"loss {self.training.loss!r} is {value} at step {self.steps}; lower "
-                f"learning_rate ({self.training.learning_rate}) or table_learning_rate "
-                f"({self.training.table_learning_rate}), or raise temperature "
-                f"({self.training.temperature})"
+    def train_hard(self, best: TwoTowerRetriever | None) -> TwoTowerRetriever | None:
+        """A few epochs more against hard negatives; adopted only where validation gains."""
+        training, step = self.training, self.step
+        if best is None:
+            raise ValueError("hard_epochs must be 0 with several processes; use workers=1")
+        before = self.best_recall
+        step.load(best)
+        adopted = None
+        for _ in range(training.hard_epochs):
+            current = step.retriever(self.done) or best
+            histories = self.inputs.histories
+            mined = mine_hard_negatives(
+                current.user_vectors(histories, user_index=np.arange(1, len(histories) + 1)),
+                current.item_vectors,
+                step.known,
+                skip=training.hard_skip,
+                pool=training.hard_pool,
             )
-        self.adam.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._average_dense_gradients()
-        self.adam.step()
-        self.tables.step()
-        return value
+            step.hard = HardNegatives(mined)
+            adopted = self.train(1, patience=0) or adopted
+        step.hard = None
+        if adopted is None:
+            log.warning(
+                "hard negatives did not raise the validation recall@20 of %.4f; kept the model "
+                "without them",
+                before,
+            )
+        return adopted or best
 
-    def _forward(self, events: Tensor, negatives: Tensor, *, training: bool) -> Batch:
-        """Vectors of the examples ``events`` [B] and of the shared negatives [C]."""
-        event = events.numpy()
-        window = window_before(
-            self.inputs.histories.item_index,
-            self.start[event],
-            self.end[event],
-            self.options.history_length,
-        )  # [B, T]
-        if training and self.training.history_dropout:
-            drawn = torch.rand(window.shape, generator=self.own)
-            window = window * (drawn >= self.training.history_dropout)
-        positives = self.item[events]
-        item_index, place = _distinct(self.inputs.num_items, positives, negatives, window)
-        keep = self.trained_item[item_index]
-        if training and self.options.id_dropout:
-            drawn = torch.rand(len(item_index), generator=self.own)
-            keep = keep & (drawn >= self.options.id_dropout)
-        vector = self.tower.items(
-            self.tables,
-            item_index,
-            content=None if self.content is None else self.content[item_index],
-            prefix_tokens=None if self.tokens is None else self.tokens[item_index],
-            keep_id=keep,
-        )  # [M, D]
-        row = self.row[events]
-        user_vector = self.tables({"user": row + 1})["user"] if self.options.user_table else None
-        query = self.tower.queries(vector, place[window], user_vector=user_vector)
-        if self.training.score == "cosine":
-            query, vector = F.normalize(query, dim=1), F.normalize(vector, dim=1)
-        return Batch(
-            query=query,
-            positive=vector[place[positives]],
-            negative=vector[place[negatives]],
-            row=row,
-            positive_index=positives,
-            negative_index=negatives,
-            negative_log_q=self.sampler.log_q[negatives],
-            positive_log_q=self.log_share[positives],
-            known=self.known,
-            weight=self.weight[events].clone(),
-            temperature=self.training.temperature,
-            gamma=self.training.gamma,
+    def _measure(
+        self, retriever: TwoTowerRetriever | None, *, last: bool
+    ) -> tuple[RetrieverDiagnostics | None, float | None]:
+        """Diagnostics, and mean recall@20 over (at most 4,096) users with validation events."""
+        validation = self.inputs.validation
+        if retriever is None or (validation is None and not last):
+            return None, None
+        seen = self.inputs.histories.take(self.rows)
+        query = retriever.user_vectors(seen, user_index=self.rows + 1)
+        excluded = None if validation is None else seen.seen_mask(self.inputs.num_items)
+        lists = retriever.search(query, _MEASURED_AT, excluded=excluded)
+        truth = None if validation is None else Truth.from_histories(validation.take(self.rows))
+        found = diagnose_retriever(
+            query,
+            retriever.item_vectors,
+            lists.item_index,
+            self.step.counts,
+            rng=self.rng,
+            truth=truth,
         )
+        value = None if truth is None else float(recall(judge(lists, truth), _MEASURED_AT).mean())
+        return found, value
 
-    def _pool_of_rows(self, size: int) -> Tensor:
-        """[B, k] events: k positives of each of B users drawn uniformly."""
-        drawn = torch.randint(len(self.active_rows), (size,), generator=self.shared)
-        row = self.active_rows[drawn]
-        first = self.indptr[row]
-        pool = draw_pool(
-            self.indptr[row + 1] - first, self.training.pool_size, generator=self.shared
-        )
-        return first[:, None] + pool
-
-    @torch.no_grad()
-    def _resampled(self, pool: Tensor, negatives: Tensor) -> Tensor:
-        """[B] events: of each row of ``pool`` [B, k] one, rather one with a small loss."""
-        batch = self._forward(pool.flatten(), negatives, training=False)
-        loss = example_losses(batch).view(pool.shape)
-        column = resample(loss, temperature=self.training.denoise_temperature, generator=self.own)
-        return pool[torch.arange(len(pool)), column]
-
-    def _average_dense_gradients(self) -> None:
-        if self.world == 1:
+    def _check_collapse(self, found: RetrieverDiagnostics | None) -> None:
+        least = self.training.least_rank
+        if found is None or not least:
             return
-        parameters = list(self.tower.parameters())
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
-        dist.all_reduce(flat)
-        flat /= self.world
-        parts = torch.split(flat, [p.numel() for p in parameters])
-        for parameter, part in zip(parameters, parts, strict=True):
-            parameter.grad = part.view_as(parameter)
+        dim = self.step.options.embedding_dim
+        problem = collapse(found, dim, least=least)
+        self.alarms = self.alarms + 1 if problem else 0
+        if self.alarms == 2:
+            raise CollapseError(f"after epoch {self.done}, step {self.step.steps}: {problem}")
 
-    def retriever(self, epoch: int) -> TwoTowerRetriever | None:
-        """The model as it stands, on process 0."""
-        tables = self.tables.full_state()
-        if self.rank:
-            return None
-        tables["item"][~self.trained_item] = 0.0
-        tower = TwoTower(
-            self.options, content_dim=self.tower.content_dim, generator=torch.Generator()
-        )
-        tower.load_state_dict(self.tower.state_dict())
-        return TwoTowerRetriever.from_tables(
-            tower,
-            tables,
-            content=self.content,
-            prefix_tokens=self.tokens,
-            score=self.training.score,
-            best_epoch=epoch,
-        )
+    def _tell(self, report: EpochReport, retriever: TwoTowerRetriever | None) -> bool:
+        if self.step.rank:
+            return False
+        log.info("%s", report)
+        if self.on_epoch is not None:
+            self.on_epoch(report)
+        return self.watch is not None and retriever is not None and self.watch(report, retriever)
 
-    def validation_recall(self, retriever: TwoTowerRetriever) -> float | None:
-        """Mean recall@20 over (at most 4,096) users with validation events, seen items masked."""
-        if self.inputs.validation is None:
-            return None
-        rows = np.flatnonzero(self.inputs.validation.counts)[:_MAX_VALIDATION_ROWS]
-        if not rows.size:
-            raise ValueError("validation must hold at least one event, got none")
-        seen = self.inputs.histories.take(rows)
-        target = self.inputs.validation.take(rows)
-        found = retriever.retrieve(
-            seen,
-            _VALIDATION_K,
-            excluded=seen.seen_mask(self.inputs.num_items),
-            user_index=rows + 1,
-        ).item_index
-        relevant = target.to_csr(self.inputs.num_items)
-        wanted = KnownPositives(target.indptr, target.item_index, self.inputs.num_items)
-        line = torch.arange(len(rows))[:, None].expand(found.shape)
-        hits = wanted.contains(line, torch.from_numpy(found)).sum(dim=1).numpy()
-        return float(np.mean(hits / np.diff(relevant.indptr)))
-
-    def agree(self, stop: bool) -> bool:
+    def _agree(self, stop: bool) -> bool:
         """Process 0's decision, on every process."""
-        if self.world == 1:
+        if self.step.world == 1:
             return stop
         decision = torch.tensor([int(stop)])
         dist.broadcast(decision, src=0)
         return bool(decision.item())
 
 
-def _example_weights(histories: Histories, half_life: float) -> Tensor:
-    """[E] float32: the events' weights, halved every ``half_life`` events back in their row."""
-    age = histories.indptr[1:][histories.rows] - 1 - np.arange(histories.item_index.size)
-    return torch.from_numpy(histories.weight * (0.5 ** (age / half_life)).astype(np.float32))
+def _asked(inputs: TrainingInputs) -> np.ndarray:
+    """The rows that are looked at after each epoch."""
+    if inputs.validation is None:
+        return np.flatnonzero(inputs.histories.counts)[:_MAX_VALIDATION_ROWS]
+    rows = np.flatnonzero(inputs.validation.counts)[:_MAX_VALIDATION_ROWS]
+    if not rows.size:
+        raise ValueError("validation must hold at least one event, got none")
+    return rows
 
 
-def _distinct(num_items: int, *item_index: Tensor) -> tuple[Tensor, Tensor]:
-    """The distinct items [M], 0 first, and where each item stands among them [N + 1]."""
-    wanted = torch.zeros(num_items + 1, dtype=torch.bool)
-    wanted[0] = True
-    for index in item_index:
-        wanted[index.flatten()] = True
-    distinct = wanted.nonzero().flatten()
-    place = torch.zeros(num_items + 1, dtype=torch.int64)
-    place[distinct] = torch.arange(len(distinct))
-    return distinct, place
+def _report(
+    epoch: int,
+    num_epochs: int,
+    loss: float,
+    norm: float,
+    recall_at_20: float | None,
+    found: RetrieverDiagnostics | None,
+    training_seconds: float,
+    began: float,
+) -> EpochReport:
+    measured = {} if found is None else found.as_dict()
+    names = set(EpochReport._fields) & set(measured)
+    return EpochReport(
+        epoch,
+        num_epochs,
+        loss,
+        recall_at_20,
+        time.perf_counter() - began,
+        training_seconds,
+        norm,
+        **{name: measured[name] for name in names},
+    )

@@ -14,6 +14,8 @@ import threading
 from datetime import timedelta
 from pathlib import Path
 
+from recsys.errors import CollapseError
+
 __all__ = ["main"]
 
 _COLLECTIVE_TIMEOUT = timedelta(minutes=5)  # a peer that is silent for longer has died
@@ -26,7 +28,7 @@ def main(arguments: list[str]) -> int:
     job = json.loads((directory / "job.json").read_text())
     try:
         _train(directory, rank, job)
-    except (FloatingPointError, ImportError, ValueError) as error:
+    except (CollapseError, FloatingPointError, ImportError, ValueError) as error:
         told = {"type": type(error).__name__, "message": str(error)}
         (directory / f"error-{rank}.json").write_text(json.dumps(told))
         raise

@@ -166,7 +166,7 @@ class _Softmax(torch.autograd.Function):
         return (loss * share).sum()
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, candidate, negative = ctx.saved_tensors
         return grad * query, grad * candidate, grad * negative, None, None, None, None
@@ -196,7 +196,7 @@ class _Uniformity(torch.autograd.Function):
         return torch.log(torch.where(some, mass, one) / torch.where(some, pairs.to(mass), one))
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (unit,) = ctx.saved_tensors
         return grad * unit, None, None

@@ -20,7 +20,7 @@ from recsys.retrieval.training import (
     train_two_tower,
 )
 from recsys.retrieval.training_inputs import TrainingInputs
-from recsys.retrieval.training_run import _Run
+from recsys.retrieval.training_step import TrainingStep
 from recsys.retrieval.two_tower import TwoTowerRetriever
 
 NUM_ITEMS = 40
@@ -124,20 +124,21 @@ def test_a_target_never_enters_its_own_query(planted: World) -> None:
     later[position >= 3] = 1 + (later[position >= 3] + 4) % NUM_ITEMS
     changed = dataclasses.replace(histories, item_index=later)
     queries = []
+    negatives = (torch.tensor([1, 2]), torch.zeros(2))
     for data in (histories, changed):
-        run = _Run(dataclasses.replace(inputs, histories=data), towers, options, seed=0)
+        run = TrainingStep(dataclasses.replace(inputs, histories=data), towers, options, seed=0)
         run.trained_item[1:] = True
-        queries.append(run._forward(events, torch.tensor([1, 2]), training=True).query)
+        queries.append(run._forward(events, negatives, training=True)[0].query)
     torch.testing.assert_close(queries[0], queries[1], rtol=0, atol=0)
     earlier = histories.item_index.copy()
     earlier[position == 2] = 1 + (earlier[position == 2] + 4) % NUM_ITEMS
-    run = _Run(
+    run = TrainingStep(
         dataclasses.replace(inputs, histories=dataclasses.replace(histories, item_index=earlier)),
         towers,
         options,
         seed=0,
     )
-    moved = run._forward(events, torch.tensor([1, 2]), training=True).query
+    moved = run._forward(events, negatives, training=True)[0].query
     assert bool((moved != queries[0]).any(dim=1).all())  # the test can see a leak
 
 

@@ -1,0 +1,448 @@
+"""One process's model in training: what a step draws, computes and updates."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from features.histories import Histories
+from recsys.embeddings.sharded import ShardedTables
+from recsys.embeddings.tables import LocalTables, TableSpec
+from recsys.retrieval.compatibility import compatibility_loss
+from recsys.retrieval.denoising import (
+    draw_pool,
+    keep_small_losses,
+    ramped_drop_rate,
+    resample,
+    reweight_small_losses,
+)
+from recsys.retrieval.feature_masking import feature_masking_loss, mutual_information
+from recsys.retrieval.hard_negatives import (
+    HardNegatives,
+    hard_softmax_losses,
+    suspected_positives,
+)
+from recsys.retrieval.losses import weighted_mean
+from recsys.retrieval.negatives import KnownPositives, NegativeSampler, distinct_negatives
+from recsys.retrieval.objectives import Batch, example_losses, training_loss
+from recsys.retrieval.propensity import (
+    exposure_propensities,
+    inverse_propensity_weights,
+    normalised,
+)
+from recsys.retrieval.towers import TowerOptions, TwoTower, table_specs
+from recsys.retrieval.training_inputs import TrainingInputs
+from recsys.retrieval.training_options import TrainingOptions
+from recsys.retrieval.two_tower import TwoTowerRetriever
+from recsys.retrieval.windows import ends_before_own_time, window_before
+
+__all__ = ["TrainingStep"]
+
+
+class TrainingStep:
+    """The weights and the draws of one training run in one process.
+
+    With a ``torch.distributed`` group each process takes its share of every batch, and the id
+    tables are sharded.
+
+    Args:
+        inputs: the data.
+        towers: the shape of the model.
+        training: how it is trained.
+        seed: same seed and same number of processes, same weights to the bit on CPU.
+    """
+
+    def __init__(
+        self, inputs: TrainingInputs, towers: TowerOptions, training: TrainingOptions, seed: int
+    ) -> None:
+        grouped = dist.is_available() and dist.is_initialized()
+        self.rank = dist.get_rank() if grouped else 0
+        self.world = dist.get_world_size() if grouped else 1
+        self.inputs, self.options, self.training = inputs, towers, training
+        self.shared = torch.Generator().manual_seed(seed)  # draws alike on every process
+        self.own = torch.Generator().manual_seed(seed + 1 + self.rank)
+        histories = inputs.histories
+        self.row = torch.from_numpy(histories.rows)
+        self.item = torch.from_numpy(histories.item_index).long()
+        self.start = histories.indptr[:-1][histories.rows]
+        self.end = ends_before_own_time(histories)
+        self.active_rows = torch.from_numpy(np.flatnonzero(histories.counts))
+        self.indptr = torch.from_numpy(histories.indptr)
+        self.known = KnownPositives(histories.indptr, histories.item_index, inputs.num_items)
+        self.counts = np.bincount(histories.item_index, minlength=inputs.num_items + 1)
+        self.weight = _event_weights(histories, self.counts, training)
+        self.sampler = NegativeSampler(self.counts, power=training.negative_power)
+        share = np.log(np.maximum(self.counts, 1) / self.counts.sum())
+        self.log_share = torch.from_numpy(share).float()
+        self.hard: HardNegatives | None = None
+        self.content = _tensor(inputs.content, torch.float32)
+        self.tokens = _tensor(inputs.prefix_tokens, torch.int64)
+        self.fields = _tensor(inputs.fields, torch.int64)
+        self.relation = (
+            mutual_information(self.fields, generator=self.shared)
+            if training.masking_weight and self.fields is not None
+            else None
+        )
+        self.tower = TwoTower(
+            towers,
+            content_dim=0 if self.content is None else self.content.shape[1],
+            generator=self.shared,
+        )
+        specs = table_specs(
+            towers,
+            num_items=inputs.num_items,
+            num_users=len(histories),
+            num_prefix_tokens=0 if self.tokens is None else inputs.num_prefix_tokens,
+            num_field_tokens=0 if self.fields is None else inputs.num_field_tokens,
+        )
+        if training.loss == "mawu":
+            specs += [
+                TableSpec("user_margin", len(histories) + 1, 4),
+                TableSpec("item_margin", inputs.num_items + 1, 4),
+            ]
+        make = ShardedTables if grouped else LocalTables
+        self.tables = make(specs, learning_rate=training.table_learning_rate, generator=self.shared)
+        self.trained_item = torch.from_numpy(self.counts > 0)
+        self.trained_item[0] = False
+        self.old = inputs.old
+        self.adam = torch.optim.Adam(self.tower.parameters(), lr=training.learning_rate)
+        self.steps = 0
+        if inputs.start is not None:
+            self.load(inputs.start)
+
+    def load(self, retriever: TwoTowerRetriever) -> None:
+        """Begin from another model's weights; rows it lacks keep their initial values."""
+        self.tower.load_state_dict(retriever.tower.state_dict())
+        state = self.tables.full_state()
+        for name, rows in state.items():
+            known = retriever.tables.get(name)
+            if known is not None:
+                rows[: len(known)] = known[: len(rows)]
+        self.tables.load_full_state(state)
+
+    def epoch(self, epoch: int) -> tuple[float, float]:
+        """Train one pass; the means over its steps of the loss and of the gradient's norm."""
+        training = self.training
+        self._set_learning_rates(epoch)
+        denoising = training.denoising if epoch > training.warmup_epochs else "none"
+        drop_rate = ramped_drop_rate(
+            max(0, epoch - training.warmup_epochs),
+            drop_rate=training.drop_rate,
+            ramp=max(1, training.warmup_epochs),
+        )
+        order = torch.randperm(len(self.item), generator=self.shared)
+        total, norm, steps = 0.0, 0.0, 0
+        for events in torch.split(order, training.batch_size):
+            if len(events) < 2 * self.world:
+                continue
+            pool_size = training.pool_size if denoising == "pld" else 1
+            if denoising == "pld" or training.users == "alike":
+                events = self._pool_of_rows(len(events), pool_size)  # [B, k]
+            mine = events[: len(events) // self.world * self.world][self.rank :: self.world]
+            negatives = self._draw_negatives(mine)
+            if denoising == "pld":
+                mine = self._resampled(mine, negatives)
+            elif mine.ndim == 2:
+                mine = mine[:, 0]
+            loss, length = self._step(mine, negatives, denoising, drop_rate)
+            total, norm, steps = total + loss, norm + length, steps + 1
+        mean = torch.tensor([total, norm]) / max(steps, 1)
+        if self.world > 1:
+            dist.all_reduce(mean)
+        return float(mean[0]) / self.world, float(mean[1]) / self.world
+
+    def _set_learning_rates(self, epoch: int) -> None:
+        training = self.training
+        done = min(1.0, (epoch - 1) / max(1, training.epochs - 1))
+        low = training.final_learning_rate
+        share = low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * done))
+        self.tables.learning_rate = training.table_learning_rate * share
+        for group in self.adam.param_groups:
+            group["lr"] = training.learning_rate * share
+
+    def _draw_negatives(self, events: Tensor) -> tuple[Tensor, Tensor]:
+        """[C] distinct items, and the log probability [C] with which each was drawn."""
+        training = self.training
+        drawn = self.sampler.sample(training.num_negatives, generator=self.shared)
+        return distinct_negatives(drawn, self.sampler.log_q)
+
+    def _step(
+        self,
+        events: Tensor,
+        negatives: tuple[Tensor, Tensor],
+        denoising: str,
+        drop_rate: float,
+    ) -> tuple[float, float]:
+        training = self.training
+        self.steps += 1
+        batch, vectors = self._forward(events, negatives, training=True)
+        if denoising == "truncated":
+            batch.weight.mul_(keep_small_losses(example_losses(batch).detach(), drop_rate))
+        elif denoising == "reweighted":
+            losses = example_losses(batch).detach()
+            batch.weight.mul_(reweight_small_losses(losses, training.reweight_power))
+        if self.hard is None:
+            loss = training_loss(training.loss, batch)
+        else:
+            loss = self._hard_loss(batch, self.hard)
+        if self.fields is not None and self.relation is not None:
+            loss = loss + training.masking_weight * self._masking_loss(self.fields)
+        if training.compatibility_weight and self.old is not None:
+            pull = self._compatibility_loss(batch, events, self.old)
+            loss = loss + training.compatibility_weight * pull
+        value = loss.item() if not loss.requires_grad else loss.detach().item()
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"loss {training.loss!r} is {value} at step {self.steps}; lower "
+                f"learning_rate ({training.learning_rate}) or table_learning_rate "
+                f"({training.table_learning_rate}), or raise temperature "
+                f"({training.temperature})"
+            )
+        for vector in vectors:
+            if vector.requires_grad:
+                vector.retain_grad()
+        self.adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        square = sum(v.grad.square().sum().item() for v in vectors if v.grad is not None)
+        self._average_dense_gradients()
+        self.adam.step()
+        self.tables.step()
+        if training.loss == "mawu":
+            self._clamp_margins()
+        return value, math.sqrt(square)
+
+    def _forward(
+        self, events: Tensor, negatives: tuple[Tensor, Tensor], *, training: bool
+    ) -> tuple[Batch, list[Tensor]]:
+        """The examples ``events`` [B] with the shared negatives, and the vectors they come from."""
+        negative_index, log_q = negatives
+        positives = self.item[events]
+        window = self._window(events, training=training)
+        item_index, places = _distinct(self.inputs.num_items, positives, negative_index, window)
+        vector = self._items(item_index, training=training)  # [M, D]
+        if self.inputs.frozen_items:
+            vector = vector.detach()
+        row = self.row[events]
+        query = self.tower.queries(vector, places[2], user_vector=self._users(row, training))
+        vectors = [vector, query]
+        if self.training.score == "cosine":
+            query, vector = F.normalize(query, dim=1), F.normalize(vector, dim=1)
+        margins = self._margins(row, positives)
+        batch = Batch(
+            query=query,
+            positive=vector[places[0]],
+            negative=vector[places[1]],
+            row=row,
+            positive_index=positives,
+            negative_index=negative_index,
+            negative_log_q=log_q,
+            positive_log_q=self.log_share[positives],
+            known=self.known,
+            weight=normalised(self.weight[events]),
+            temperature=self.training.temperature,
+            gamma=self.training.gamma,
+            settings=self.training.settings,
+            user_margin=margins[0],
+            item_margin=margins[1],
+            content=None if self.content is None else self.content[positives],
+            negative_content=None if self.content is None else self.content[negative_index],
+            generator=self.own,
+            low_precision=self.training.low_precision,
+        )
+        return batch, vectors
+
+    def _window(self, events: Tensor, *, training: bool) -> Tensor:
+        """[B, T] what the query of each event sees; [B, 0] when histories are not looked at."""
+        if self.options.pooling == "none":
+            return torch.zeros(len(events), 0, dtype=torch.int64)
+        event = events.numpy()
+        window = window_before(
+            self.inputs.histories.item_index,
+            self.start[event],
+            self.end[event],
+            self.options.history_length,
+        )
+        if training and self.training.history_dropout:
+            drawn = torch.rand(window.shape, generator=self.own)
+            window = window * (drawn >= self.training.history_dropout)
+        return window
+
+    def _items(self, item_index: Tensor, *, training: bool) -> Tensor:
+        keep = self.trained_item[item_index]
+        if training and self.options.id_dropout:
+            drawn = torch.rand(len(item_index), generator=self.own)
+            keep = keep & (drawn >= self.options.id_dropout)
+        return self.tower.items(
+            self.tables,
+            item_index,
+            content=None if self.content is None else self.content[item_index],
+            prefix_tokens=None if self.tokens is None else self.tokens[item_index],
+            fields=None if self.fields is None else self.fields[item_index],
+            keep_id=keep,
+        )
+
+    def _users(self, row: Tensor, training: bool) -> Tensor | None:
+        if not self.options.user_table:
+            return None
+        wanted = row + 1
+        if training and self.options.user_dropout:
+            drawn = torch.rand(len(row), generator=self.own)
+            wanted = wanted * (drawn >= self.options.user_dropout)
+        return self.tables({"user": wanted})["user"]
+
+    def _margins(self, row: Tensor, item_index: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        if self.training.loss != "mawu":
+            return None, None
+        found = self.tables({"user_margin": row + 1, "item_margin": item_index})
+        return found["user_margin"].mean(dim=1), found["item_margin"].mean(dim=1)
+
+    @torch.no_grad()
+    def _clamp_margins(self) -> None:
+        if isinstance(self.tables, LocalTables):
+            for name in ("user_margin", "item_margin"):
+                self.tables.weight[name].clamp_(0.0, 1.0)
+
+    def _hard_loss(self, batch: Batch, hard: HardNegatives) -> Tensor:
+        """The softmax with each query's own hard negatives beside the shared ones."""
+        drawn = hard.draw(batch.row, self.training.hard_negatives, generator=self.own)  # [B, H]
+        item_index, place = torch.unique(drawn, return_inverse=True)
+        vector = self._items(item_index, training=True)
+        if self.inputs.frozen_items:
+            vector = vector.detach()
+        if self.training.score == "cosine":
+            vector = F.normalize(vector, dim=1)
+        vector = vector[place]  # [B, H, D]
+        score = torch.einsum("bd,bhd->bh", batch.query, vector).detach()
+        positive = (batch.query * batch.positive).sum(dim=1).detach()
+        losses = hard_softmax_losses(
+            batch.query,
+            batch.positive,
+            batch.negative,
+            vector,
+            temperature=batch.temperature,
+            log_q=batch.negative_log_q,
+            known_positive=batch.known_negatives(),
+            left_out=(drawn == 0) | suspected_positives(positive, score),
+        )
+        return weighted_mean(losses, batch.weight)
+
+    def _masking_loss(self, fields: Tensor) -> Tensor:
+        drawn = torch.randint(
+            1, self.inputs.num_items + 1, (self.training.masking_batch,), generator=self.own
+        )
+        item_index = torch.unique(drawn)
+        return feature_masking_loss(
+            self.tower,
+            self.tables,
+            item_index,
+            content=None if self.content is None else self.content[item_index],
+            prefix_tokens=None if self.tokens is None else self.tokens[item_index],
+            fields=fields[item_index],
+            mi=self.relation,
+            generator=self.own,
+        )
+
+    def _compatibility_loss(self, batch: Batch, events: Tensor, old: TwoTowerRetriever) -> Tensor:
+        """The pull of the positives, and of the queries, towards the older model's vectors."""
+        known = batch.positive_index < len(old.item_vectors)
+        items = batch.positive_index[known]
+        loss = compatibility_loss(
+            batch.positive[known], torch.from_numpy(old.item_vectors)[items], index=items
+        )
+        window = self._window(events, training=False)
+        window = window * (window < len(old.item_vectors))
+        user = old.tables.get("user")
+        row = batch.row + 1
+        known_row = torch.ones(len(row), dtype=torch.bool) if user is None else row < len(user)
+        with torch.no_grad():
+            then = old.encode_windows(window, user_index=row * known_row)
+        return loss + compatibility_loss(
+            batch.query[known_row], then[known_row], index=row[known_row]
+        )
+
+    def _pool_of_rows(self, size: int, pool_size: int) -> Tensor:
+        """[B, k] events: k positives of each of B users drawn uniformly."""
+        drawn = torch.randint(len(self.active_rows), (size,), generator=self.shared)
+        row = self.active_rows[drawn]
+        first = self.indptr[row]
+        pool = draw_pool(self.indptr[row + 1] - first, pool_size, generator=self.shared)
+        return first[:, None] + pool
+
+    @torch.no_grad()
+    def _resampled(self, pool: Tensor, negatives: tuple[Tensor, Tensor]) -> Tensor:
+        """[B] events: of each row of ``pool`` [B, k] one, rather one with a small loss."""
+        batch, _ = self._forward(pool.flatten(), negatives, training=False)
+        loss = example_losses(batch).view(pool.shape)
+        column = resample(loss, temperature=self.training.denoise_temperature, generator=self.own)
+        return pool[torch.arange(len(pool)), column]
+
+    def _average_dense_gradients(self) -> None:
+        if self.world == 1:
+            return
+        parameters = list(self.tower.parameters())
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+        dist.all_reduce(flat)
+        flat /= self.world
+        parts = torch.split(flat, [p.numel() for p in parameters])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    def retriever(self, epoch: int) -> TwoTowerRetriever | None:
+        """The model as it stands, on process 0."""
+        tables = self.tables.full_state()
+        if self.rank:
+            return None
+        for name in ("user_margin", "item_margin"):
+            tables.pop(name, None)
+        tables["item"][~self.trained_item] = 0.0
+        tower = TwoTower(
+            self.options, content_dim=self.tower.content_dim, generator=torch.Generator()
+        )
+        tower.load_state_dict(self.tower.state_dict())
+        return TwoTowerRetriever.from_tables(
+            tower,
+            tables,
+            content=self.content,
+            prefix_tokens=self.tokens,
+            fields=self.fields,
+            score=self.training.score,
+            best_epoch=epoch,
+        )
+
+
+def _tensor(values: np.ndarray | None, kind: torch.dtype) -> Tensor | None:
+    return None if values is None else torch.from_numpy(values).to(kind)
+
+
+def _event_weights(histories: Histories, counts: np.ndarray, training: TrainingOptions) -> Tensor:
+    """[E] float32: the events' weights, less for old ones, more for seldom shown items."""
+    age = histories.indptr[1:][histories.rows] - 1 - np.arange(histories.item_index.size)
+    weight = histories.weight * (0.5 ** (age / training.positive_half_life))
+    if training.propensity_power:
+        propensity = exposure_propensities(counts, power=training.propensity_power)
+        inverse = inverse_propensity_weights(propensity, clip=training.propensity_clip)
+        weight = weight * inverse[histories.item_index]
+    return torch.from_numpy(weight.astype(np.float32))
+
+
+def _distinct(num_items: int, *item_index: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The distinct items [M], 0 first, and where each item stands among them."""
+    flat = torch.cat([torch.zeros(1, dtype=torch.int64), *(i.flatten() for i in item_index)])
+    if len(flat) < num_items // 16:
+        distinct, place = torch.unique(flat, return_inverse=True)
+        parts = place[1:].split([i.numel() for i in item_index])
+        return distinct, [p.view(i.shape) for p, i in zip(parts, item_index, strict=True)]
+    wanted = torch.zeros(num_items + 1, dtype=torch.bool)
+    wanted[flat] = True
+    distinct = wanted.nonzero()[:, 0]
+    where = torch.zeros(num_items + 1, dtype=torch.int64)
+    where[distinct] = torch.arange(len(distinct))
+    return distinct, [where[i] for i in item_index]
