@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,14 @@ from torch import Tensor
 
 from features.histories import Histories
 
-__all__ = ["ends_before_own_time", "latest_window", "pool_weights", "window_before"]
+__all__ = [
+    "ends_before_own_time",
+    "latest_window",
+    "masked_softmax",
+    "pool_weights",
+    "recency_logits",
+    "window_before",
+]
 
 
 def window_before(
@@ -57,21 +65,36 @@ def ends_before_own_time(histories: Histories) -> np.ndarray:
     return np.maximum.accumulate(np.where(first_of_row | later, event, 0))
 
 
-def pool_weights(window: Tensor, half_lives: Sequence[float]) -> Tensor:
-    """Weights of the events of each window, one set a half-life, each summing to 1.
+def recency_logits(length: int, half_lives: Sequence[float]) -> Tensor:
+    """[P, T] float32: log of the weight of each place of a window, newest last, before padding.
 
     The event ``a`` places before the newest weighs ``0.5 ** (a / half_life)``; a half-life of
     infinity is the plain mean.
+    """
+    age = torch.arange(length - 1, -1, -1, dtype=torch.float64)  # [T]
+    half_life = torch.tensor(half_lives, dtype=torch.float64)[:, None]
+    return (-math.log(2) * age / half_life).float()
+
+
+def masked_softmax(logit: Tensor, real: Tensor) -> Tensor:
+    """Softmax of ``logit`` [P, B, T] over the ``real`` [B, T] events of each window.
+
+    Returns:
+        [P, B, T], 0 where not real; all 0, and no gradient, for a window without a real event.
+    """
+    hidden = ~real & real.any(dim=1, keepdim=True)  # an empty window hides nothing: no NaN
+    return torch.softmax(logit.masked_fill(hidden, -torch.inf), dim=2) * real
+
+
+def pool_weights(window: Tensor, half_lives: Sequence[float]) -> Tensor:
+    """Weights of the events of each window, one set a half-life, each summing to 1.
 
     Args:
         window: [B, T] int64, newest last, 0 = padding.
-        half_lives: P half-lives in events, > 0.
+        half_lives: P half-lives in events, > 0; see `recency_logits`.
 
     Returns:
         [P, B, T] float32, 0 at the padding; all 0 for an empty window.
     """
-    age = torch.arange(window.shape[1] - 1, -1, -1, dtype=torch.float64)  # [T]
-    decay = torch.stack([0.5 ** (age / half_life) for half_life in half_lives])  # [P, T]
-    weight = decay[:, None, :] * (window > 0)[None]  # [P, B, T]
-    total = weight.sum(dim=2, keepdim=True)
-    return (weight / torch.where(total > 0, total, torch.ones_like(total))).float()
+    logit = recency_logits(window.shape[1], half_lives).to(window.device)
+    return masked_softmax(logit[:, None, :], window > 0)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from recsys.retrieval.towers import TowerOptions, TwoTower, table_specs
 from recsys.retrieval.windows import (
     ends_before_own_time,
     latest_window,
+    masked_softmax,
     pool_weights,
+    recency_logits,
     window_before,
 )
 
@@ -71,6 +74,31 @@ def test_pool_weights_by_hand() -> None:
     torch.testing.assert_close(longer[:, 0, 2:], weight[:, 0])
 
 
+def test_recency_logits_by_hand() -> None:
+    wanted = torch.tensor([[0.0, 0.0, 0.0], [0.25, 0.5, 1.0]])
+    wanted[0] = 1.0
+    torch.testing.assert_close(recency_logits(3, (math.inf, 1.0)).exp(), wanted)
+
+
+def test_old_events_alone_still_weigh_one_in_all() -> None:
+    """0.5 ** (300 / 0.5) is no float, but the event is all there is."""
+    window = torch.zeros(1, 300, dtype=torch.int64)
+    window[0, 0] = 7
+    weight = pool_weights(window, (0.5,))
+    assert weight[0, 0, 0] == 1.0
+    assert weight.sum() == 1.0
+
+
+def test_masked_softmax_of_nothing_is_nothing() -> None:
+    logit = torch.tensor([[[1.0, 2.0], [3.0, 500.0]]], requires_grad=True)  # [1, 2, 2]
+    real = torch.tensor([[False, False], [True, False]])
+    found = masked_softmax(logit, real)
+    assert found.tolist() == [[[0.0, 0.0], [1.0, 0.0]]]
+    found.sum().backward()
+    assert logit.grad is not None
+    assert not logit.grad.any()
+
+
 N, DIM, CONTENT = 6, 4, 3
 OPTIONS = TowerOptions(
     embedding_dim=DIM, history_length=5, half_lives=(math.inf, 2.0), hidden_dim=8
@@ -84,7 +112,7 @@ def made_tower(
     tower = TwoTower(options, content_dim=CONTENT, generator=generator)
     if options.hidden_dim:
         tower.output_weight.data = torch.randn(DIM, options.hidden_dim, generator=generator)
-    specs = table_specs(options, num_items=N, num_users=2, num_prefix_tokens=5)
+    specs = table_specs(options, num_items=N, num_users=2, num_prefix_tokens=5, num_field_tokens=7)
     table = {s.name: torch.randn(s.num_embeddings, DIM, generator=generator) for s in specs}
     for rows in table.values():
         rows[0] = 0.0
@@ -118,6 +146,21 @@ def test_item_vector_is_the_sum_of_its_parts() -> None:
             wanted = wanted + rows["item"][item]
         torch.testing.assert_close(found[item], wanted)
     assert not found[0].any()
+
+
+def test_fields_are_added_and_can_be_left_out() -> None:
+    tower, lookup = made_tower()
+    content, _ = item_inputs()
+    fields = torch.tensor([[0, 0]] + [[1 + item % 3, 4 + item % 4] for item in range(N)])
+    keep = torch.tensor([[True, True]] * N + [[False, True]])
+    every = torch.arange(N + 1)
+    without = tower.items(lookup, every, content=content)
+    rows = lookup({"field": fields})["field"]
+    found = tower.items(lookup, every, content=content, fields=fields)
+    torch.testing.assert_close(found, without + rows.sum(dim=1))
+    masked = tower.items(lookup, every, content=content, fields=fields, keep_field=keep)
+    torch.testing.assert_close(masked[:N], found[:N])
+    torch.testing.assert_close(masked[N], without[N] + rows[N, 1])
 
 
 def test_query_by_plain_loops() -> None:
@@ -157,6 +200,47 @@ def test_a_tower_without_its_residual_is_linear_in_the_pools() -> None:
     torch.testing.assert_close(found[0], tower.start + (vector[2] + vector[4]) / 2)
 
 
+def test_attention_starts_as_recency_and_then_differs() -> None:
+    recency, _ = made_tower()
+    attention, _ = made_tower(replace(OPTIONS, pooling="attention"))
+    own = {name for name, _ in attention.named_parameters() if name.startswith("attention.")}
+    assert own == {"attention.key_weight", "attention.head", "attention.age_bias"}
+    shared = {n: v for n, v in attention.state_dict().items() if n not in own}
+    recency.load_state_dict(shared)
+    vector = torch.randn(N + 1, DIM, generator=torch.Generator().manual_seed(2))
+    vector[0] = 0.0
+    place = torch.tensor([[0, 0, 3, 1, 5], [0, 0, 0, 0, 0]])
+    wanted = recency.queries(vector, place)
+    torch.testing.assert_close(attention.queries(vector, place), wanted)
+    attention.attention.head.data += 1.0
+    found = attention.queries(vector, place)
+    assert not torch.allclose(found[0], wanted[0])
+    torch.testing.assert_close(found[1], wanted[1])  # an empty history: nothing to weigh
+
+
+def test_without_pooling_a_query_is_the_user_row() -> None:
+    options = TowerOptions(embedding_dim=DIM, pooling="none", user_table=True)
+    tower = TwoTower(options, content_dim=0, generator=torch.Generator().manual_seed(0))
+    assert [name for name, _ in tower.named_parameters()] == ["start"]
+    nothing = torch.zeros(3, 0, dtype=torch.int64)
+    assert not tower.queries(torch.zeros(N + 1, DIM), nothing).any()
+    tower.start.data.fill_(2.0)
+    user = torch.tensor([[1.0, -1.0, 0.0, 0.0], [0.0] * DIM, [0.0, 0.0, 0.0, 3.0]])
+    found = tower.queries(torch.zeros(N + 1, DIM), nothing, user_vector=user)
+    assert found.tolist() == [user[0].tolist(), [2.0] * DIM, user[2].tolist()]
+    assert tower.queries(torch.zeros(N + 1, DIM), nothing).tolist() == [[2.0] * DIM] * 3
+
+
+def test_hidden_users_train_what_an_unknown_one_gets() -> None:
+    options = TowerOptions(embedding_dim=DIM, pooling="none", user_table=True, user_dropout=0.5)
+    tower = TwoTower(options, content_dim=0, generator=torch.Generator().manual_seed(0))
+    assert tower.start.any()  # a cosine has no gradient at zero
+    user = torch.tensor([[1.0] * DIM, [0.0] * DIM])
+    tower.queries(torch.zeros(1, DIM), torch.zeros(2, 0), user_vector=user).sum().backward()
+    assert tower.start.grad is not None
+    assert tower.start.grad.tolist() == [1.0] * DIM  # of the hidden one alone
+
+
 def test_content_must_fit_the_tower() -> None:
     tower, lookup = made_tower()
     with pytest.raises(ValueError, match="content is missing"):
@@ -172,11 +256,15 @@ def test_only_tables_that_are_used_exist() -> None:
     assert names["item"].num_embeddings == N + 1
     with_users = TowerOptions(user_table=True)
     names = {
-        s.name: s for s in table_specs(with_users, num_items=N, num_users=2, num_prefix_tokens=9)
+        s.name: s
+        for s in table_specs(
+            with_users, num_items=N, num_users=2, num_prefix_tokens=9, num_field_tokens=4
+        )
     }
     assert {name: s.num_embeddings for name, s in names.items()} == {
         "item": N + 1,
         "prefix": 10,
+        "field": 5,
         "user": 3,
     }
 
@@ -190,6 +278,10 @@ def test_only_tables_that_are_used_exist() -> None:
         ({"half_lives": (1.0, 0.0)}, "half_lives"),
         ({"hidden_dim": -1}, "hidden_dim"),
         ({"id_dropout": 1.5}, "id_dropout"),
+        ({"pooling": "max"}, "pooling must be .* got 'max'"),
+        ({"user_dropout": 1.0, "user_table": True}, "user_dropout must be"),
+        ({"user_dropout": 0.5}, "user_table must be True"),
+        ({"pooling": "none"}, "user_table must be True"),
     ],
 )
 def test_shapes_out_of_range_are_named(changed: dict[str, object], message: str) -> None:
