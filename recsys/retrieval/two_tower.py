@@ -94,6 +94,7 @@ class TwoTowerRetriever:
         *,
         content: Tensor | None = None,
         prefix_tokens: Tensor | None = None,
+        fields: Tensor | None = None,
         score: Score = "cosine",
         best_epoch: int = 0,
     ) -> Self:
@@ -104,9 +105,18 @@ class TwoTowerRetriever:
             tables: whole id tables by name.
             content: [N + 1, content_dim] float32, row 0 zero; as the tower needs it.
             prefix_tokens: [N + 1, L] int64, row 0 zero.
+            fields: [N + 1, F] int64, row 0 zero; as the table ``field`` needs it.
             score: see the class.
             best_epoch: see the class.
+
+        Raises:
+            ValueError: ``content`` or ``fields`` is missing or unexpected.
         """
+        if (fields is None) != ("field" not in tables):
+            raise ValueError(
+                f"fields must be given exactly when there is a table 'field': fields are "
+                f"{'missing' if fields is None else 'given'}, the tables are {sorted(tables)}"
+            )
 
         def lookup(index: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return {name: tables[name][rows] for name, rows in index.items()}
@@ -118,6 +128,7 @@ class TwoTowerRetriever:
                 block,
                 content=None if content is None else content[block],
                 prefix_tokens=None if prefix_tokens is None else prefix_tokens[block],
+                fields=None if fields is None else fields[block],
             )
             for block in torch.split(everything, _ITEM_BLOCK)
         ]
@@ -127,6 +138,21 @@ class TwoTowerRetriever:
     def num_items(self) -> int:
         """N, without the padding row."""
         return len(self._scored) - 1
+
+    @property
+    def settings(self) -> dict[str, str | int | bool]:
+        """What a reader of the vectors must know: ``score``, ``dim``, ``pooling``, ``user_table``.
+
+        With ``score`` "cosine" the vectors are unit rows, with "dot" they are not; ``user_table``
+        says whether `user_vectors` wants the rows of known users.
+        """
+        options = self.tower.options
+        return {
+            "score": self.score_kind,
+            "dim": options.embedding_dim,
+            "pooling": options.pooling,
+            "user_table": options.user_table,
+        }
 
     @property
     def item_vectors(self) -> np.ndarray:
@@ -144,29 +170,39 @@ class TwoTowerRetriever:
         """Query vectors to compare with `item_vectors` by inner product.
 
         Args:
-            histories: Q rows; an empty one gets what the model asks for without a history.
+            histories: Q rows; an empty one gets what the model asks for without a history. A
+                model without pooling only counts them.
             moment: [Q] int64 microseconds since the epoch; only events strictly before it are
                 seen. None: all events.
-            user_index: [Q] int64 rows of the user table (training row + 1), 0 = unknown. Ignored
-                by a model without one. None: all unknown.
+            user_index: [Q] int64 rows of the user table (training row + 1), 0 = unknown: such a
+                user is encoded from the history alone. Ignored by a model without that table.
+                None: all unknown.
 
         Returns:
             [Q, D] float32; unit rows for a cosine.
         """
-        if moment is not None:
-            histories = histories.before(moment)
-        window = latest_window(histories, self.tower.options.history_length)
-        user_row = self.tables.get("user")
-        found = []
-        for start in range(0, len(histories), _QUERY_BLOCK):
-            block = slice(start, start + _QUERY_BLOCK)
+        if self.tower.options.pooling == "none":
+            window = torch.zeros(len(histories), 0, dtype=torch.int64)
+        else:
+            seen = histories if moment is None else histories.before(moment)
+            window = latest_window(seen, self.tower.options.history_length)
+        index = None if user_index is None else torch.from_numpy(user_index)
+        return self.encode_windows(window, user_index=index).numpy()
+
+    @torch.no_grad()
+    def encode_windows(self, window: Tensor, *, user_index: Tensor | None = None) -> Tensor:
+        """Query vectors [Q, D] of windows of items [Q, T], newest last, 0 = padding.
+
+        ``user_index`` is as in `user_vectors`; `recsys.retrieval.windows` makes windows.
+        """
+        user_row = None if user_index is None else self.tables.get("user")
+        found = [self._encoded.new_zeros(0, self._encoded.shape[1])]
+        for block in torch.split(torch.arange(len(window)), _QUERY_BLOCK):
             user_vector = None
             if user_row is not None and user_index is not None:
-                user_vector = user_row[torch.from_numpy(user_index[block])]
+                user_vector = user_row[user_index[block]]
             found.append(self.tower.queries(self._encoded, window[block], user_vector=user_vector))
-        if not found:
-            return np.zeros((0, self._encoded.shape[1]), dtype=np.float32)
-        return self._finish(torch.cat(found)).numpy()
+        return self._finish(torch.cat(found))
 
     def retrieve(
         self,
@@ -178,9 +214,17 @@ class TwoTowerRetriever:
         user_index: np.ndarray | None = None,
     ) -> TopK:
         """See `Retriever.retrieve`; ``user_index`` as in `user_vectors`."""
+        query = self.user_vectors(histories, moment, user_index=user_index)
+        return self.search(query, k, excluded=excluded)
+
+    def search(self, query: np.ndarray, k: int, *, excluded: np.ndarray | None = None) -> TopK:
+        """The best ``k`` items of each query vector [Q, D], as `user_vectors` gives them.
+
+        Raises:
+            ValueError: ``k`` < 1, or ``excluded`` is not [Q, N + 1].
+        """
         if k < 1:
             raise ValueError(f"k must be >= 1, got {k}")
-        query = self.user_vectors(histories, moment, user_index=user_index)
         if excluded is not None and excluded.shape != (len(query), self.num_items + 1):
             raise ValueError(
                 f"excluded must have shape {(len(query), self.num_items + 1)}, got {excluded.shape}"
@@ -239,28 +283,46 @@ class TwoTowerRetriever:
 
     @torch.no_grad()
     def encode_items(
-        self, *, content: np.ndarray | None = None, prefix_tokens: np.ndarray | None = None
+        self,
+        *,
+        content: np.ndarray | None = None,
+        prefix_tokens: np.ndarray | None = None,
+        fields: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Vectors of items the model never saw, from content [M, C] and prefix tokens [M, L].
+        """Vectors of items the model never saw, from what describes them.
+
+        Args:
+            content: [M, content_dim] float32.
+            prefix_tokens: [M, L] int64, 0 = none.
+            fields: [M, F] int64, 0 = missing.
 
         Returns:
             [M, D] float32, comparable with `item_vectors`.
 
         Raises:
-            ValueError: neither is given, or ``content`` is missing for a tower that has it.
+            ValueError: nothing is given, the model has no table for it, or ``content`` is missing
+                for a tower that has it.
         """
-        given = content if content is not None else prefix_tokens
-        if given is None:
-            raise ValueError("content or prefix_tokens must be given to encode new items")
+        tokens = {"prefix": prefix_tokens, "field": fields}
+        for name, given in tokens.items():
+            if given is not None and name not in self.tables:
+                raise ValueError(
+                    f"{name} tokens were given to a model without a table {name!r}; it has the "
+                    f"tables {sorted(self.tables)}"
+                )
+        described = [given for given in (content, prefix_tokens, fields) if given is not None]
+        if not described:
+            raise ValueError("content, prefix_tokens or fields must be given to encode new items")
 
         def lookup(index: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return {name: self.tables[name][rows] for name, rows in index.items()}
 
         encoded = self.tower.items(
             lookup,
-            torch.zeros(len(given), dtype=torch.int64),
+            torch.zeros(len(described[0]), dtype=torch.int64),
             content=None if content is None else torch.from_numpy(content).float(),
             prefix_tokens=None if prefix_tokens is None else torch.from_numpy(prefix_tokens).long(),
+            fields=None if fields is None else torch.from_numpy(fields).long(),
         )
         return self._finish(encoded).numpy()
 

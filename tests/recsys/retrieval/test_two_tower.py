@@ -148,6 +148,74 @@ def test_save_and_load_keep_every_score(score: str, histories: Histories, tmp_pa
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors"}
 
 
+def with_fields() -> tuple[TwoTowerRetriever, torch.Tensor]:
+    retriever = made(user_table=True, pooling="attention")
+    fields = torch.tensor([[0, 0]] + [[1 + item % 3, 4 + item % 2] for item in range(N)])
+    tables = retriever.tables | {"field": torch.randn(6, DIM)}
+    tables["field"][0] = 0.0
+    return TwoTowerRetriever.from_tables(retriever.tower, tables, fields=fields), fields
+
+
+def test_new_items_are_encoded_from_their_fields(histories: Histories, tmp_path: Path) -> None:
+    retriever, fields = with_fields()
+    retriever.save(tmp_path)
+    loaded = TwoTowerRetriever.load(tmp_path)
+    assert loaded.tower.options == retriever.tower.options
+    np.testing.assert_array_equal(loaded.user_vectors(histories), retriever.user_vectors(histories))
+    found = loaded.encode_items(fields=fields[1:].numpy())
+    wanted = retriever.tables["field"][fields[1:]].sum(dim=1)
+    wanted = torch.nn.functional.normalize(wanted, dim=1)
+    np.testing.assert_allclose(found, wanted.numpy(), atol=1e-6)
+    with_ids = retriever.tables["item"][1:] + retriever.tables["field"][fields[1:]].sum(dim=1)
+    with_ids = torch.nn.functional.normalize(with_ids, dim=1)
+    np.testing.assert_allclose(retriever.item_vectors[1:], with_ids.numpy(), atol=1e-6)
+
+
+def test_fields_come_with_their_table() -> None:
+    retriever, fields = with_fields()
+    with pytest.raises(ValueError, match="fields are missing"):
+        TwoTowerRetriever.from_tables(retriever.tower, retriever.tables)
+    bare = made()
+    with pytest.raises(ValueError, match="fields are given"):
+        TwoTowerRetriever.from_tables(bare.tower, bare.tables, fields=fields)
+    with pytest.raises(ValueError, match="without a table 'field'"):
+        bare.encode_items(fields=fields.numpy())
+    with pytest.raises(ValueError, match="without a table 'prefix'"):
+        bare.encode_items(prefix_tokens=fields.numpy())
+
+
+def test_without_pooling_only_the_user_row_counts(
+    histories: Histories, make_histories: MakeHistories, tmp_path: Path
+) -> None:
+    retriever = made("dot", user_table=True, pooling="none")
+    user = np.array([2, 0, 3, 1])
+    found = retriever.user_vectors(histories, user_index=user)
+    np.testing.assert_array_equal(found, retriever.tables["user"][user].numpy())
+    assert not found[1].any()  # unknown: a model of ids alone has nothing to say
+    other = make_histories([[], [5], [], [1]])
+    moment = np.zeros(4, dtype=np.int64)
+    np.testing.assert_array_equal(found, retriever.user_vectors(other, moment, user_index=user))
+    assert not retriever.user_vectors(histories).any()
+    retriever.save(tmp_path)
+    loaded = TwoTowerRetriever.load(tmp_path)
+    np.testing.assert_array_equal(found, loaded.user_vectors(other, user_index=user))
+
+
+def test_settings_say_how_the_vectors_are_read() -> None:
+    assert made().settings == {
+        "score": "cosine",
+        "dim": DIM,
+        "pooling": "recency",
+        "user_table": False,
+    }
+    assert made("dot", user_table=True, pooling="none").settings == {
+        "score": "dot",
+        "dim": DIM,
+        "pooling": "none",
+        "user_table": True,
+    }
+
+
 def test_damaged_directories_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="two_tower"):
         TwoTowerRetriever.load(tmp_path)
