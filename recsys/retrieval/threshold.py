@@ -236,6 +236,28 @@ class ThresholdHead:
         self.threshold = threshold_at_recall(logit, label, recall=recall)
         return self.threshold
 
+    def rescaled(self, score: np.ndarray) -> Self:
+        """The same map and threshold for a model whose scores have another mean and spread.
+
+        Args:
+            score: [Q, K] float32 of that model's candidates, not finite = no candidate.
+
+        Raises:
+            ValueError: there is no candidate.
+        """
+        known = score[np.isfinite(score)].astype(np.float64)
+        if not known.size:
+            raise ValueError(f"score must hold a candidate, got none in shape {score.shape}")
+        return type(self)(
+            self.inputs,
+            center=self._center,
+            width=self._width,
+            weight=self._weight,
+            bias=self._bias,
+            score_scale=(float(known.mean()), float(known.std()) or 1.0),
+            threshold=self.threshold,
+        )
+
     def save(self, directory: Path) -> None:
         """Write the map and the threshold."""
         settings = {"inputs": self.inputs, "threshold": str(self.threshold)}  # "-inf" too
