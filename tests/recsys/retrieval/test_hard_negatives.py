@@ -226,3 +226,69 @@ def test_hard_negatives_near_the_positive_are_suspected() -> None:
         suspected_positives(positive, hard, gap=-0.1)
     with pytest.raises(ValueError, match=r"positive_score \[B\]"):
         suspected_positives(positive[:1], hard)
+
+
+def planted_world() -> tuple[Tensor, Tensor, KnownPositives, Tensor]:
+    """100 users who like the 10 items of one of 20 groups, and have met 7 of them.
+
+    Returns user vectors [100, 24], item vectors [201, 24], what they met, and the [100, 3] items
+    they will like next.
+    """
+    rng = np.random.default_rng(0)
+    liked = np.stack([1 + 10 * (user % 20) + rng.permutation(10) for user in range(100)])
+    item = 0.2 * torch.randn(201, 24, generator=generator(1))
+    item[1:] += torch.eye(24)[torch.arange(200) // 10]
+    item[0] = 0.0
+    user = item[torch.from_numpy(liked[:, :7])].mean(dim=1)
+    known = KnownPositives(np.arange(0, 701, 7), liked[:, :7].ravel(), 200)
+    return user, item, known, torch.from_numpy(liked[:, 7:])
+
+
+def hits(mined: np.ndarray, future: Tensor) -> Tensor:
+    """[U, W] bool: which mined items are among the user's ``future`` ones."""
+    return (torch.from_numpy(mined)[:, :, None] == future[:, None, :]).any(dim=2)
+
+
+def test_the_best_ranks_are_the_positives_to_come() -> None:
+    user, item, known, future = planted_world()
+    found = hits(mine_hard_negatives(user.numpy(), item.numpy(), known, skip=0, pool=150), future)
+    assert float(found[:, :3].float().mean()) > 0.9
+    assert float(found[:, 6:].float().mean()) < 0.01
+
+
+def tuned_recall(*, skip: int = 0, pool: int = 4, hard_weight: float = 4.0) -> float:
+    """Share of the items to come in the users' top 3, once users were tuned to frozen items."""
+    user, item, known, future = planted_world()
+    hard = HardNegatives(
+        mine_hard_negatives(user.numpy(), item.numpy(), known, skip=skip, pool=pool)
+    )
+    everybody, rng = torch.arange(100), generator()
+    met = known.mask(everybody, torch.arange(201)).float()
+    query = user.clone().requires_grad_()
+    adam = torch.optim.Adam([query], lr=0.05)
+    for _ in range(30):
+        positive = item[torch.multinomial(met, 1, generator=rng)[:, 0]]
+        negative = torch.randint(1, 201, (32,), generator=rng)
+        loss = hard_softmax_losses(
+            query,
+            positive,
+            item[negative],
+            item[hard.draw(everybody, 4, generator=rng)],
+            temperature=0.3,
+            hard_weight=hard_weight,
+            known_positive=known.mask(everybody, negative),
+        ).mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    best = mine_hard_negatives(query.detach().numpy(), item.numpy(), known, skip=0, pool=3)
+    return float(hits(best, future).float().mean())
+
+
+def test_a_narrow_pool_costs_recall_and_a_wide_one_does_not() -> None:
+    """Why there is a guard at all: against the same tuning without hard negatives."""
+    without = tuned_recall(hard_weight=0.0)
+    assert without > 0.7
+    assert tuned_recall(pool=4) < 0.5 * without
+    assert tuned_recall(pool=150) > 0.97 * without
+    assert tuned_recall(skip=6, pool=150) > 0.97 * without
