@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["KnownPositives", "NegativeSampler", "distinct_negatives"]
+__all__ = ["KnownPositives", "NegativeSampler"]
 
 
 class NegativeSampler:
@@ -41,20 +41,6 @@ class NegativeSampler:
         point = torch.rand(size, dtype=torch.float64, generator=generator)
         drawn = torch.searchsorted(self._cumulative, point, right=True)
         return drawn.clamp_(max=len(self._cumulative) - 1) + 1
-
-
-def distinct_negatives(drawn: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
-    """Each drawn item once; one drawn n times counts n times, through its log-q.
-
-    Args:
-        drawn: [S] int64 items, some of them several times.
-        log_q: [N + 1] log probability of each item.
-
-    Returns:
-        [C] int64 distinct items, ascending, and [C] float32 ``log_q - log n`` of each.
-    """
-    item_index, count = torch.unique(drawn, return_counts=True)
-    return item_index, log_q[item_index] - count.float().log()
 
 
 class KnownPositives:

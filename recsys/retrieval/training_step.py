@@ -28,7 +28,8 @@ from recsys.retrieval.hard_negatives import (
     suspected_positives,
 )
 from recsys.retrieval.losses import weighted_mean
-from recsys.retrieval.negatives import KnownPositives, NegativeSampler, distinct_negatives
+from recsys.retrieval.negative_queue import NegativeQueue, merge_repeats, mixed_negatives
+from recsys.retrieval.negatives import KnownPositives, NegativeSampler
 from recsys.retrieval.objectives import Batch, example_losses, training_loss
 from recsys.retrieval.propensity import (
     exposure_propensities,
@@ -79,6 +80,7 @@ class TrainingStep:
         self.sampler = NegativeSampler(self.counts, power=training.negative_power)
         share = np.log(np.maximum(self.counts, 1) / self.counts.sum())
         self.log_share = torch.from_numpy(share).float()
+        self.queue = NegativeQueue(training.queue_size)
         self.hard: HardNegatives | None = None
         self.content = _tensor(inputs.content, torch.float32)
         self.tokens = _tensor(inputs.prefix_tokens, torch.int64)
@@ -150,6 +152,7 @@ class TrainingStep:
             elif mine.ndim == 2:
                 mine = mine[:, 0]
             loss, length = self._step(mine, negatives, denoising, drop_rate)
+            self.queue.push(self.item[mine])
             total, norm, steps = total + loss, norm + length, steps + 1
         mean = torch.tensor([total, norm]) / max(steps, 1)
         if self.world > 1:
@@ -168,8 +171,13 @@ class TrainingStep:
     def _draw_negatives(self, events: Tensor) -> tuple[Tensor, Tensor]:
         """[C] distinct items, and the log probability [C] with which each was drawn."""
         training = self.training
+        if training.negatives == "queue" and len(self.queue):
+            return merge_repeats(self.queue.items(), self.log_share)
         drawn = self.sampler.sample(training.num_negatives, generator=self.shared)
-        return distinct_negatives(drawn, self.sampler.log_q)
+        if training.negatives == "mixed":
+            positives = self.item[events].flatten()
+            return mixed_negatives(drawn, self.sampler.log_q, positives, self.log_share)
+        return merge_repeats(drawn, self.sampler.log_q)
 
     def _step(
         self,
