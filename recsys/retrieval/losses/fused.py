@@ -33,13 +33,17 @@ def fused_softmax(
     include_positive: bool = True,
     negative_weight: float = 1.0,
     weight: Tensor | None = None,
+    query_of: Tensor | None = None,
     low_precision: bool = False,
 ) -> Tensor:
     """`sampled_softmax`, and with ``include_positive=False`` `bsl`, without a [B, C] matrix.
 
+    Several candidates of one query may share its row of logits: give each query once, and say
+    with ``query_of`` whose each candidate is.
+
     Args:
-        query: [B, D] float.
-        candidate: [B, D] float; row i is the positive of row i of ``query``.
+        query: [Q, D] float; Q = B without ``query_of``.
+        candidate: [B, D] float; row i is the positive of row i of ``query``, or of its query.
         negative: [C, D] float, used by every query.
         temperature: logits are divided by it; > 0.
         log_q: [C] log probability that the sampler drew each negative. None: equal.
@@ -48,6 +52,7 @@ def fused_softmax(
         include_positive: whether the positive stands in its own denominator.
         negative_weight: of the negative side, > 0 (`bsl`); 1 with ``include_positive``.
         weight: [B] weights of the examples, >= 0. None: all equal.
+        query_of: [B] int64 rows of ``query``, ascending. None: each candidate has its own.
         low_precision: multiply in bfloat16 and add in float32; about 2 % off in each weight of
             a negative.
 
@@ -58,7 +63,10 @@ def fused_softmax(
         ValueError: shapes disagree, temperature or negative_weight <= 0, or a negative_weight
             other than 1 with ``include_positive``.
     """
-    check_pair(query, candidate)
+    if query_of is None:
+        check_pair(query, candidate)
+    else:
+        check_shape("query_of", query_of, (len(candidate),))
     check_negative(query, negative, None)
     check_at_least(0, above=True, temperature=temperature, negative_weight=negative_weight)
     if include_positive and negative_weight != 1.0:
@@ -67,7 +75,7 @@ def fused_softmax(
             "include_positive=False"
         )
     bias = None if log_q is None else log_counts(log_q).to(query)
-    share = _shares(query, weight)
+    share = _shares(candidate, weight)
     loss: Tensor = _Softmax.apply(
         query,
         candidate,
@@ -75,6 +83,7 @@ def fused_softmax(
         bias,
         known,
         share,
+        query_of,
         (temperature, negative_weight, include_positive, low_precision),
     )  # type: ignore[no-untyped-call]
     return loss
@@ -114,54 +123,67 @@ class _Softmax(torch.autograd.Function):
         bias: Tensor | None,
         known: tuple[Tensor, Tensor] | None,
         share: Tensor,
+        query_of: Tensor | None,
         settings: tuple[float, float, bool, bool],
     ) -> Tensor:
         temperature, negative_weight, include_positive, low_precision = settings
         exact = query.dtype
         kind = torch.bfloat16 if low_precision else exact
         left, right = query.to(kind), (negative / temperature).to(kind)
-        positive = (query * candidate).sum(dim=1) / temperature  # [B]
+        own_query = query if query_of is None else query[query_of]  # [B, D]
+        positive = (own_query * candidate).sum(dim=1) / temperature  # [B]
         rows = max(16, _BLOCK_ENTRIES // max(1, len(negative)))
         grad_query = torch.empty_like(query)
         grad_negative = torch.zeros_like(negative)
         grad_positive = torch.empty_like(positive)
         loss = torch.empty_like(positive)
-        line, column, bounds = _split_known(known, rows, len(query))
+        edges = torch.arange(0, len(query) + rows, rows, device=query.device)
+        pairs_of = _bounds(None if known is None else known[0], edges)
+        examples_of = _bounds(query_of, edges)
         for number, first in enumerate(range(0, len(query), rows)):
             block = slice(first, first + rows)
             logit = (left[block] @ right.T).to(exact)
             if bias is not None:
                 logit += bias
-            if line is not None and column is not None:
-                pairs = slice(bounds[number], bounds[number + 1])
-                logit[line[pairs] - first, column[pairs]] = -torch.inf
+            if known is not None:
+                pairs = slice(pairs_of[number], pairs_of[number + 1])
+                logit[known[0][pairs] - first, known[1][pairs]] = -torch.inf
             top = logit.amax(dim=1).clamp_(min=torch.finfo(exact).min / 4)
+            total = logit.sub_(top[:, None]).exp_().sum(dim=1)  # 0 where nothing is left
+            safe = total.clamp(min=torch.finfo(exact).tiny)
+            log_total = safe.log().add_(top)
+            examples, place = block, None
+            if query_of is not None:
+                examples = slice(examples_of[number], examples_of[number + 1])
+                place = query_of[examples] - first
+            of_example = log_total if place is None else log_total[place]
+            own, part = positive[examples], share[examples]
             if include_positive:
-                top = torch.maximum(top, positive[block])
-            total = logit.sub_(top[:, None]).exp_().sum(dim=1)
-            if include_positive:
-                own = torch.exp(positive[block] - top)
-                total = total + own
-                loss[block] = total.log() + top - positive[block]
-                pull = share[block] / total
-                grad_positive[block] = pull * own - share[block]
+                both = torch.logaddexp(of_example, own)
+                loss[examples] = both - own
+                grad_positive[examples] = part * torch.expm1(own - both)
+                pull = part * torch.exp(of_example - both)
             else:
-                some = total > 0
-                safe = torch.where(some, total, torch.ones_like(total))
-                value = negative_weight * (safe.log() + top) - positive[block]
-                loss[block] = torch.where(some, value, torch.zeros_like(value))
-                pull = negative_weight * share[block] / safe
-                grad_positive[block] = -share[block] * some
-            push = logit.mul_(pull[:, None]).to(kind)
+                some = (total if place is None else total[place]) > 0
+                value = negative_weight * of_example - own
+                loss[examples] = torch.where(some, value, torch.zeros_like(value))
+                grad_positive[examples] = -part * some
+                pull = negative_weight * part * some
+            if place is not None:
+                pull = torch.zeros_like(total).index_add_(0, place, pull)
+            push = logit.mul_((pull / safe)[:, None]).to(kind)
             grad_query[block] = push @ right
             if low_precision:
                 grad_negative += push.T @ left[block]
             else:
                 grad_negative.addmm_(push.T, left[block])
         grad_positive /= temperature
-        grad_query.addcmul_(grad_positive[:, None], candidate)
+        if query_of is None:
+            grad_query.addcmul_(grad_positive[:, None], candidate)
+        else:
+            grad_query.index_add_(0, query_of, grad_positive[:, None] * candidate)
         ctx.save_for_backward(
-            grad_query, grad_positive[:, None] * query, grad_negative.div_(temperature)
+            grad_query, grad_positive[:, None] * own_query, grad_negative.div_(temperature)
         )
         return (loss * share).sum()
 
@@ -169,7 +191,7 @@ class _Softmax(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, candidate, negative = ctx.saved_tensors
-        return grad * query, grad * candidate, grad * negative, None, None, None, None
+        return grad * query, grad * candidate, grad * negative, None, None, None, None, None
 
 
 class _Uniformity(torch.autograd.Function):
@@ -211,12 +233,6 @@ def _shares(query: Tensor, weight: Tensor | None) -> Tensor:
     return (weight / torch.where(total > 0, total, torch.ones_like(total))).to(query)
 
 
-def _split_known(
-    known: tuple[Tensor, Tensor] | None, rows: int, num_queries: int
-) -> tuple[Tensor | None, Tensor | None, list[int]]:
-    """The known pairs and where each block's begin."""
-    if known is None:
-        return None, None, []
-    line, column = known
-    edges = torch.arange(0, num_queries + rows, rows, device=line.device)
-    return line, column, torch.searchsorted(line, edges).tolist()
+def _bounds(row: Tensor | None, edges: Tensor) -> list[int]:
+    """Where the entries of each block of rows begin in the ascending ``row``."""
+    return [] if row is None else torch.searchsorted(row, edges).tolist()

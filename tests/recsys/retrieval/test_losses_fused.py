@@ -78,6 +78,28 @@ def test_equals_the_plain_loss(
         torch.testing.assert_close(got, wanted)
 
 
+@pytest.mark.parametrize("include_positive", [True, False])
+def test_candidates_of_one_query_share_its_logits(blocks: int, include_positive: bool) -> None:
+    """Giving a query once equals repeating it for each of its candidates."""
+    query, candidate, negative = drawn(20, 5, seed=1), drawn(37, 5, seed=2), drawn(11, 5, seed=3)
+    generator = torch.Generator().manual_seed(4)
+    query_of = torch.sort(torch.randint(20, (37,), generator=generator)).values
+    weight = torch.rand(37, generator=generator, dtype=torch.float64)
+    mask = torch.rand(20, 11, generator=generator) < 0.3
+    mask[query_of[3]] = True
+    shared = {"temperature": 0.7, "include_positive": include_positive, "weight": weight}
+    line, column = mask.nonzero(as_tuple=True)
+    once = fused_softmax(
+        query, candidate, negative, known=(line, column), query_of=query_of, **shared
+    )
+    line, column = mask[query_of].nonzero(as_tuple=True)
+    repeated = fused_softmax(query[query_of], candidate, negative, known=(line, column), **shared)
+    torch.testing.assert_close(once, repeated)
+    leaves = (query, candidate, negative)
+    for got, wanted in zip(gradients(once, *leaves), gradients(repeated, *leaves), strict=True):
+        torch.testing.assert_close(got, wanted)
+
+
 def test_uniformity_equals_the_mean_over_pairs(blocks: int) -> None:
     rows = drawn(37, 5, seed=1)
     unit = torch.nn.functional.normalize(rows.detach(), dim=1).requires_grad_()
