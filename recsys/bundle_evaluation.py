@@ -13,6 +13,7 @@ from recsys.dataset import cut_histories, read_dataset
 from recsys.errors import ArtifactError
 from recsys.evaluation import Evaluation, Truth, compare, write_html
 from recsys.evaluation import evaluate as measure
+from recsys.lineage import numbered_as
 from recsys.progress import Progress
 from recsys.recommender import Ranked, Recommender
 from recsys.topk import TopK
@@ -39,7 +40,7 @@ def evaluate(
         ArtifactError: the data or the split are not those the bundle was trained with.
     """
     progress = progress or Progress()
-    data = read_dataset(config)
+    data = numbered_as(bundle, read_dataset(config))
     if data.fingerprint() != bundle.manifest.data_fingerprint:
         raise ArtifactError(
             f"bundle {bundle.id} was trained on other data than {config.data.events} and "
@@ -58,18 +59,20 @@ def evaluate(
     systems = {}
     with progress.bar(3, "measure the funnel") as advance:
         seen = cut.history.seen_mask(data.num_items)
-        pool = recommender.pool(cut.history, moment=cut.moment, excluded=seen)
+        users = data.user_list
+        pool = recommender.pool(cut.history, moment=cut.moment, excluded=seen, user_ids=users)
         advance(1)
-        rows = recommender.features.rows(pool, data.user_list, cut.moment, split.train)
+        rows = recommender.features.rows(pool, users, cut.moment, split.train)
         first = recommender.ranker.gbdt.predict(rows.features)
         both = recommender.ranker.reorder(rows.features, first, rows.request_index)
         systems["funnel"] = _top(recommender.order(pool, both, k))
         systems["retrieval + trees"] = _top(recommender.order(pool, first, k))
         advance(1)
         for retriever in recommender.retrievers:
-            systems[retriever.name] = retriever.retrieve(
-                cut.history, k, moment=cut.moment, excluded=seen
+            question = retriever.ask(
+                cut.history, moment=cut.moment, user_index=recommender.user_index(users)
             )
+            systems[retriever.name] = question.retrieve(k, excluded=seen)
         advance(1)
     truth = Truth.from_histories(cut.target)
     popularity = np.bincount(cut.history.item_index, minlength=data.num_items + 1)

@@ -80,6 +80,7 @@ def pool_candidates(
     num_items: int,
     moment: np.ndarray,
     excluded: np.ndarray | None = None,
+    user_index: np.ndarray | None = None,
 ) -> CandidatePool:
     """Best ``per_source`` items of each retriever, merged; then scored by all of them.
 
@@ -90,6 +91,8 @@ def pool_candidates(
         num_items: N.
         moment: [Q] int64 microseconds since the epoch.
         excluded: [Q, N + 1] bool, True = must not be a candidate.
+        user_index: [Q] int64, the user's row in the training data + 1, 0 = unknown. None: all
+            unknown.
 
     Raises:
         ValueError: no retriever, a name used twice, or per_source < 1.
@@ -98,8 +101,12 @@ def pool_candidates(
     if not names or len(set(names)) < len(names):
         raise ValueError(f"retrievers must be named, each once, got {names}")
     found = np.zeros((len(histories), num_items + 1), dtype=bool)
-    for retriever in retrievers:
-        top = retriever.retrieve(histories, per_source, moment=moment, excluded=excluded)
+    questions = {
+        retriever.name: retriever.ask(histories, moment=moment, user_index=user_index)
+        for retriever in retrievers
+    }
+    for question in questions.values():
+        top = question.retrieve(per_source, excluded=excluded)
         np.put_along_axis(found, np.maximum(top.item_index, 0), True, axis=1)
     found[:, 0] = False
     row, item = np.nonzero(found)
@@ -107,10 +114,7 @@ def pool_candidates(
     column = np.arange(row.size) - np.repeat(np.cumsum(counts) - counts, counts)
     item_index = np.full((len(histories), int(counts.max(initial=0))), -1, dtype=np.int64)
     item_index[row, column] = item
-    score = {
-        retriever.name: retriever.score(histories, item_index, moment=moment)
-        for retriever in retrievers
-    }
+    score = {name: question.score(item_index) for name, question in questions.items()}
     rank = {name: _rank(values) for name, values in score.items()}
     stacked = np.stack([rank[name] for name in names])
     source = stacked.argmin(axis=0).astype(np.uint8)

@@ -2,89 +2,51 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import polars as pl
-from safetensors.numpy import load_file
 
 from features.histories import Histories
 from features.interactions import Interactions
-from features.offline import FeatureComputer
-from features.registry import load_definitions
-from features.schema import EVENT, ITEM, TIMESTAMP, USER, WEIGHT
+from features.schema import ITEM
 from features.tables import ItemTable
 from features.vocabulary import Vocabulary
-from recsys.candidate_features import EPOCH, FeatureInputs, microseconds
+from recsys.candidate_features import FeatureInputs, microseconds
 from recsys.candidates import CandidatePool, pool_candidates
-from recsys.errors import ArtifactError
-from recsys.index.choices import load_index
+from recsys.own_events import own_events
 from recsys.ranking.ranker import Ranker
-from recsys.ranking.slate import build_slate
+from recsys.recommender_parts import read_parts
 from recsys.retrieval.protocol import Retriever
-from recsys.retrieval.two_tower import TwoTowerRetriever
-from recsys.sources import load_sources
-from recsys.topk import TopK, top_k
+from recsys.retrieval.tower_extras import FinishedTowers
+from recsys.similar_items import SimilarItems
+from recsys.slates import Ranked, Slate, SlateItem, order_pool
+from recsys.topk import TopK
 
 __all__ = ["Ranked", "Recommender", "Slate", "SlateItem"]
 
-SLATE_POOL = 50
-"""Best candidates that the diversity rule may choose from."""
 ANONYMOUS = "\N{REPLACEMENT CHARACTER}anonymous"
 """Stands for nobody in particular where feature rows need a user id."""
-
-
-class SlateItem(NamedTuple):
-    """One place of a slate; ``source`` is the retriever that ranked the item best."""
-
-    item_id: str
-    score: float
-    source: str
-
-
-class Slate(NamedTuple):
-    """An ordered answer.
-
-    Attributes:
-        items: best first, no item twice.
-        source: "ranker" where the user's history was used, "popularity" where there was none,
-            "nothing left" where the filters left no candidate.
-    """
-
-    items: list[SlateItem]
-    source: str
-
-
-class Ranked(NamedTuple):
-    """Ordered candidates of Q users.
-
-    Attributes:
-        item_index: [Q, K] int64, best first, -1 = nothing.
-        score: [Q, K] float32 of each item, -inf where there is nothing; falling along K unless
-            a diversity rule moved items.
-        source: [Q, K] uint8 position of the retriever in `Recommender.source_names`.
-    """
-
-    item_index: np.ndarray
-    score: np.ndarray
-    source: np.ndarray
 
 
 class Recommender:
     """Answers from histories: retrieve, compute features, rank, build the slate.
 
     Everything is a function of the histories handed in, so one object serves evaluation (histories
-    that end at the split), the batch job (full histories) and live requests (recent items).
+    that end at the split), the batch job (full histories) and live requests (recent items). Where
+    the towers learned a row for each user of the training data, a known user is asked for by it
+    too, an unknown one by the history alone. A live request goes through the light user tower
+    where the bundle has one; rows of users mean nothing to that.
 
     Attributes:
         generation: id of the bundle.
         source_names: retrievers, in the order that sources count.
         item_ids: the item vocabulary.
+        towers: the two-tower retriever and what was made of it; None without one.
         as_of: the moment of live requests: just after the newest event the item values know.
     """
 
@@ -104,6 +66,8 @@ class Recommender:
         candidates_per_source: int,
         diversity: float,
         interactions: Interactions | None = None,
+        user_ids: Vocabulary | None = None,
+        towers: FinishedTowers | None = None,
     ) -> None:
         self.generation = generation
         self.items = items
@@ -113,6 +77,8 @@ class Recommender:
         self.features = features
         self.ranker = ranker
         self.content = content
+        self.towers = towers
+        self._user_ids = user_ids
         self.as_of = as_of
         self._item_values = item_values
         self._candidates_per_source = candidates_per_source
@@ -136,67 +102,38 @@ class Recommender:
         Raises:
             ArtifactError: a file is missing, damaged, or of another vocabulary.
         """
-        try:
-            header = json.loads((bundle / "recommender.json").read_text())
-        except FileNotFoundError as error:
-            raise ArtifactError(
-                f"no recommender in {bundle}: recommender.json is missing; run `recsys train`"
-            ) from error
-        item_ids = Vocabulary.load(bundle / "data" / "items.parquet")
-        if item_ids.sha256 != header["items_sha256"]:
-            raise ArtifactError(
-                f"{bundle}/data/items.parquet is not the vocabulary the models were trained with; "
-                "restore the bundle"
-            )
-        roles = header["item_columns"]
-        items = ItemTable(
-            pl.read_parquet(bundle / "data" / "catalogue.parquet"),
-            **{role: tuple(columns) for role, columns in roles.items()},
-        )
-        content = load_file(bundle / "content" / "vectors.safetensors")["vectors"]
-        retrievers = load_sources(bundle / "retrieval", header["sources"])
-        for retriever in retrievers:
-            if isinstance(retriever, TwoTowerRetriever) and header["index"] != "exact":
-                retriever.index = load_index(bundle / "index")
-        published = bundle / "candidates" / "item_features.parquet"
-        values = published if published.is_file() else bundle / "features" / "items.parquet"
-        item_values = pl.read_parquet(values)
-        as_of = item_values["as_of"][0] if "as_of" in item_values.columns else EPOCH
-        definitions = json.loads((bundle / "features" / "definitions.json").read_text())
-        return cls(
-            generation=bundle.name,
-            items=items,
-            item_ids=item_ids,
-            retrievers=retrievers,
-            features=FeatureInputs(
-                FeatureComputer(
-                    load_definitions(definitions),
-                    items,
-                    vectors={"content": (item_ids, content)},
-                ),
-                item_ids,
-            ),
-            ranker=Ranker.load(bundle / "ranking"),
-            content=content,
-            item_values=item_values,
-            as_of=as_of,
-            title_column=header["title_column"],
-            candidates_per_source=header["candidates_per_source"],
-            diversity=header["diversity"],
-            interactions=interactions,
-        )
+        return cls(**read_parts(bundle), interactions=interactions)
+
+    def user_index(self, user_ids: Sequence[str]) -> np.ndarray | None:
+        """[Q] int64 rows of users in the training data + 1, 0 = unknown; None: nobody has one."""
+        return None if self._user_ids is None else self._user_ids.index(user_ids)
 
     def pool(
-        self, histories: Histories, *, moment: np.ndarray, excluded: np.ndarray | None = None
+        self,
+        histories: Histories,
+        *,
+        moment: np.ndarray,
+        excluded: np.ndarray | None = None,
+        user_ids: Sequence[str] | None = None,
+        live: bool = False,
     ) -> CandidatePool:
-        """Candidates of all retrievers; see `recsys.candidates.pool_candidates`."""
+        """Candidates of all retrievers.
+
+        Args:
+            histories: Q rows.
+            moment: see `recsys.candidates.pool_candidates`.
+            excluded: see there.
+            user_ids: [Q] whose histories. None: nobody's the training data knows.
+            live: ask through the light user tower, if there is one.
+        """
         return pool_candidates(
-            self.retrievers,
+            self._live_retrievers if live else self.retrievers,
             histories,
             self._candidates_per_source,
             num_items=len(self.item_ids),
             moment=moment,
             excluded=excluded,
+            user_index=None if user_ids is None else self.user_index(user_ids),
         )
 
     def rank(
@@ -223,7 +160,7 @@ class Recommender:
         """
         if excluded is None:
             excluded = histories.seen_mask(len(self.item_ids))
-        pool = self.pool(histories, moment=moment, excluded=excluded)
+        pool = self.pool(histories, moment=moment, excluded=excluded, user_ids=user_ids)
         rows = self.features.rows(pool, user_ids, moment, log)
         score = self.ranker.score(rows.features, rows.request_index)
         return self.order(pool, score, k, diversity=diversity)
@@ -235,39 +172,12 @@ class Recommender:
 
         Args:
             pool: Q queries.
-            score: [R] scores of the pool's real entries in row-major order.
+            score: [R] scores of the pool's real entries in row-major order; -inf = leave out.
             k: places.
             diversity: of the slate, 0..1. None: as configured.
         """
         diversity = self._diversity if diversity is None else diversity
-        depth = max(k, SLATE_POOL) if diversity > 0 else k
-        width = max(depth, pool.item_index.shape[1])
-        dense = np.full((len(pool.item_index), width), -np.inf, dtype=np.float32)
-        dense[:, : pool.item_index.shape[1]][pool.real] = score
-        # Column 0 is the padding row of `top_k`, so positions are shifted by one.
-        best = top_k(np.pad(dense, ((0, 0), (1, 0))), depth)
-        position = np.maximum(best.item_index - 1, 0)
-        nothing = best.item_index < 0
-        item_index = np.take_along_axis(
-            np.pad(pool.item_index, ((0, 0), (0, width - pool.item_index.shape[1]))),
-            position,
-            axis=1,
-        )
-        source = np.take_along_axis(
-            np.pad(pool.source, ((0, 0), (0, width - pool.source.shape[1]))), position, axis=1
-        )
-        item_index[nothing] = -1
-        ranked = Ranked(item_index, best.score, source)
-        return self._diversified(ranked, k, diversity) if diversity > 0 else ranked
-
-    def _diversified(self, ranked: Ranked, k: int, diversity: float) -> Ranked:
-        out = Ranked(*(array[:, :k].copy() for array in ranked))
-        for row, (items, score) in enumerate(zip(ranked.item_index, ranked.score, strict=True)):
-            vectors = self.content[np.maximum(items, 0)]
-            place = build_slate(items, score, k, vectors=vectors, diversity=diversity)
-            for new, old in zip(out, ranked, strict=True):
-                new[row, : place.size] = old[row, place]
-        return out
+        return order_pool(pool, score, k, diversity=diversity, vectors=self.content)
 
     def recommend(
         self,
@@ -278,6 +188,7 @@ class Recommender:
         recent_items: Sequence[str] | None = None,
         *,
         diversity: float | None = None,
+        threshold: bool = False,
     ) -> Slate:
         """One live request, with features from published item values and the user's own events.
 
@@ -288,17 +199,31 @@ class Recommender:
             only: if given, nothing else may appear.
             recent_items: item ids the user just met, oldest first, on top of the logged history.
             diversity: of the slate, 0..1. None: as configured.
+            threshold: leave out what the bundle's threshold head holds for unlikely, and rather
+                show little or nothing; for "send this, or do not send".
 
         Returns:
-            At most k items; without any history the items popular just before ``as_of``.
+            At most k items. Without any history the items popular just before ``as_of``, which no
+            threshold holds back: the source tells, and the caller decides.
 
         Raises:
-            ValueError: k < 1.
+            ValueError: k < 1, or ``threshold`` is asked of a bundle without a head.
         """
         if k < 1:
             raise ValueError(f"k must be >= 1, got {k}")
+        if threshold and (self.towers is None or self.towers.head is None):
+            raise ValueError(
+                f"threshold must be False for bundle {self.generation}, which has no threshold "
+                "head; train with one"
+            )
         user_id = user_id or ANONYMOUS
-        events = self._own_events(user_id, recent_items or ())
+        events = own_events(
+            user_id,
+            recent_items or (),
+            self.item_ids,
+            as_of=self.as_of,
+            log=None if user_id == ANONYMOUS else self._interactions,
+        )
         history = Histories.from_interactions(events, [user_id], self.item_ids)
         moment = np.full(1, microseconds(self.as_of), dtype=np.int64)
         excluded = history.seen_mask(len(self.item_ids))
@@ -307,7 +232,7 @@ class Recommender:
             kept = np.zeros(excluded.shape[1], dtype=bool)
             kept[self.item_ids.index(list(only))] = True
             excluded |= ~kept
-        pool = self.pool(history, moment=moment, excluded=excluded)
+        pool = self.pool(history, moment=moment, excluded=excluded, user_ids=[user_id], live=True)
         if pool.item_index.shape[1] == 0:
             return Slate([], "nothing left")
         if history.counts[0] == 0:
@@ -315,6 +240,11 @@ class Recommender:
             return Slate(self._named(self.order(pool, score, k, diversity=0.0)), "popularity")
         rows = self.features.live_rows(pool, user_id, self.as_of, events, self._item_values)
         score = self.ranker.score(rows.features, rows.request_index)
+        if threshold:
+            likely = self._likely(pool, history, moment, [user_id])
+            if not likely.any():
+                return Slate([], "nothing likely")
+            score = np.where(likely, score, -np.inf)
         return Slate(self._named(self.order(pool, score, k, diversity=diversity)), "ranker")
 
     def popular(self, k: int, moment: datetime) -> list[SlateItem]:
@@ -341,37 +271,25 @@ class Recommender:
             )
         ]
 
-    def _own_events(self, user_id: str, recent_items: Sequence[str]) -> Interactions:
-        index = self.item_ids.index(list(recent_items))
-        known = [item for item, found in zip(recent_items, index, strict=True) if found > 0]
-        times = [self.as_of - timedelta(seconds=len(known) - n) for n in range(len(known))]
-        recent = pl.DataFrame(
-            {
-                USER: pl.Series([user_id] * len(known), dtype=pl.String),
-                ITEM: pl.Series(known, dtype=pl.String),
-                TIMESTAMP: pl.Series(times, dtype=pl.Datetime("us")),
-                EVENT: pl.Series(["recent"] * len(known), dtype=pl.String),
-                WEIGHT: pl.Series([None] * len(known), dtype=pl.Float32).fill_null(
-                    self._usual_weight
-                ),
-            }
-        )
-        if self._interactions is None or user_id == ANONYMOUS:
-            return Interactions(recent)
-        logged = self._interactions.frame.filter(
-            (pl.col(USER) == user_id) & (pl.col(TIMESTAMP) < self.as_of)
-        )
-        merged = pl.concat([logged, recent.select(logged.columns)]).sort(
-            TIMESTAMP, USER, ITEM, EVENT
-        )
-        return Interactions(merged)
+    @cached_property
+    def _live_retrievers(self) -> list[Retriever]:
+        towers = self.towers
+        if towers is None:
+            return self.retrievers
+        return [towers.online if one is towers.retriever else one for one in self.retrievers]
 
-    @property
-    def _usual_weight(self) -> float:
-        """Weight of an event whose weight nobody said: the mean of the log, or 1."""
-        if self._interactions is None or len(self._interactions) == 0:
-            return 1.0
-        return float(self._interactions.frame[WEIGHT].mean())  # type: ignore[arg-type]
+    def _likely(
+        self, pool: CandidatePool, history: Histories, moment: np.ndarray, user_ids: list[str]
+    ) -> np.ndarray:
+        """[R] bool of the pool's real entries: at or above the threshold of the head."""
+        if self.towers is None:
+            raise ValueError("threshold must be False without the two_tower retriever")
+        score = pool.score[self.towers.retriever.name]
+        kept = self.towers.likely(
+            history, score, moment=moment, user_index=self.user_index(user_ids)
+        )
+        likely: np.ndarray = kept[pool.real]
+        return likely
 
     def similar(self, item_id: str, k: int = 10) -> list[SlateItem]:
         """Items most like ``item_id``, by `similar_index`; empty for an unknown item."""
@@ -389,24 +307,14 @@ class Recommender:
     def similar_index(self, item_index: np.ndarray, k: int) -> TopK:
         """The ``k`` items closest to each of ``item_index`` [Q], by cosine.
 
-        Compared are the tower's item vectors and the content vectors side by side, so an item
-        nobody met yet has neighbours too.
+        Compared are the towers' item vectors and the content vectors side by side.
         """
-        vectors = self._similarity_vectors
-        score = vectors[item_index] @ vectors.T
-        score[np.arange(item_index.size), item_index] = -np.inf
-        return top_k(score, k)
+        return self._similar_items.of(item_index, k)
 
     @cached_property
-    def _similarity_vectors(self) -> np.ndarray:
-        parts = [self.content]
-        for retriever in self.retrievers:
-            if isinstance(retriever, TwoTowerRetriever):
-                parts.append(retriever.item_vectors)
-        unit = [
-            part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in parts
-        ]
-        return np.concatenate(unit, axis=1) / np.float32(np.sqrt(len(unit)))
+    def _similar_items(self) -> SimilarItems:
+        towers = [] if self.towers is None else [self.towers.retriever.item_vectors]
+        return SimilarItems([self.content, *towers])
 
     def title(self, item_id: str) -> str:
         """The title of an item, or its id where there is none."""

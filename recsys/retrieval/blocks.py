@@ -12,6 +12,7 @@ from recsys.topk import TopK, top_k
 
 __all__ = [
     "DEFAULT_BLOCK_BYTES",
+    "DenseQuestion",
     "DenseRetriever",
     "moments_of",
     "retrieve_in_blocks",
@@ -128,6 +129,54 @@ def _row_blocks(num_rows: int, num_items: int, block_bytes: int) -> Iterator[np.
         yield np.arange(start, min(start + height, num_rows))
 
 
+class DenseQuestion:
+    """Queries put to a `DenseRetriever`; their scores are kept where they fit into one block.
+
+    Args:
+        retriever: who is asked.
+        histories: Q rows.
+        moment: [Q] int64 microseconds, or None: just after each row's newest event.
+    """
+
+    def __init__(
+        self, retriever: DenseRetriever, histories: Histories, moment: np.ndarray | None
+    ) -> None:
+        self._retriever = retriever
+        self._histories = histories
+        self._moment = moments_of(histories, moment)
+        self._whole: np.ndarray | None = None
+        if 4 * len(histories) * (retriever.num_items + 1) <= retriever.block_bytes:
+            self._whole = retriever.score_all(histories, self._moment)
+
+    def retrieve(self, k: int, *, excluded: np.ndarray | None = None) -> TopK:
+        """See `recsys.retrieval.protocol.Question`."""
+        return retrieve_in_blocks(
+            self._score_all,
+            self._histories,
+            k,
+            num_items=self._retriever.num_items,
+            moment=self._moment,
+            excluded=excluded,
+            block_bytes=self._retriever.block_bytes,
+        )
+
+    def score(self, item_index: np.ndarray) -> np.ndarray:
+        """See `recsys.retrieval.protocol.Question`."""
+        return score_in_blocks(
+            self._score_all,
+            self._histories,
+            item_index,
+            num_items=self._retriever.num_items,
+            moment=self._moment,
+            block_bytes=self._retriever.block_bytes,
+        )
+
+    def _score_all(self, histories: Histories, moment: np.ndarray) -> np.ndarray:
+        if self._whole is not None:  # then there is one block, of all rows
+            return self._whole
+        return self._retriever.score_all(histories, moment)
+
+
 class DenseRetriever(ABC):
     """The two questions of a `Retriever`, for models that score every item at once.
 
@@ -143,6 +192,16 @@ class DenseRetriever(ABC):
     def score_all(self, histories: Histories, moment: np.ndarray) -> np.ndarray:
         """[Q, N + 1] float32 scores at [Q] int64 moments."""
 
+    def ask(
+        self,
+        histories: Histories,
+        *,
+        moment: np.ndarray | None = None,
+        user_index: np.ndarray | None = None,
+    ) -> DenseQuestion:
+        """See `recsys.retrieval.protocol.Retriever`; ``user_index`` is ignored."""
+        return DenseQuestion(self, histories, moment)
+
     def retrieve(
         self,
         histories: Histories,
@@ -152,25 +211,10 @@ class DenseRetriever(ABC):
         excluded: np.ndarray | None = None,
     ) -> TopK:
         """See `recsys.retrieval.protocol.Retriever`."""
-        return retrieve_in_blocks(
-            self.score_all,
-            histories,
-            k,
-            num_items=self.num_items,
-            moment=moment,
-            excluded=excluded,
-            block_bytes=self.block_bytes,
-        )
+        return self.ask(histories, moment=moment).retrieve(k, excluded=excluded)
 
     def score(
         self, histories: Histories, item_index: np.ndarray, *, moment: np.ndarray | None = None
     ) -> np.ndarray:
         """See `recsys.retrieval.protocol.Retriever`."""
-        return score_in_blocks(
-            self.score_all,
-            histories,
-            item_index,
-            num_items=self.num_items,
-            moment=moment,
-            block_bytes=self.block_bytes,
-        )
+        return self.ask(histories, moment=moment).score(item_index)

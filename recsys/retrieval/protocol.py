@@ -10,18 +10,49 @@ import numpy as np
 from features.histories import Histories
 from recsys.topk import TopK
 
-__all__ = ["Retriever"]
+__all__ = ["Question", "Retriever"]
+
+
+class Question(Protocol):
+    """Q queries put to a retriever: what it works out for them serves both answers."""
+
+    def retrieve(self, k: int, *, excluded: np.ndarray | None = None) -> TopK:
+        """Best ``k`` items per query; ``excluded`` [Q, N + 1] bool must not be returned."""
+        ...
+
+    def score(self, item_index: np.ndarray) -> np.ndarray:
+        """[Q, C] float32 scores of ``item_index`` [Q, C] (0 and -1 entries score -inf)."""
+        ...
 
 
 @runtime_checkable
 class Retriever(Protocol):
     """Finds candidates for users given by their histories, and scores given candidates.
 
-    A retriever is a function of the history alone (inductive): a user who was not in the training
-    data is served as soon as there is one event. Items are vocabulary indices, 1..N.
+    A retriever answers from the history alone (inductive): a user who was not in the training data
+    is served as soon as there is one event. One that also learned a row for each user of the
+    training data may use it where it is told whose history it is. Items are vocabulary indices,
+    1..N.
     """
 
     name: str
+
+    def ask(
+        self,
+        histories: Histories,
+        *,
+        moment: np.ndarray | None = None,
+        user_index: np.ndarray | None = None,
+    ) -> Question:
+        """Put the queries of Q histories; cheaper than `retrieve` and `score` apart.
+
+        Args:
+            histories: Q rows.
+            moment: see `retrieve`.
+            user_index: [Q] int64, the user's row in the training data + 1, 0 = unknown. Ignored
+                by retrievers that learned nothing about single users. None: all unknown.
+        """
+        ...
 
     def retrieve(
         self,

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from features.histories import Histories
-from recsys.errors import ArtifactError
+from recsys.errors import ArtifactError, NotFittedError
+from recsys.model_files import read_model, write_model
 from recsys.retrieval.distillation import UserStudent
 from recsys.retrieval.distilled_two_tower import DistilledTwoTower, distil_user_tower
 from recsys.retrieval.threshold import ThresholdHead
@@ -24,7 +25,7 @@ from recsys.topk import TopK
 
 __all__ = ["FinishedTowers", "SoupPlan", "TowerExtras", "finish_towers", "train_soup"]
 
-_LIGHT, _THRESHOLD, _SOUP = "light_user_tower", "threshold", "soup.json"
+_LIGHT, _THRESHOLD, _ACTIVITY, _SOUP = "light_user_tower", "threshold", "activity", "soup.json"
 _LEARNED_ROWS = 50_000  # users that student and head learn from
 _ASKED_ROWS = 2_048  # users whose candidates are found at a time
 _CANDIDATES = 200  # of each user, that the head learns from
@@ -63,17 +64,55 @@ class FinishedTowers:
         head: tells which candidates are worth showing, by the vectors and scores of `online`.
             None: there is none.
         soup: how the retriever came about. None: by one training.
+        activity: [U + 1] int64 events of each user of the training data, row 0 is 0: a live
+            request may bring only a few of them. There is one where there is a head.
     """
 
     retriever: TwoTowerRetriever
     light: DistilledTwoTower | None = None
     head: ThresholdHead | None = None
     soup: SoupPlan | None = None
+    activity: np.ndarray | None = None
 
     @property
     def online(self) -> TwoTowerRetriever:
         """What answers live requests: the light towers where there are some."""
         return self.retriever if self.light is None else self.light
+
+    @property
+    def knows_users(self) -> bool:
+        """Whether anything here asks for the rows of known users."""
+        return self.retriever.tower.options.user_table or self.activity is not None
+
+    def likely(
+        self,
+        histories: Histories,
+        score: np.ndarray,
+        *,
+        moment: np.ndarray | None = None,
+        user_index: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Which candidates the head holds for likely enough to be shown.
+
+        Args:
+            histories: Q rows.
+            score: [Q, C] float32 scores that `online` gives the candidates; not finite = none.
+            moment: see `TwoTowerRetriever.user_vectors`.
+            user_index: see there; also tells how active a user is whose history is not whole.
+
+        Returns:
+            [Q, C] bool.
+
+        Raises:
+            NotFittedError: there is no head.
+        """
+        if self.head is None:
+            raise NotFittedError("there is no threshold head; make one with finish_towers")
+        query = self.online.user_vectors(histories, moment, user_index=user_index)
+        activity = histories.counts
+        if self.activity is not None and user_index is not None:
+            activity = np.maximum(activity, self.activity[user_index])
+        return self.head.keep(query, activity, score)
 
     def save(self, directory: Path) -> None:
         """Write all but the retriever beside what `TwoTowerRetriever.save` wrote there."""
@@ -81,6 +120,8 @@ class FinishedTowers:
             self.light.student.save(directory / _LIGHT)
         if self.head is not None:
             self.head.save(directory / _THRESHOLD)
+        if self.activity is not None:
+            write_model(directory / _ACTIVITY, _ACTIVITY, {}, {"activity": self.activity})
         if self.soup is not None:
             self.soup.save(directory / _SOUP)
 
@@ -103,11 +144,12 @@ class FinishedTowers:
                 light = _joined(retriever, UserStudent.load(directory / _LIGHT))
             except ValueError as error:
                 raise ArtifactError(f"{directory / _LIGHT}: {error}") from error
-        head = None
+        head, activity = None, None
         if (directory / _THRESHOLD).is_dir():
             head = ThresholdHead.load(directory / _THRESHOLD)
+            activity = read_model(directory / _ACTIVITY, _ACTIVITY)[1]["activity"]
         soup = SoupPlan.load(directory / _SOUP) if (directory / _SOUP).is_file() else None
-        return cls(retriever, light, head, soup)
+        return cls(retriever, light, head, soup, activity)
 
 
 def finish_towers(
@@ -144,6 +186,7 @@ def finish_towers(
     made = FinishedTowers(retriever, light, soup=soup)
     if not extras.threshold_head:
         return made
+    made = replace(made, activity=np.concatenate([[0], histories.counts]))
     if validation is not None:
         return replace(made, head=_fitted_head(made.online, histories, validation, seed))
     if past is None or past.head is None:

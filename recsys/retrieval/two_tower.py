@@ -17,6 +17,7 @@ from recsys.embeddings.int8 import Int8Rows, quantize_rows
 from recsys.errors import ArtifactError
 from recsys.model_files import read_model, write_model
 from recsys.retrieval.towers import TowerOptions, TwoTower
+from recsys.retrieval.vector_question import VectorQuestion
 from recsys.retrieval.windows import latest_window
 from recsys.topk import TopK, top_k
 
@@ -204,6 +205,16 @@ class TwoTowerRetriever:
             found.append(self.tower.queries(self._encoded, window[block], user_vector=user_vector))
         return self._finish(torch.cat(found))
 
+    def ask(
+        self,
+        histories: Histories,
+        *,
+        moment: np.ndarray | None = None,
+        user_index: np.ndarray | None = None,
+    ) -> VectorQuestion:
+        """See `Retriever.ask`; ``user_index`` as in `user_vectors`."""
+        return VectorQuestion(self, self.user_vectors(histories, moment, user_index=user_index))
+
     def retrieve(
         self,
         histories: Histories,
@@ -214,8 +225,8 @@ class TwoTowerRetriever:
         user_index: np.ndarray | None = None,
     ) -> TopK:
         """See `Retriever.retrieve`; ``user_index`` as in `user_vectors`."""
-        query = self.user_vectors(histories, moment, user_index=user_index)
-        return self.search(query, k, excluded=excluded)
+        question = self.ask(histories, moment=moment, user_index=user_index)
+        return question.retrieve(k, excluded=excluded)
 
     def search(self, query: np.ndarray, k: int, *, excluded: np.ndarray | None = None) -> TopK:
         """The best ``k`` items of each query vector [Q, D], as `user_vectors` gives them.
@@ -260,16 +271,23 @@ class TwoTowerRetriever:
         Raises:
             ValueError: ``item_index`` is not [Q, C] or names an item above N.
         """
-        if item_index.ndim != 2 or len(item_index) != len(histories):
+        return self.ask(histories, moment=moment, user_index=user_index).score(item_index)
+
+    def score_vectors(self, query: np.ndarray, item_index: np.ndarray) -> np.ndarray:
+        """[Q, C] float32 scores of items [Q, C] for query vectors [Q, D]; -inf for 0 and -1.
+
+        Raises:
+            ValueError: ``item_index`` is not [Q, C] or names an item above N.
+        """
+        if item_index.ndim != 2 or len(item_index) != len(query):
             raise ValueError(
                 f"item_index must have one row per history: got shape {item_index.shape} for "
-                f"{len(histories)} histories"
+                f"{len(query)} histories"
             )
         if item_index.size and int(item_index.max()) > self.num_items:
             raise ValueError(
                 f"item_index must be at most {self.num_items}, got {int(item_index.max())}"
             )
-        query = self.user_vectors(histories, moment, user_index=user_index)
         real = item_index > 0
         items = np.where(real, item_index, 0)
         vector = self.item_vectors[items] if self.int8 is None else self._dequantized(items)

@@ -16,24 +16,25 @@ N = 12
 
 
 class Fixed:
-    """A retriever whose scores are given: [Q, N + 1]."""
+    """A retriever whose scores are given: [Q, N + 1]; also the question put to it."""
 
     def __init__(self, name: str, table: np.ndarray) -> None:
         self.name, self.table = name, table.astype(np.float32)
 
-    def retrieve(
+    def ask(
         self,
         histories: Histories,
-        k: int,
         *,
         moment: np.ndarray | None = None,
-        excluded: np.ndarray | None = None,
-    ) -> TopK:
+        user_index: np.ndarray | None = None,
+    ) -> Fixed:
+        self.asked = user_index
+        return self
+
+    def retrieve(self, k: int, *, excluded: np.ndarray | None = None) -> TopK:
         return top_k(self.table, k, excluded=excluded)
 
-    def score(
-        self, histories: Histories, item_index: np.ndarray, *, moment: np.ndarray | None = None
-    ) -> np.ndarray:
+    def score(self, item_index: np.ndarray) -> np.ndarray:
         found = np.take_along_axis(self.table, np.maximum(item_index, 0), axis=1)
         return np.where(item_index > 0, found, np.float32(-np.inf))
 

@@ -1,0 +1,108 @@
+"""The files of a bundle as the parts of a recommender."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+import polars as pl
+from safetensors.numpy import load_file
+
+from features.offline import FeatureComputer
+from features.registry import load_definitions
+from features.tables import ItemTable
+from features.vocabulary import Vocabulary
+from recsys.candidate_features import EPOCH, FeatureInputs
+from recsys.errors import ArtifactError
+from recsys.index.choices import load_index
+from recsys.ranking.ranker import Ranker
+from recsys.retrieval.protocol import Retriever
+from recsys.retrieval.tower_extras import FinishedTowers
+from recsys.retrieval.two_tower import TwoTowerRetriever
+from recsys.sources import load_sources
+
+__all__ = ["RecommenderParts", "read_parts"]
+
+
+class RecommenderParts(TypedDict):
+    """What a `recsys.recommender.Recommender` is made of."""
+
+    generation: str
+    items: ItemTable
+    item_ids: Vocabulary
+    user_ids: Vocabulary | None
+    retrievers: list[Retriever]
+    towers: FinishedTowers | None
+    features: FeatureInputs
+    ranker: Ranker
+    content: np.ndarray
+    item_values: pl.DataFrame
+    as_of: datetime
+    title_column: str | None
+    candidates_per_source: int
+    diversity: float
+
+
+def read_parts(bundle: Path) -> RecommenderParts:
+    """Read a bundle.
+
+    Raises:
+        ArtifactError: a file is missing, damaged, or of another vocabulary.
+    """
+    try:
+        header = json.loads((bundle / "recommender.json").read_text())
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"no recommender in {bundle}: recommender.json is missing; run `recsys train`"
+        ) from error
+    item_ids = Vocabulary.load(bundle / "data" / "items.parquet")
+    if item_ids.sha256 != header["items_sha256"]:
+        raise ArtifactError(
+            f"{bundle}/data/items.parquet is not the vocabulary the models were trained with; "
+            "restore the bundle"
+        )
+    items = ItemTable(
+        pl.read_parquet(bundle / "data" / "catalogue.parquet"),
+        **{role: tuple(columns) for role, columns in header["item_columns"].items()},
+    )
+    content = load_file(bundle / "content" / "vectors.safetensors")["vectors"]
+    retrievers = load_sources(bundle / "retrieval", header["sources"])
+    towers = _read_towers(bundle, retrievers, header["index"])
+    user_ids = None
+    if towers is not None and towers.knows_users:
+        user_ids = Vocabulary.load(bundle / "data" / "users.parquet")
+    published = bundle / "candidates" / "item_features.parquet"
+    values = published if published.is_file() else bundle / "features" / "items.parquet"
+    item_values = pl.read_parquet(values)
+    definitions = json.loads((bundle / "features" / "definitions.json").read_text())
+    computer = FeatureComputer(
+        load_definitions(definitions), items, vectors={"content": (item_ids, content)}
+    )
+    return {
+        "generation": bundle.name,
+        "items": items,
+        "item_ids": item_ids,
+        "user_ids": user_ids,
+        "retrievers": retrievers,
+        "towers": towers,
+        "features": FeatureInputs(computer, item_ids),
+        "ranker": Ranker.load(bundle / "ranking"),
+        "content": content,
+        "item_values": item_values,
+        "as_of": item_values["as_of"][0] if "as_of" in item_values.columns else EPOCH,
+        "title_column": header["title_column"],
+        "candidates_per_source": header["candidates_per_source"],
+        "diversity": header["diversity"],
+    }
+
+
+def _read_towers(bundle: Path, retrievers: list[Retriever], index: str) -> FinishedTowers | None:
+    for retriever in retrievers:
+        if isinstance(retriever, TwoTowerRetriever):
+            if index != "exact":
+                retriever.index = load_index(bundle / "index")
+            return FinishedTowers.load(bundle / "retrieval" / retriever.name, retriever)
+    return None
