@@ -60,6 +60,7 @@ class LiveModel:
         user_id: str | None,
         exclude: Collection[str],
         only: Collection[str] | None,
+        threshold: bool = False,
     ) -> list[tuple[str, float, str]]:
         """Best ``k`` as (item id, score, source); see `serving.messages.LiveRecommender`."""
         slate = self._recommender.recommend(
@@ -69,6 +70,7 @@ class LiveModel:
             only=only,
             recent_items=recent_item_ids,
             diversity=0.0,  # the service applies the slate rule to every source alike
+            threshold=threshold,
         )
         return [(str(item), float(score), str(source)) for item, score, source in slate.items]
 

@@ -36,6 +36,7 @@ class BoundedLive:
         user_id: str | None,
         exclude: Collection[str],
         only: Collection[str] | None,
+        threshold: bool,
         timeout_s: float,
     ) -> list[tuple[str, float, str]]:
         """What the live recommender says within ``timeout_s``.
@@ -50,7 +51,12 @@ class BoundedLive:
         def call() -> list[tuple[str, float, str]]:
             try:
                 return self._live.recommend(
-                    recent_item_ids, k, user_id=user_id, exclude=exclude, only=only
+                    recent_item_ids,
+                    k,
+                    user_id=user_id,
+                    exclude=exclude,
+                    only=only,
+                    threshold=threshold,
                 )
             finally:
                 self._free.release()

@@ -29,6 +29,7 @@ class LiveRecommender(Protocol):
         user_id: str | None,
         exclude: Collection[str],
         only: Collection[str] | None,
+        threshold: bool = False,
     ) -> list[tuple[str, float, str]]:
         """Best ``k`` as (item id, score, source), best first.
 
@@ -38,6 +39,7 @@ class LiveRecommender(Protocol):
             user_id: whose, None when nobody said.
             exclude: ids that must not be returned.
             only: return nothing outside these. None: no limit.
+            threshold: return nothing that is not likely enough to be shown.
         """
         ...
 
@@ -54,6 +56,9 @@ class RecommendRequest:
         recent_items: what the user did just now, newest last; also never shown again.
         diversity: 0 (by score alone) to 1. None: the service's default.
         request_id: comes back in the answer.
+        threshold: a live answer holds only what is likely enough to be shown, and may be short or
+            empty: nothing fills it up. Answers of other stages know no threshold; their ``source``
+            tells.
 
     Raises:
         ValueError: ``k`` or ``diversity`` is out of range.
@@ -66,6 +71,7 @@ class RecommendRequest:
     recent_items: Sequence[str] = ()
     diversity: float | None = None
     request_id: str | None = None
+    threshold: bool = False
 
     def __post_init__(self) -> None:
         _check_k(self.k)
@@ -144,7 +150,8 @@ class Recommendations:
         items: the slate, first place first; no item twice.
         source: stage that gave the first place: ``cache``, ``previous_generation``, ``live``,
             ``similar_to_last_item``, ``similar``, ``popular``, ``catalogue``, or ``none`` when
-            every item of the catalogue was filtered out.
+            every item of the catalogue was filtered out. Of ``live`` with a threshold there may
+            be no first place.
         generation: whose lists were used; None when only the bundled list was there and it has
             no name.
         request_id: of the request.

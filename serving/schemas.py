@@ -49,6 +49,10 @@ class RecommendBody(Body):
     diversity: Diversity | None = Field(
         default=None, description="0 by score alone, 1 by difference from what is above."
     )
+    threshold: bool = Field(
+        default=False,
+        description="A live answer holds only likely items and may be short or empty.",
+    )
 
     def to_request(self, request_id: str) -> RecommendRequest:
         """The same question as the service's value type."""
@@ -60,6 +64,7 @@ class RecommendBody(Body):
             recent_items=self.context.recent_items,
             diversity=self.diversity,
             request_id=request_id,
+            threshold=self.threshold,
         )
 
 

@@ -41,6 +41,8 @@ class _Work:
     local_only: bool
     user_id: str | None = None
     recent: Sequence[str] = ()
+    threshold: bool = False
+    whole: bool = False  # the stage's answer stands as it is, however short
     generation: str | None = None
     source: str = "none"
     broken: list[str] = field(default_factory=list)
@@ -54,7 +56,8 @@ class RecommendationService:
     user's list of the served generation), ``previous_generation``, ``similar_to_last_item``,
     ``popular``, ``catalogue``. The first that has something allowed gives the answer; ``popular``
     fills it up to ``k``. An unknown user is an ordinary case, not an error, and the list is
-    empty only when every item of the catalogue is filtered out.
+    empty only when every item of the catalogue is filtered out, or when the request sets a
+    threshold and the live stage finds nothing above it.
 
     Args:
         store: where generations are.
@@ -122,6 +125,7 @@ class RecommendationService:
             local_only=local_only,
             user_id=request.user_id,
             recent=request.recent_items,
+            threshold=request.threshold,
         )
         self._run(
             work,
@@ -205,10 +209,12 @@ class RecommendationService:
             user_id=work.user_id,
             exclude=work.selection.exclude,
             only=work.selection.only,
+            threshold=work.threshold,
             timeout_s=min(self.settings.live_timeout_s, self._left(work)),
         )
+        work.whole = work.threshold
         if not found:
-            work.missed.append("unknown_recent_items")
+            work.missed.append("nothing_likely" if work.whole else "unknown_recent_items")
         return found
 
     def _from_cache(self, work: _Work) -> list[Named]:
@@ -283,12 +289,14 @@ class RecommendationService:
                 if error.stage == "live":
                     self.telemetry.stage_error("live", _reason(error))
                 continue
-            if chosen:
+            if chosen or work.whole:
                 selection.take(chosen)
                 work.source = name
                 break
         else:
             work.generation = snapshot.generation
+        if work.whole:
+            return
         if not selection.items:
             work.generation = snapshot.generation
         self._fill(work, "popular", snapshot.named(snapshot.popular, "popular"))
@@ -328,7 +336,8 @@ class RecommendationService:
             broken.insert(0, work.view.problem)
         if work.local_only:
             broken.insert(0, "overloaded")
-        missed = work.missed if work.source not in ("cache", "live", "similar") else []
+        full = work.selection.items and work.source in ("cache", "live", "similar")
+        missed = [] if full else work.missed
         reason = next(iter([*broken, *missed]), None)
         if reason is not None:
             self.telemetry.fallback(work.source, reason)

@@ -291,7 +291,29 @@ def test_openapi_describes_the_bodies(web):
         "/metrics",
     }
     body = document["components"]["schemas"]["RecommendBody"]
-    assert set(body["properties"]) == {"user_id", "k", "exclude", "only", "context", "diversity"}
+    assert set(body["properties"]) == {
+        "user_id",
+        "k",
+        "exclude",
+        "only",
+        "context",
+        "diversity",
+        "threshold",
+    }
+
+
+def test_the_threshold_reaches_the_service(service):
+    asked = []
+
+    class Noting(Failing):
+        def recommend(self, request, **options):
+            asked.append(request.threshold)
+            return self._service.recommend(request, **options)
+
+    with TestClient(create_app(Noting(service, None))) as web:
+        web.post("/v1/recommend", json={"user_id": "ann", "threshold": True})
+        web.post("/v1/recommend", json={"user_id": "ann"})
+    assert asked == [True, False]
 
 
 def test_settings_reach_the_slate(store, make):

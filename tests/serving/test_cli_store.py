@@ -214,7 +214,9 @@ def test_the_live_model_asks_the_recommender() -> None:
         ("a", 0.5, "two_tower")
     ]
     options = {"exclude": {"y"}, "only": None, "recent_items": ["x"], "diversity": 0.0}
-    assert fake.asked == ("", 3, options)
+    assert fake.asked == ("", 3, {**options, "threshold": False})
+    live.recommend(["x"], 3, user_id="ann", exclude={"y"}, only=None, threshold=True)
+    assert fake.asked == ("ann", 3, {**options, "threshold": True})
 
 
 def test_the_live_model_is_loaded_with_the_log_and_called_once(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 import time
@@ -38,7 +39,8 @@ class Live:
         self.gate = threading.Event()
         self.gate.set()
 
-    def recommend(self, recent_item_ids, k, *, user_id, exclude, only):
+    def recommend(self, recent_item_ids, k, *, user_id, exclude, only, threshold=False):
+        self.threshold = threshold
         self.calls.append((list(recent_item_ids), k, user_id, set(exclude), only))
         self.gate.wait(5)
         if self.error:
@@ -222,6 +224,35 @@ def test_recent_items_go_to_the_live_recommender(live_service):
     assert live.calls == [(["i1"], 2, "ann", {"i10", "i1"}, {"i11", "i2"})]
     service.recommend(RecommendRequest("ann"))
     assert len(live.calls) == 1
+
+
+def test_with_a_threshold_a_live_answer_stands_however_short(store, make):
+    make.publish(store, "g1", USERS)
+    live = Live()
+    patient = ServiceSettings(live_timeout_s=20.0, deadline_s=30.0)
+    service = RecommendationService(store, live=live, settings=patient)
+    asked = RecommendRequest("ann", k=5, recent_items=["i1"], threshold=True)
+    answer = service.recommend(asked)
+    assert live.threshold
+    assert (ids(answer), answer.source, answer.reason) == (["i10", "i11"], "live", None)
+    live.items = ()
+    answer = service.recommend(asked)
+    assert (ids(answer), answer.source, answer.degraded) == ([], "live", False)
+    assert (answer.reason, answer.generation) == ("nothing_likely", "g1")
+    live.items = ("i10",)
+    answer = service.recommend(dataclasses.replace(asked, exclude=["i10"]))
+    assert (ids(answer), answer.reason, answer.filtered.excluded) == ([], "all_filtered", 1)
+    # Nothing but the live stage knows a threshold, and the answer says whose it is.
+    live.error = RuntimeError("no head")
+    answer = service.recommend(asked)
+    assert (len(answer.items), answer.source) == (5, "cache")
+    answer = service.recommend(RecommendRequest("ann", k=5, threshold=True))
+    assert (len(answer.items), answer.source) == (5, "cache")
+    live.error, live.items = None, ("i10",)
+    filled = service.recommend(RecommendRequest("ann", k=5, recent_items=["i1"]))
+    assert not live.threshold
+    assert len(filled.items) > 1
+    service.close()
 
 
 def test_a_broken_live_recommender_costs_nothing_but_a_flag(live_service):
