@@ -97,7 +97,7 @@ class Bundle:
         *,
         config: Mapping[str, Any],
         data_fingerprint: str,
-        parent: str | None = None,
+        lineage: Mapping[str, str] | None = None,
         now: datetime | None = None,
     ) -> Iterator[BundleDraft]:
         """Write a bundle below ``artifacts``; it appears whole when the block ends well.
@@ -109,13 +109,16 @@ class Bundle:
             artifacts: directory of all bundles; made if missing.
             config: settings as used.
             data_fingerprint: fingerprint of the input tables.
-            parent: id of the bundle this one continues.
+            lineage: how it continues which bundles; the first one is its parent. None: it does
+                not.
             now: time of creation, with zone; None: the clock.
         """
         created = now or datetime.now(UTC)
+        lineage = lineage or {}
+        parent = next(iter(lineage.values()), None)
         artifacts.mkdir(parents=True, exist_ok=True)
         sweep(artifacts)
-        bundle_id = _new_id(artifacts, created, [config, data_fingerprint, parent])
+        bundle_id = _new_id(artifacts, created, [config, data_fingerprint, lineage])
         draft = BundleDraft(bundle_id, artifacts / f".tmp-{bundle_id}-{os.getpid()}")
         draft.path.mkdir()
         try:
@@ -130,6 +133,7 @@ class Bundle:
                 git_commit=git_commit(),
                 metrics=draft.metrics,
                 files=records(draft.path, draft.path),
+                lineage=lineage,
             )
             write_manifest(draft.path, manifest)
             os.rename(draft.path, artifacts / bundle_id)
@@ -150,6 +154,17 @@ class Bundle:
         if not path.is_dir():
             raise ArtifactError(f"no bundle at {path}; make one with `recsys train`")
         return cls(path, read_manifest(path))
+
+    def towers(self) -> dict[str, Any] | None:
+        """What a reader of the towers' vectors must know, `TwoTowerRetriever.settings`.
+
+        None where the bundle has no towers or does not say.
+        """
+        path = self.path / "recommender.json"
+        if not path.is_file():
+            return None
+        found: dict[str, Any] | None = json.loads(path.read_text()).get("towers")
+        return found
 
     def file(self, name: str) -> Path:
         """Path of a file or directory of the bundle.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -33,7 +33,7 @@ class Dataset:
         items: the catalogue; its order is the item vocabulary's.
         users: the user table, if one is configured.
         item_ids: N items, every one of the catalogue.
-        user_ids: U users, in order of their first event.
+        user_ids: U users, in order of their first event; `continuing` puts others before.
     """
 
     interactions: Interactions
@@ -74,6 +74,36 @@ class Dataset:
         """[U rows] of ``interactions``; None: of the whole log."""
         log = self.interactions if interactions is None else interactions
         return Histories.from_interactions(log, self.user_list, self.item_ids)
+
+    def continuing(self, item_ids: Vocabulary, user_ids: Vocabulary) -> Self:
+        """The same data with ids numbered on from older vocabularies.
+
+        A model of those keeps its rows. Users of them that are not in the log have an empty
+        history.
+
+        Args:
+            item_ids: must all be in the catalogue; new ones come after them.
+            user_ids: of the older log; new ones come after them.
+
+        Raises:
+            DataError: an older item is not in the catalogue any more.
+        """
+        own = self.items.frame[ITEM]
+        gone = item_ids.to_series().filter(~item_ids.to_series().is_in(own.implode()))
+        if len(gone):
+            raise DataError(
+                f"items must hold every item of the model that is continued: {len(gone):,} of "
+                f"{len(item_ids):,} are not there, first {gone[0]!r}; put their rows back, or "
+                "train anew"
+            )
+        items = item_ids.extend(own)
+        order = np.argsort(items.index(own))
+        return replace(
+            self,
+            items=replace(self.items, frame=self.items.frame[order]),
+            item_ids=items,
+            user_ids=user_ids.extend(self.user_ids.to_series()),
+        )
 
     def split(self, config: Config) -> Split:
         """The held-out part the configuration asks for."""

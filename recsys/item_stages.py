@@ -1,9 +1,14 @@
-"""What is made of the items alone, before any event is learned from: content, Semantic IDs."""
+"""What is made of the items alone, before any event is learned from: content, Semantic IDs, fields.
+
+A run that begins from a bundle asks the bundle's encoder, quantiser and field vocabulary about the
+catalogue instead of learning new ones: a row of the towers' tables goes on meaning what it meant.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,46 +16,76 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
+from recsys.artifacts import Bundle
 from recsys.config import Config, SemanticIdsConfig
 from recsys.content.encoder import ContentEncoder
 from recsys.dataset import Dataset
+from recsys.lineage import Lineage
 from recsys.progress import Progress
 from recsys.provenance import fingerprint
+from recsys.retrieval.item_fields import FieldVocabulary
 from recsys.semantic_ids import (
     RQVAE,
     EpochLosses,
+    Quantizer,
     ResidualKMeans,
     SemanticIds,
     assign_unique,
     diagnose,
+    load_quantizer,
 )
-from recsys.sources import ItemInputs
 from recsys.stages import Stage
+from recsys.tower_training import ItemInputs
 
 __all__ = ["item_stages", "load_content", "load_item_inputs"]
 
 log = logging.getLogger(__name__)
 
+_NUM_TIES = 256
 
-def item_stages(config: Config, data: Dataset, work: Path) -> list[Stage]:
+
+def item_stages(
+    config: Config, data: Dataset, work: Path, lineage: Lineage | None = None
+) -> list[Stage]:
     """The first stages of every run; they see the catalogue and no event.
 
     Args:
         config: the run.
         data: its items are encoded, its fingerprint is part of the stages'.
         work: the workspace `run_stages` is called with.
+        lineage: the bundle whose encoders are asked. None: they are fitted.
     """
+    lineage = lineage or Lineage()
+    start = lineage.start
+
+    def taken_over(name: str, out: Path) -> bool:
+        """Copy what the bundle has for items that stay as they are."""
+        if start is None or not lineage.frozen_items:
+            return False
+        shutil.copytree(start.file(name), out, dirs_exist_ok=True)
+        return True
 
     def content(out: Path, progress: Progress) -> None:
-        _write_content(config, data, out)
+        if not taken_over("content", out):
+            _write_content(config, data, out, start)
 
     def semantic_ids(out: Path, progress: Progress) -> None:
-        _write_semantic_ids(config, data, load_content(work), out, progress)
+        if taken_over("semantic-ids", out):
+            return
+        if start is None:
+            _write_semantic_ids(config, data, load_content(work), out, progress)
+        else:
+            _extend_semantic_ids(config, data, load_content(work), out, start)
 
+    def fields(out: Path, progress: Progress) -> None:
+        if not taken_over("fields", out):
+            _write_fields(data, out, start)
+
+    parent = None if start is None else lineage.fingerprint()
     return [
         Stage(
             "content",
-            fingerprint(config.content.fingerprint(), data.fingerprint(), config.seed),
+            fingerprint(config.content.fingerprint(), data.fingerprint(), config.seed, parent),
             content,
         ),
         Stage(
@@ -58,6 +93,7 @@ def item_stages(config: Config, data: Dataset, work: Path) -> list[Stage]:
             fingerprint(config.semantic_ids.fingerprint(), config.seed),
             semantic_ids,
         ),
+        Stage("fields", "of the catalogue", fields),
     ]
 
 
@@ -68,17 +104,36 @@ def load_content(work: Path) -> np.ndarray:
 
 
 def load_item_inputs(work: Path) -> ItemInputs:
-    """What both stages wrote, as the towers take it."""
+    """What all of these stages wrote, as the towers take it."""
     ids = SemanticIds.load(work / "semantic-ids")
     depth = max(1, ids.num_levels - 1)
-    return ItemInputs(load_content(work), ids.prefix_tokens(depth), ids.num_prefix_tokens(depth))
+    return ItemInputs(
+        load_content(work),
+        ids.prefix_tokens(depth),
+        ids.num_prefix_tokens(depth),
+        load_file(work / "fields/tokens.safetensors")["tokens"],
+        FieldVocabulary.load(work / "fields").num_tokens,
+    )
 
 
-def _write_content(config: Config, data: Dataset, out: Path) -> None:
+def _write_content(config: Config, data: Dataset, out: Path, start: Bundle | None) -> None:
+    frame = data.items.frame
+    encoder = (
+        _fitted_encoder(config, data)
+        if start is None
+        else ContentEncoder.load(start.file("content/encoder"))
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    vectors = np.pad(encoder.transform(frame), ((1, 0), (0, 0)))
+    save_file({"vectors": vectors}, out / "vectors.safetensors")
+    encoder.save(out / "encoder")
+
+
+def _fitted_encoder(config: Config, data: Dataset) -> ContentEncoder:
     items, settings = data.items, config.content
     attributes = (*items.list_columns, *items.category_columns, *items.number_columns)
     text_columns = (*items.text_columns, *items.list_columns)
-    encoder = ContentEncoder(
+    return ContentEncoder(
         text_columns=text_columns,
         list_columns=items.list_columns,
         category_columns=items.category_columns,
@@ -89,10 +144,6 @@ def _write_content(config: Config, data: Dataset, out: Path) -> None:
             **dict.fromkeys(attributes, settings.attribute_weight),
         },
     ).fit(items.frame, rng=np.random.default_rng(config.seed))
-    out.mkdir(parents=True, exist_ok=True)
-    vectors = np.pad(encoder.transform(items.frame), ((1, 0), (0, 0)))
-    save_file({"vectors": vectors}, out / "vectors.safetensors")
-    encoder.save(out / "encoder")
 
 
 def _write_semantic_ids(
@@ -105,21 +156,58 @@ def _write_semantic_ids(
     with progress.bar(settings.epochs, "quantise the items", unit="epoch") as advance:
         quantizer = _make_quantizer(settings, lambda *_: advance(1))
         quantizer.fit(vectors, generator=generator)
-    codes = assign_unique(vectors, quantizer, reassign_last_level=True)
+    codes = assign_unique(vectors, quantizer, num_ties=_NUM_TIES, reassign_last_level=True)
     ids = SemanticIds.from_codes(
         codes,
         data.items.ids,
-        num_codes=(*[settings.codes] * settings.levels, 256),
+        num_codes=(*[settings.codes] * settings.levels, _NUM_TIES),
         codebook=quantizer.fingerprint,
     )
+    _save_semantic_ids(ids, quantizer, vectors, config.seed, out)
+
+
+def _extend_semantic_ids(
+    config: Config, data: Dataset, content: np.ndarray, out: Path, start: Bundle
+) -> None:
+    """The bundle's Semantic IDs with new items appended; no id of an old item changes."""
+    quantizer = load_quantizer(start.file("semantic-ids/quantizer"))
+    old = SemanticIds.load(start.file("semantic-ids"))
+    vectors = content[1:]
+    ids = old
+    if len(vectors) > len(old):
+        codes = assign_unique(
+            vectors[len(old) :],
+            quantizer,
+            num_ties=_NUM_TIES,
+            reassign_last_level=True,
+            taken=old.codes[1:],
+        )
+        ids = old.extend(codes, data.items.ids[len(old) :], codebook=quantizer.fingerprint)
+    _save_semantic_ids(ids, quantizer, vectors, config.seed, out)
+
+
+def _save_semantic_ids(
+    ids: SemanticIds, quantizer: Quantizer, vectors: np.ndarray, seed: int, out: Path
+) -> None:
     ids.save(out)
     quantizer.save(out / "quantizer")
-    found = diagnose(
-        codes[:, : settings.levels], vectors, quantizer, rng=np.random.default_rng(config.seed)
-    )
+    codes = ids.codes[1:, : ids.num_levels - 1]
+    found = diagnose(codes, vectors, quantizer, rng=np.random.default_rng(seed))
     (out / "diagnostics.json").write_text(json.dumps(found.as_dict(), indent=2) + "\n")
     for problem in found.problems():
         log.warning("semantic ids: %s", problem)
+
+
+def _write_fields(data: Dataset, out: Path, start: Bundle | None) -> None:
+    vocabulary = (
+        FieldVocabulary.fit(data.items)
+        if start is None
+        else FieldVocabulary.load(start.file("fields"))
+    )
+    tokens = np.pad(vocabulary.encode(data.items), ((1, 0), (0, 0)))
+    out.mkdir(parents=True, exist_ok=True)
+    save_file({"tokens": tokens}, out / "tokens.safetensors")
+    vocabulary.save(out)
 
 
 def _make_quantizer(

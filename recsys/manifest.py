@@ -33,7 +33,7 @@ class Manifest:
 
     Attributes:
         id: sorts by time of creation; the published generation carries the same one.
-        parent: id of the bundle this one was made from, or None.
+        parent: id of the bundle this one continues, or None.
         created_at: ISO 8601, UTC.
         config: all settings as used, see `recsys.config.Config.as_used`.
         data_fingerprint: sha256 (hex) of the content of the input tables.
@@ -41,6 +41,7 @@ class Manifest:
         git_commit: commit of the code, with "-dirty" if it had changes; None outside a checkout.
         metrics: names -> numbers or further mappings; the measured table.
         files: path below the bundle -> checksum and size.
+        lineage: how it continues which bundles: "from", "refresh-users", "compatible-with" -> id.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Manifest:
     git_commit: str | None
     metrics: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, FileRecord] = field(default_factory=dict)
+    lineage: Mapping[str, str] = field(default_factory=dict)
 
 
 def records(path: Path, root: Path) -> dict[str, FileRecord]:

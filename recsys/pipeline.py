@@ -3,6 +3,8 @@
 The ranker learns from the past asking about its own future. The training part is cut once more:
 retrievers fitted on the first part answer with candidates, labels are the events that followed.
 Retrievers are then fitted again on the whole training part, and it is those that are served.
+
+A run may continue a bundle; `recsys.lineage` says what that changes, and what it must not.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 
 from features.definitions import Definition, RetrievalScore
 from features.interactions import Interactions
@@ -30,28 +33,46 @@ from recsys.candidate_features import FeatureInputs
 from recsys.candidates import pool_candidates
 from recsys.config import Config
 from recsys.dataset import Cut, Dataset, cut_histories, read_dataset
+from recsys.errors import ConfigError
 from recsys.evaluation import Truth, judge
 from recsys.evaluation.metrics import ndcg
 from recsys.index.choices import make_index
 from recsys.item_stages import item_stages, load_content, load_item_inputs
+from recsys.lineage import Lineage, write_trained_until
 from recsys.progress import Progress
 from recsys.provenance import fingerprint
 from recsys.ranking.gbdt import GbdtOptions
 from recsys.ranking.leakage import check_feature_leakage, check_time_leakage
 from recsys.ranking.listwise import ListwiseOptions
 from recsys.ranking.ranker import RankingRows, fit_ranker, lists_of
+from recsys.retrieval.noise_scores import event_losses, noise_scores
+from recsys.retrieval.tower_extras import FinishedTowers
 from recsys.retrieval.training_options import EpochReport
 from recsys.retrieval.two_tower import TwoTowerRetriever
 from recsys.sources import fit_sources, load_sources
 from recsys.stages import Stage, run_stages
+from recsys.threads import torch_threads
+from recsys.tower_training import Plan, plan_of_past, write_curve
 
-__all__ = ["evaluate", "train"]
+__all__ = ["NOISE", "evaluate", "train"]
 
 log = logging.getLogger(__name__)
 
+NOISE = "noise.parquet"
+"""File of a bundle's ``retrieval`` directory with the noise scores, if they were asked for."""
+
+_TOWERS = f"retrieval/{TwoTowerRetriever.name}"
+_PARTS = ("content", "semantic-ids", "fields", "retrieval", "ranking", "index", "features")
+
 
 def train(
-    config: Config, *, workers: int = 1, fresh: bool = False, progress: Progress | None = None
+    config: Config,
+    *,
+    workers: int = 1,
+    fresh: bool = False,
+    lineage: Lineage | None = None,
+    explain_noise: bool = False,
+    progress: Progress | None = None,
 ) -> Bundle:
     """Run every stage and write a bundle.
 
@@ -62,35 +83,40 @@ def train(
         config: the run.
         workers: processes that train the towers; above 1 the id tables are sharded (TorchRec).
         fresh: run every stage again.
+        lineage: bundles that the run continues. None: none.
+        explain_noise: also write ``retrieval/noise.parquet``, how much each training event looks
+            like noise to the served towers; see `recsys.retrieval.noise_scores`.
         progress: where bars go.
 
     Raises:
+        ConfigError: settings that do not fit the data or the bundles that are continued.
         DataError: the files break a rule.
+        ArtifactError: a bundle that is continued is damaged, or saw what is held out now.
         LeakageError: a ranking example could see its own future.
     """
-    progress = progress or Progress()
-    data = read_dataset(config)
+    progress, lineage = progress or Progress(), lineage or Lineage()
+    if explain_noise and TwoTowerRetriever.name not in config.retrieval.sources:
+        raise ConfigError(
+            "retrieval.sources must include 'two_tower' for --explain-noise, got "
+            f"{', '.join(config.retrieval.sources)}"
+        )
+    data = lineage.continued(read_dataset(config))
+    lineage.check(config, data, data.histories(data.split(config).test))
     work = config.output.directory / "work"
-    run = _Run(config, data, work, workers)
-    # Another index searches the same vectors: nothing is trained again for it.
-    towers = config.retrieval.model_dump(mode="json", exclude={"index"})
-    stages = [
-        *item_stages(config, data, work),
-        Stage(
-            "retrieval-past",
-            fingerprint(towers, config.split.fingerprint(), workers),
-            run.retrieval_past,
-        ),
-        Stage("ranking", config.ranking.fingerprint(), run.ranking),
-        Stage("retrieval", fingerprint(towers, workers), run.retrieval),
-        Stage("index", config.retrieval.index, run.index),
-        Stage("features", "as of the end of the training part", run.features),
-    ]
+    run = _Run(config, data, work, workers, lineage)
+    stages = run.stages()
+    if explain_noise:
+        stages.append(Stage("noise", "of every training event", run.noise))
     run_stages(stages, work, progress=progress, fresh=fresh)
     with Bundle.create(
-        config.output.directory, config=config.as_used(), data_fingerprint=data.fingerprint()
+        config.output.directory,
+        config=config.as_used(),
+        data_fingerprint=data.fingerprint(),
+        lineage=lineage.record(),
     ) as draft:
         run.assemble(draft.path)
+        if explain_noise:
+            shutil.copy(work / "noise" / NOISE, draft.path / "retrieval")
         draft.metrics = {"validation": json.loads((work / "ranking/validation.json").read_text())}
     return draft.finished()
 
@@ -98,18 +124,57 @@ def train(
 class _Run:
     """One training run; each public method is a stage and writes into its directory."""
 
-    def __init__(self, config: Config, data: Dataset, work: Path, workers: int) -> None:
+    def __init__(
+        self,
+        config: Config,
+        data: Dataset,
+        work: Path,
+        workers: int,
+        lineage: Lineage | None = None,
+    ) -> None:
         self._config = config
         self._data = data
         self._work = work
         self._workers = workers
+        self._lineage = lineage or Lineage()
         self._train = data.split(config).train
         self._past, self._future = data.histories(self._train).head_fraction(config.split.fraction)
 
+    def stages(self) -> list[Stage]:
+        """What is to be done, in order."""
+        config, lineage = self._config, self._lineage
+        # Another index searches the same vectors: nothing is trained again for it.
+        towers = config.retrieval.model_dump(mode="json", exclude={"index"})
+        parent = lineage.fingerprint()
+        split = config.split.fingerprint()
+        first = item_stages(config, self._data, self._work, lineage)
+        ranking: list[Stage] = (
+            [Stage("ranking", fingerprint(config.ranking.fingerprint(), parent), self.old_ranking)]
+            if lineage.frozen_items
+            else [
+                Stage(
+                    "retrieval-past",
+                    fingerprint(towers, split, self._workers, parent),
+                    self.retrieval_past,
+                ),
+                Stage("ranking", config.ranking.fingerprint(), self.ranking),
+            ]
+        )
+        return [
+            *first,
+            *ranking,
+            Stage("retrieval", fingerprint(towers, split, self._workers, parent), self.retrieval),
+            Stage("index", config.retrieval.index, self.index),
+            Stage("features", "as of the end of the training part", self.features),
+        ]
+
     def retrieval_past(self, out: Path, progress: Progress) -> None:
-        """Retrievers of the past, asked about the rest of the training part."""
+        """Retrievers of the past, asked about the rest of the training part.
+
+        They begin from nothing whatever the run continues: a bundle has seen that rest.
+        """
         curve: list[EpochReport] = []
-        retrievers = fit_sources(
+        fitted = fit_sources(
             self._past,
             load_item_inputs(self._work),
             self._config.retrieval,
@@ -119,9 +184,13 @@ class _Run:
             progress=progress,
             on_epoch=curve.append,
         )
-        for retriever in retrievers:
-            retriever.save(out / retriever.name)
-        (out / "curve.json").write_text(json.dumps([epoch._asdict() for epoch in curve]) + "\n")
+        fitted.save(out)
+        write_curve(curve, out)
+
+    def old_ranking(self, out: Path, progress: Progress) -> None:
+        """The ranker of the bundle, with the definitions of its features."""
+        if self._lineage.start is not None:
+            shutil.copytree(self._lineage.start.file("ranking"), out, dirs_exist_ok=True)
 
     def ranking(self, out: Path, progress: Progress) -> None:
         """Both ranking stages, chosen on held-out users."""
@@ -149,6 +218,7 @@ class _Run:
             num_items=data.num_items,
             moment=cut.moment,
             excluded=cut.history.seen_mask(data.num_items),
+            user_index=asked + 1,
         )
         wanted = cut.target.seen_mask(data.num_items)
         user_ids = [data.user_list[row] for row in asked]
@@ -190,28 +260,51 @@ class _Run:
 
     def retrieval(self, out: Path, progress: Progress) -> None:
         """The retrievers that are served, on the whole training part."""
-        epochs = None
-        if "two_tower" in self._config.retrieval.sources:
-            epochs = TwoTowerRetriever.load(self._work / "retrieval-past/two_tower").best_epoch
-        retrievers = fit_sources(
+        curve: list[EpochReport] = []
+        settings = self._config.retrieval
+        fitted = fit_sources(
             self._data.histories(self._train),
             load_item_inputs(self._work),
-            self._config.retrieval,
+            settings,
             seed=self._config.seed,
-            epochs=epochs,
+            plan=self._plan() if TwoTowerRetriever.name in settings.sources else None,
             workers=self._workers,
             progress=progress,
+            on_epoch=curve.append,
         )
-        for retriever in retrievers:
-            retriever.save(out / retriever.name)
+        fitted.save(out)
+        write_curve(curve, out)
+
+    def _plan(self) -> Plan:
+        """How the served towers are trained."""
+        lineage, warm_epochs = self._lineage, self._config.retrieval.warm_epochs
+        start = lineage.start_towers()
+        if start is not None and lineage.start is not None and lineage.frozen_items:
+            past = FinishedTowers.load(lineage.start.file(_TOWERS), start)
+            return Plan(
+                epochs=warm_epochs or max(1, start.best_epoch),
+                hard_epochs=0,
+                start=start,
+                frozen_items=True,
+                past=past,
+            )
+        plan = plan_of_past(self._work / "retrieval-past", self._config.retrieval)
+        if start is not None and warm_epochs:
+            plan = replace(plan, epochs=warm_epochs)
+        return replace(plan, start=start, old=lineage.old_towers())
 
     def index(self, out: Path, progress: Progress) -> None:
         """The search structure over the towers' item vectors."""
         out.mkdir(parents=True, exist_ok=True)
         kind = self._config.retrieval.index
         # The exact search reads the tower's own (int8) vectors and needs nothing beside them.
-        if kind != "exact" and "two_tower" in self._config.retrieval.sources:
-            tower = TwoTowerRetriever.load(self._work / "retrieval/two_tower")
+        if kind == "exact" or TwoTowerRetriever.name not in self._config.retrieval.sources:
+            return
+        start = self._lineage.start
+        if self._lineage.frozen_items and start is not None and _index_of(start) == kind:
+            shutil.copytree(start.file("index"), out, dirs_exist_ok=True)
+        else:
+            tower = TwoTowerRetriever.load(self._work / _TOWERS)
             make_index(kind).build(tower.item_vectors).save(out)
 
     def features(self, out: Path, progress: Progress) -> None:
@@ -231,26 +324,52 @@ class _Run:
             out / "items.parquet"
         )
 
+    def noise(self, out: Path, progress: Progress) -> None:
+        """How much each training event looks like noise to the served towers."""
+        settings = self._config.retrieval
+        towers = TwoTowerRetriever.load(self._work / _TOWERS)
+        histories = self._data.histories(self._train)
+        with torch_threads(settings.num_threads):
+            loss = event_losses(
+                towers,
+                histories,
+                temperature=settings.temperature,
+                generator=torch.Generator().manual_seed(self._config.seed),
+                user_index=np.arange(1, len(histories) + 1),
+            )
+        found = noise_scores(loss, histories.indptr)
+        frame = found.to_frame(histories, self._data.user_list, self._data.item_ids)
+        out.mkdir(parents=True, exist_ok=True)
+        frame.write_parquet(out / NOISE)
+
     def assemble(self, out: Path) -> None:
         """Everything a recommender needs, as one directory."""
         data, config = self._data, self._config
-        for name in ("content", "semantic-ids", "retrieval", "ranking", "index", "features"):
+        for name in _PARTS:
             shutil.copytree(
                 self._work / name, out / name, ignore=shutil.ignore_patterns("stage.json")
             )
-        shutil.copy(self._work / "retrieval-past/curve.json", out / "retrieval/curve.json")
+        if not self._lineage.frozen_items:  # the one that was validated says more
+            shutil.copy(self._work / "retrieval-past/curve.json", out / "retrieval/curve.json")
         (out / "data").mkdir()
         data.item_ids.save(out / "data/items.parquet")
         data.user_ids.save(out / "data/users.parquet")
         data.items.frame.write_parquet(out / "data/catalogue.parquet")
+        write_trained_until(out, data, data.histories(self._train), self._lineage)
         columns = asdict(data.items)
         columns.pop("frame")
+        towers = (
+            TwoTowerRetriever.load(out / _TOWERS).settings
+            if TwoTowerRetriever.name in config.retrieval.sources
+            else None
+        )
         header = {
             "format": 1,
             "items_sha256": data.item_ids.sha256,
             "item_columns": columns,
             "title_column": config.data.item_columns.title,
             "sources": list(config.retrieval.sources),
+            "towers": towers,
             "index": config.retrieval.index,
             "candidates_per_source": config.ranking.candidates_per_source,
             "diversity": config.ranking.diversity,
@@ -271,6 +390,12 @@ class _Run:
             .drop("order", "kept")
         )
         return Interactions(frame)
+
+
+def _index_of(bundle: Bundle) -> str:
+    """Kind of the index that a bundle has over its item vectors."""
+    kind: str = json.loads(bundle.file("recommender.json").read_text())["index"]
+    return kind
 
 
 def _definitions(data: Dataset, sources: tuple[str, ...]) -> tuple[Definition, ...]:

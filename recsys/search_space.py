@@ -37,8 +37,13 @@ UNSEARCHED = (
     "num_threads",
     "int8",
     "index",
+    "warm_epochs",
+    "compatibility_weight",
+    "light_user_tower",
+    "threshold_head",
+    "soup",
 )
-"""Settings of that section that the towers' vectors do not depend on."""
+"""Settings of that section that the towers of a trial do not depend on."""
 
 _RANGE, _CHOICE = ("low", "high", "log"), ("choices",)
 

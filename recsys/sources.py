@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import NamedTuple
 
 from features.histories import Histories
 from recsys.config import RetrievalConfig
@@ -16,33 +15,31 @@ from recsys.retrieval.co_occurrence import CoOccurrenceRetriever
 from recsys.retrieval.item_item import ItemItemRetriever
 from recsys.retrieval.popularity import PopularityRetriever
 from recsys.retrieval.protocol import Retriever
-from recsys.retrieval.towers import TowerOptions
-from recsys.retrieval.training import train_two_tower
-from recsys.retrieval.training_options import EpochReport, TrainingOptions
+from recsys.retrieval.tower_extras import FinishedTowers
+from recsys.retrieval.training_options import EpochReport
 from recsys.retrieval.two_tower import TwoTowerRetriever
-from recsys.threads import torch_threads
+from recsys.tower_training import ItemInputs, Plan, fit_towers
 
-__all__ = ["SOURCES", "ItemInputs", "fit_sources", "load_sources"]
+__all__ = ["COUNTED", "LOADERS", "Fitted", "fit_sources", "load_sources"]
 
 
-@dataclass(frozen=True)
-class ItemInputs:
-    """What is known of the items besides who met them.
+class Fitted(NamedTuple):
+    """What `fit_sources` made.
 
     Attributes:
-        content: [N + 1, D] float32 content vectors, row 0 zero.
-        prefix_tokens: [N + 1, L] int64 Semantic-ID prefix tokens, row 0 zero.
-        num_prefix_tokens: largest token of the table.
+        retrievers: in the order of the settings.
+        towers: what was made of the towers among them. None: there are none.
     """
 
-    content: np.ndarray
-    prefix_tokens: np.ndarray
-    num_prefix_tokens: int
+    retrievers: list[Retriever]
+    towers: FinishedTowers | None
 
-    @property
-    def num_items(self) -> int:
-        """N."""
-        return len(self.content) - 1
+    def save(self, directory: Path) -> None:
+        """Write each retriever into ``directory/<name>``."""
+        for retriever in self.retrievers:
+            retriever.save(directory / retriever.name)
+        if self.towers is not None:
+            self.towers.save(directory / self.towers.retriever.name)
 
 
 @dataclass(frozen=True)
@@ -50,59 +47,6 @@ class _Run:
     histories: Histories
     items: ItemInputs
     settings: RetrievalConfig
-    validation: Histories | None
-    epochs: int | None
-    seed: int
-    workers: int
-    progress: Progress
-    on_epoch: Callable[[EpochReport], None] | None
-
-
-def _fit_two_tower(run: _Run) -> TwoTowerRetriever:
-    settings = run.settings
-    epochs = run.epochs or settings.epochs
-    towers = TowerOptions(
-        embedding_dim=settings.dim,
-        history_length=settings.history_length,
-        user_table=settings.use_user_id,
-    )
-    training = TrainingOptions(
-        loss=settings.loss,
-        score=settings.score,
-        epochs=epochs,
-        batch_size=settings.batch_size,
-        num_negatives=settings.negatives,
-        temperature=settings.temperature,
-        gamma=settings.gamma,
-        learning_rate=settings.learning_rate,
-        denoising=settings.denoising,
-        positive_half_life=settings.positive_half_life,
-        patience=settings.patience,
-    )
-    with (
-        run.progress.bar(epochs, "train the towers", unit="epoch") as advance,
-        torch_threads(settings.num_threads),
-    ):
-
-        def report(epoch: EpochReport) -> None:
-            advance(1)
-            if run.on_epoch is not None:
-                run.on_epoch(epoch)
-
-        retriever = train_two_tower(
-            run.histories,
-            num_items=run.items.num_items,
-            content=run.items.content,
-            prefix_tokens=run.items.prefix_tokens,
-            num_prefix_tokens=run.items.num_prefix_tokens,
-            validation=run.validation,
-            towers=towers,
-            training=training,
-            seed=run.seed,
-            workers=run.workers,
-            on_epoch=report,
-        )
-    return retriever.quantize() if settings.int8 else retriever
 
 
 def _fit_item_item(run: _Run, name: str, half_life: float | None) -> ItemItemRetriever:
@@ -115,8 +59,7 @@ def _fit_item_item(run: _Run, name: str, half_life: float | None) -> ItemItemRet
     )
 
 
-SOURCES: Mapping[str, Callable[[_Run], Retriever]] = {
-    "two_tower": _fit_two_tower,
+COUNTED: Mapping[str, Callable[[_Run], Retriever]] = {
     "item_item": lambda run: _fit_item_item(run, "item_item", run.settings.half_life),
     "item_item_all": lambda run: _fit_item_item(run, "item_item_all", None),
     "co_occurrence": lambda run: CoOccurrenceRetriever.fit(
@@ -129,7 +72,7 @@ SOURCES: Mapping[str, Callable[[_Run], Retriever]] = {
         run.histories, run.items.num_items, window_days=run.settings.popularity_window_days
     ),
 }
-"""Name in ``retrieval.sources`` -> how it is fitted."""
+"""Name in ``retrieval.sources`` -> how it is fitted, of all but the towers."""
 
 LOADERS: Mapping[str, Callable[[Path], Retriever]] = {
     "two_tower": TwoTowerRetriever.load,
@@ -147,40 +90,48 @@ def fit_sources(
     settings: RetrievalConfig,
     *,
     seed: int,
+    plan: Plan | None = None,
     validation: Histories | None = None,
-    epochs: int | None = None,
     workers: int = 1,
     progress: Progress | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
-) -> list[Retriever]:
+) -> Fitted:
     """Fit every retriever of ``settings.sources``, in that order.
 
     Args:
         histories: training events, U rows.
-        items: content and Semantic IDs.
+        items: content, Semantic IDs and fields.
         settings: of the stage.
         seed: of the towers.
+        plan: what the towers begin from and for how long they train. None: the settings say all.
         validation: later events of the same rows; chooses the towers' epoch.
-        epochs: instead of the configured number.
         workers: processes that train the towers.
         progress: shows a bar.
         on_epoch: called after each epoch of the towers.
 
     Raises:
-        ConfigError: an unknown source.
+        ConfigError: an unknown source, or see `fit_towers`.
     """
-    run = _Run(
-        histories,
-        items,
-        settings,
-        validation,
-        epochs,
-        seed,
-        workers,
-        progress or Progress(),
-        on_epoch,
-    )
-    return [lookup(SOURCES, name, "retriever")(run) for name in settings.sources]
+    run = _Run(histories, items, settings)
+    retrievers: list[Retriever] = []
+    towers: FinishedTowers | None = None
+    for name in settings.sources:
+        if name == TwoTowerRetriever.name:
+            towers = fit_towers(
+                histories,
+                items,
+                settings,
+                seed=seed,
+                plan=plan,
+                validation=validation,
+                workers=workers,
+                progress=progress,
+                on_epoch=on_epoch,
+            )
+            retrievers.append(towers.retriever)
+        else:
+            retrievers.append(lookup(COUNTED, name, "retriever")(run))
+    return Fitted(retrievers, towers)
 
 
 def load_sources(directory: Path, names: Sequence[str]) -> list[Retriever]:

@@ -18,10 +18,11 @@ from recsys.evaluation import Truth, judge
 from recsys.evaluation.metrics import recall
 from recsys.item_stages import item_stages, load_item_inputs
 from recsys.progress import Progress
+from recsys.retrieval.tower_extras import FinishedTowers
 from recsys.retrieval.training_options import EpochReport
-from recsys.retrieval.two_tower import TwoTowerRetriever
-from recsys.sources import ItemInputs, fit_sources
+from recsys.sources import fit_sources
 from recsys.stages import run_stages
+from recsys.tower_training import ItemInputs
 
 __all__ = ["MEASURED_AT", "TrialData", "changed_settings", "recall_of_towers", "trial_data"]
 
@@ -29,6 +30,14 @@ MEASURED_AT = 20
 """Cutoff of the recall that trials are compared by, the one that training validates with."""
 
 _USERS_AT_ONCE = 4096
+_OF_A_TRIAL = {
+    "sources": ("two_tower",),
+    "int8": False,
+    "light_user_tower": False,
+    "threshold_head": False,
+    "soup": 1,
+}
+"""What a trial does without: it is about one training of the full towers."""
 
 
 @dataclass(frozen=True)
@@ -98,18 +107,20 @@ def recall_of_towers(
         [V] float64 recall@20 of each user with validation events, seen items masked.
 
     Raises:
+        ConfigError: settings that do not fit the catalogue.
+        CollapseError: the vectors use too few of their dimensions.
         FloatingPointError: the loss is no longer finite.
     """
-    [fitted] = fit_sources(
+    fitted = fit_sources(
         trial.past,
         trial.items,
-        settings.model_copy(update={"sources": ("two_tower",), "int8": False}),
+        settings.model_copy(update=_OF_A_TRIAL),
         seed=seed,
         validation=trial.future,
         progress=progress,
         on_epoch=on_epoch,
     )
-    towers = cast(TwoTowerRetriever, fitted)
+    towers = cast(FinishedTowers, fitted.towers).retriever
     asked = np.flatnonzero(trial.future.counts)
     parts = []
     for start in range(0, asked.size, _USERS_AT_ONCE):

@@ -29,7 +29,7 @@ import numpy as np
 
 from recsys.config import Config
 from recsys.dataset import Dataset, read_dataset
-from recsys.errors import ArtifactError, ConfigError
+from recsys.errors import ArtifactError, CollapseError, ConfigError
 from recsys.evaluation import (
     Difference,
     Interval,
@@ -70,7 +70,8 @@ class TuningResult(NamedTuple):
         trial: number of the best trial.
         trials: that finished, in all calls together; the next ones are some of them.
         pruned: given up early, below the median of the others.
-        failed: whose settings did not work, mostly because the loss ran away.
+        failed: whose settings did not work, mostly because the loss ran away or the vectors
+            collapsed.
         used_up: the study has all the trials it may have.
         path: a configuration with the best settings.
     """
@@ -189,7 +190,7 @@ class _Search:
             )
         except pruned:
             self._study.prune(trial)
-        except (ConfigError, FloatingPointError) as error:
+        except (ConfigError, CollapseError, FloatingPointError) as error:
             self._study.fail(trial, str(error))
         else:
             self._keep(per_user, trial.number)

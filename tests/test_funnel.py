@@ -694,9 +694,9 @@ def test_the_configuration_knows_every_retriever() -> None:
     from typing import get_args
 
     from recsys.config import RetrieverName
-    from recsys.sources import LOADERS, SOURCES
+    from recsys.sources import COUNTED, LOADERS
 
-    assert set(get_args(RetrieverName)) == set(SOURCES) == set(LOADERS)
+    assert set(get_args(RetrieverName)) == {"two_tower", *COUNTED} == set(LOADERS)
 
 
 @pytest.mark.slow

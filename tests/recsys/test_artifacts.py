@@ -47,9 +47,26 @@ def test_a_bundle_round_trips(tmp_path: Path) -> None:
 
 
 def test_the_parent_is_kept(tmp_path: Path) -> None:
-    with Bundle.create(tmp_path, config={}, data_fingerprint="d", parent="older") as draft:
+    lineage = {"from": "older", "compatible-with": "oldest"}
+    with Bundle.create(tmp_path, config={}, data_fingerprint="d", lineage=lineage) as draft:
         pass
-    assert draft.finished().manifest.parent == "older"
+    loaded = Bundle.load(draft.finished().path)
+    assert (loaded.manifest.parent, loaded.manifest.lineage) == ("older", lineage)
+
+
+def test_a_manifest_without_lineage_is_read(tmp_path: Path) -> None:
+    path = make(tmp_path).path / "manifest.json"
+    values = json.loads(path.read_text())
+    del values["lineage"]  # as bundles of earlier versions are
+    path.write_text(json.dumps(values))
+    assert Bundle.load(path.parent).manifest.lineage == {}
+
+
+def test_the_towers_are_told_where_the_bundle_has_some(tmp_path: Path) -> None:
+    bundle = make(tmp_path)
+    assert bundle.towers() is None
+    (bundle.path / "recommender.json").write_text('{"towers": {"score": "dot", "dim": 8}}')
+    assert bundle.towers() == {"score": "dot", "dim": 8}
 
 
 def test_a_draft_is_not_finished_inside_the_block(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from recsys.tuning import TuningResult, tune
 
 NUM_USERS, NUM_ITEMS, EVENTS_EACH = 40, 160, 10
 TEMPERATURES = {"retrieval.temperature": {"low": 0.05, "high": 0.5, "log": True}}
-EPOCHS = {"retrieval.epochs": {"choices": (1, 8)}}
+EPOCHS = {"retrieval.epochs": {"choices": (1, 16)}}
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def lines_of(directory: Path) -> list[tuple[dict[str, Any], float | None, str]]:
 
 @pytest.fixture(scope="module")
 def tuned(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, TuningResult]:
-    """One epoch or eight: the eight begin with the one, and their best epoch counts."""
+    """One epoch or sixteen: the sixteen begin with the one, and their best epoch counts."""
     config = make_config(
         world,
         tmp_path_factory.mktemp("tuned"),
@@ -156,7 +156,7 @@ def tuned(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config
 
 def test_the_better_setting_is_found(tuned: tuple[Config, TuningResult]) -> None:
     config, found = tuned
-    assert (found.now, found.best) == ({"retrieval.epochs": 1}, {"retrieval.epochs": 8})
+    assert (found.now, found.best) == ({"retrieval.epochs": 1}, {"retrieval.epochs": 16})
     assert found.gain is not None
     assert found.gain.low > 0
     assert found.recall.users == NUM_USERS
@@ -175,7 +175,7 @@ def test_a_trial_is_the_towers_of_the_past_stage(tuned: tuple[Config, TuningResu
     fit_sources(
         past,
         load_item_inputs(config.output.directory / "work"),
-        config.retrieval.model_copy(update={"sources": ("two_tower", "popularity"), "epochs": 8}),
+        config.retrieval.model_copy(update={"sources": ("two_tower", "popularity"), "epochs": 16}),
         seed=config.seed,
         validation=future,
         on_epoch=curve.append,
@@ -186,7 +186,7 @@ def test_a_trial_is_the_towers_of_the_past_stage(tuned: tuple[Config, TuningResu
 def test_the_best_settings_are_a_configuration(tuned: tuple[Config, TuningResult]) -> None:
     config, found = tuned
     best = load_config(found.path)
-    assert best.retrieval == config.retrieval.model_copy(update={"epochs": 8})
+    assert best.retrieval == config.retrieval.model_copy(update={"epochs": 16})
     assert best.data.events.resolve() == config.data.events.resolve()
     assert best.output.directory.resolve() == config.output.directory.resolve()
     plain = {"data", "output", "retrieval"}
@@ -259,16 +259,16 @@ def test_the_stages_of_the_items_are_those_of_training(
     with pytest.raises(EnoughSeen):
         pipeline.train(config)
     work = tmp_path / "work"
-    run_stages(seen[:2], work, code="c")
+    run_stages(seen[:3], work, code="c")
     results = run_stages(item_stages(config, read_dataset(config), work), work, code="c")
-    assert [result.reused for result in results.values()] == [True, True]
+    assert [result.reused for result in results.values()] == [True] * 3
     before = {path: path.read_bytes() for path in work.rglob("*.safetensors")}
     run_stages(item_stages(config, read_dataset(config), work), work, code="c", fresh=True)
     assert {path: path.read_bytes() for path in work.rglob("*.safetensors")} == before
     assert load_content(work).shape == (NUM_ITEMS + 1, 4)
     other = config.model_copy(update={"seed": 4})
     results = run_stages(item_stages(other, read_dataset(other), work), work, code="c")
-    assert [result.reused for result in results.values()] == [False, False]
+    assert [result.reused for result in results.values()] == [False] * 3
 
 
 def test_users_are_asked_in_blocks(

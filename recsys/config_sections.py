@@ -1,0 +1,217 @@
+"""The sections of the configuration that concern one stage each, except the retrievers'."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from features.schema import ITEM, TIMESTAMP, USER, EventColumns
+from recsys.config_base import (
+    Closed01,
+    Count,
+    Name,
+    NonNegative,
+    Open01,
+    Positive,
+    Section,
+    check_distinct,
+)
+
+__all__ = [
+    "CandidatesConfig",
+    "ContentConfig",
+    "DataConfig",
+    "EntityColumnsConfig",
+    "EvaluationConfig",
+    "EventColumnsConfig",
+    "GbdtConfig",
+    "ListwiseConfig",
+    "OutputConfig",
+    "RankingConfig",
+    "SemanticIdsConfig",
+    "ServingConfig",
+    "SplitConfig",
+    "StoreConfig",
+]
+
+
+class EventColumnsConfig(Section):
+    """Which columns of the event file play which role."""
+
+    user: str = USER
+    item: str = ITEM
+    timestamp: str = TIMESTAMP
+    event: str | None = None
+    weight: str | None = None
+    timestamp_unit: Literal["s", "ms", "us", "iso"] = "s"
+    default_event: str = "interaction"
+
+    def to_event_columns(self) -> EventColumns:
+        """The same mapping as the value type the readers take."""
+        values = self.model_dump()
+        return EventColumns(unit=values.pop("timestamp_unit"), **values)
+
+
+class EntityColumnsConfig(Section):
+    """Columns of the item or user file; a role that is not named is found from the values."""
+
+    id: str | None = None
+    title: str | None = None
+    text: tuple[str, ...] | None = None
+    category: tuple[str, ...] | None = None
+    list: tuple[str, ...] | None = None
+    list_separator: Annotated[str, Field(min_length=1)] = "|"
+
+    def to_options(self, default_id: str) -> dict[str, Any]:
+        """Keyword arguments for `features.read_items` and `features.read_users`."""
+        return {
+            "id_column": self.id or default_id,
+            "text_columns": self.text,
+            "category_columns": self.category,
+            "list_columns": self.list,
+            "list_separator": self.list_separator,
+        }
+
+
+class DataConfig(Section):
+    """The files a run reads; paths are relative to the configuration file."""
+
+    events: Path
+    items: Path
+    users: Path | None = None
+    columns: EventColumnsConfig = EventColumnsConfig()
+    item_columns: EntityColumnsConfig = EntityColumnsConfig()
+    user_columns: EntityColumnsConfig = EntityColumnsConfig()
+
+
+class OutputConfig(Section):
+    """Where bundles, unfinished stages and the embedded store live."""
+
+    directory: Path = Path("artifacts")
+
+
+class SplitConfig(Section):
+    """What is held out for evaluation: each user's last events, or all events after a moment."""
+
+    kind: Literal["per_user", "time"] = "per_user"
+    fraction: Open01 = 0.8  # share of the events that is training data
+
+
+class ContentConfig(Section):
+    """Item content vectors: text and attributes, fused by weight."""
+
+    dim: Count = 64
+    text_weight: NonNegative = 1.0
+    attribute_weight: NonNegative = 1.0
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> Self:
+        if self.text_weight + self.attribute_weight == 0:
+            raise ValueError("text_weight and attribute_weight must not both be 0")
+        return self
+
+
+class SemanticIdsConfig(Section):
+    """Residual quantisation of the content vectors."""
+
+    kind: Literal["rqvae", "residual_kmeans"] = "rqvae"
+    levels: Annotated[int, Field(ge=1, le=8)] = 3
+    codes: Annotated[int, Field(ge=2, le=32_768)] = 128
+    epochs: Count = 60
+    batch_size: Count = 1024
+    learning_rate: Positive = 1e-3
+
+
+class GbdtConfig(Section):
+    """LightGBM LambdaMART."""
+
+    num_trees: Count = 200  # the most; fewer where they do better on held-out users
+    learning_rate: Positive = 0.05
+    num_leaves: Annotated[int, Field(ge=2)] = 15
+    min_data_in_leaf: Count = 100
+    feature_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
+    bagging_fraction: Annotated[float, Field(gt=0, le=1)] = 0.7
+    lambda_l2: NonNegative = 10.0
+    truncation_level: Count = 30
+    max_bin: Annotated[int, Field(ge=3, le=255)] = 63
+    num_threads: Count = 1
+
+
+class ListwiseConfig(Section):
+    """The neural stage that reorders the best of the trees' list."""
+
+    enabled: bool = True
+    top: Annotated[int, Field(ge=2)] = 50
+    dim: Count = 32
+    epochs: Count = 10
+    learning_rate: Positive = 1e-3
+
+
+class RankingConfig(Section):
+    """From candidates to a slate."""
+
+    candidates_per_source: Count = 150
+    folds: Annotated[int, Field(ge=2, le=20)] = 4  # of users, to choose trees and network
+    gbdt: GbdtConfig = GbdtConfig()
+    listwise: ListwiseConfig = ListwiseConfig()
+    diversity: Closed01 = 0.0  # 0: by score alone; 1: by difference from what is above alone
+
+
+class CandidatesConfig(Section):
+    """The batch job that writes one list per user."""
+
+    k: Annotated[int, Field(ge=1, le=1000)] = 100
+    batch_size: Count = 512  # users at a time
+
+
+class StoreConfig(Section):
+    """Where generations are published. ``RECSYS_STORE_URL`` in the environment goes first."""
+
+    url: str = "embedded"
+    namespace: Name = "recsys"
+    ttl_s: Count = 7 * 24 * 3600
+
+    @field_validator("url")
+    @classmethod
+    def _no_password(cls, value: str) -> str:
+        if value == "embedded":
+            return value
+        parts = urlsplit(value)
+        if parts.password:
+            raise ValueError(
+                "must not hold a password: set RECSYS_STORE_PASSWORD, or put the whole URL in "
+                "RECSYS_STORE_URL"
+            )
+        if parts.scheme not in ("redis", "rediss", "unix"):
+            raise ValueError(
+                f"must be 'embedded' or start with redis://, rediss:// or unix://, got {value!r}"
+            )
+        return value
+
+
+class ServingConfig(Section):
+    """The HTTP process."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    live: bool = True  # answer requests that say what the user just did from the model itself
+    deadline_s: Positive = 0.5  # of one request
+    live_timeout_s: Positive = 0.3  # of the model within that
+    store_timeout_s: Positive = 0.2  # of one read of the store
+    head_ttl_s: Positive = 1.0  # how long a process may go on serving after a flip
+    max_in_flight: Count = 32  # requests worked on at once
+
+
+class EvaluationConfig(Section):
+    """What is measured on the held-out part."""
+
+    ks: tuple[Count, ...] = (5, 10, 20)
+    bootstrap_samples: Count = 1000
+
+    @field_validator("ks")
+    @classmethod
+    def _distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(check_distinct(value, "cutoff")))
