@@ -122,6 +122,8 @@ class Batch:
             of the positives.
         generator: source of the AUC term's draw.
         low_precision: multiply in bfloat16 (`sampled_softmax`, `bsl`).
+        distinct_query: [Q, D] float, each query once, where several rows of ``query`` are one.
+        query_of: [B] int64 row of ``distinct_query`` of each row, ascending; with it.
     """
 
     query: Tensor
@@ -143,14 +145,12 @@ class Batch:
     negative_content: Tensor | None = None
     generator: torch.Generator | None = None
     low_precision: bool = False
+    distinct_query: Tensor | None = None
+    query_of: Tensor | None = None
 
     def known_negatives(self) -> Tensor:
         """[B, C] bool: the negatives that are positives of the query after all."""
         return self.known.mask(self.row, self.negative_index)
-
-    def known_pairs(self) -> tuple[Tensor, Tensor]:
-        """The same as places in ``row`` and in ``negative_index``."""
-        return self.known.pairs(self.row, self.negative_index)
 
 
 def training_loss(name: str, batch: Batch) -> Tensor:
@@ -315,16 +315,20 @@ def _sampled_softmax(batch: Batch) -> Tensor:
 
 
 def _fused(batch: Batch, *, include_positive: bool, negative_weight: float) -> Tensor:
+    query, row = batch.query, batch.row
+    if batch.distinct_query is not None:
+        query, row = batch.distinct_query, torch.unique_consecutive(row)
     return fused_softmax(
-        batch.query,
+        query,
         batch.positive,
         batch.negative,
         temperature=batch.temperature,
         log_q=batch.negative_log_q,
-        known=batch.known_pairs(),
+        known=batch.known.pairs(row, batch.negative_index),
         include_positive=include_positive,
         negative_weight=negative_weight,
         weight=batch.weight,
+        query_of=batch.query_of,
         low_precision=batch.low_precision,
     )
 

@@ -26,6 +26,8 @@ class TrainingOptions:
         score: what is served, and what the loss sees; see `TwoTowerRetriever`.
         epochs: passes over the events, >= 1; fewer with early stopping.
         batch_size: events a step, >= 2, over all processes together.
+        events_per_user: up to so many events of a user stay together in a batch, >= 1; towers
+            without histories compute one query and one row of logits for them.
         users: "by_event" draws events, so that active users train more; "alike" draws users, and
             one of each user's events ("pld" does so too).
         num_negatives: negatives shared by a step, >= 1; drawn with replacement, kept once.
@@ -77,6 +79,7 @@ class TrainingOptions:
     score: Score = "cosine"
     epochs: int = 15
     batch_size: int = 1024
+    events_per_user: int = 1
     users: Literal["by_event", "alike"] = "by_event"
     num_negatives: int = 1024
     negatives: Literal["sampled", "mixed", "queue"] = "sampled"
@@ -144,6 +147,7 @@ _CHOICES = {
 _AT_LEAST = {
     "epochs": 1,
     "batch_size": 2,
+    "events_per_user": 1,
     "num_negatives": 1,
     "queue_size": 1,
     "pool_size": 1,

@@ -137,7 +137,7 @@ class TrainingStep:
             drop_rate=training.drop_rate,
             ramp=max(1, training.warmup_epochs),
         )
-        order = torch.randperm(len(self.item), generator=self.shared)
+        order = self._order()
         total, norm, steps = 0.0, 0.0, 0
         for events in torch.split(order, training.batch_size):
             if len(events) < 2 * self.world:
@@ -146,6 +146,8 @@ class TrainingStep:
             if denoising == "pld" or training.users == "alike":
                 events = self._pool_of_rows(len(events), pool_size)  # [B, k]
             mine = events[: len(events) // self.world * self.world][self.rank :: self.world]
+            if self.options.pooling == "none" and mine.ndim == 1:
+                mine = mine.sort().values  # the events of a user together: one query for them all
             negatives = self._draw_negatives(mine)
             if denoising == "pld":
                 mine = self._resampled(mine, negatives)
@@ -158,6 +160,18 @@ class TrainingStep:
         if self.world > 1:
             dist.all_reduce(mean)
         return float(mean[0]) / self.world, float(mean[1]) / self.world
+
+    def _order(self) -> Tensor:
+        """[E] all events, shuffled; those of a user in groups of up to ``events_per_user``."""
+        size, generator = self.training.events_per_user, self.shared
+        if size == 1:
+            return torch.randperm(len(self.item), generator=generator)
+        drawn = torch.rand(len(self.item), dtype=torch.float64, generator=generator)
+        order = torch.argsort(self.row + drawn)  # shuffled within each row
+        group = torch.div(torch.arange(len(order)) - self.indptr[self.row], size).floor()
+        place = torch.rand(len(order), dtype=torch.float64, generator=generator)
+        first = self.indptr[self.row] + group.long() * size  # of the event's group
+        return order[torch.argsort(place[first], stable=True)]
 
     def _set_learning_rates(self, epoch: int) -> None:
         training = self.training
@@ -236,10 +250,23 @@ class TrainingStep:
         if self.inputs.frozen_items:
             vector = vector.detach()
         row = self.row[events]
-        query = self.tower.queries(vector, places[2], user_vector=self._users(row, training))
-        vectors = [vector, query]
+        distinct_query, query_of = None, None
+        if self.options.pooling == "none" and bool((row[1:] >= row[:-1]).all()):
+            distinct, query_of = torch.unique_consecutive(row, return_inverse=True)
+            distinct_query = self.tower.queries(
+                vector, places[2][: len(distinct)], user_vector=self._users(distinct, training)
+            )
+            vectors = [vector, distinct_query]
+            if self.training.score == "cosine":
+                distinct_query = F.normalize(distinct_query, dim=1)
+            query = distinct_query[query_of]
+        else:
+            query = self.tower.queries(vector, places[2], user_vector=self._users(row, training))
+            vectors = [vector, query]
+            if self.training.score == "cosine":
+                query = F.normalize(query, dim=1)
         if self.training.score == "cosine":
-            query, vector = F.normalize(query, dim=1), F.normalize(vector, dim=1)
+            vector = F.normalize(vector, dim=1)
         margins = self._margins(row, positives)
         batch = Batch(
             query=query,
@@ -261,6 +288,8 @@ class TrainingStep:
             negative_content=None if self.content is None else self.content[negative_index],
             generator=self.own,
             low_precision=self.training.low_precision,
+            distinct_query=distinct_query,
+            query_of=query_of,
         )
         return batch, vectors
 
