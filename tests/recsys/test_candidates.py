@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from features.histories import Histories
 from features.vocabulary import Vocabulary
 from recsys.candidates import CandidatePool, pool_candidates
+from recsys.retrieval.blocks import DenseRetriever
 from recsys.topk import TopK, top_k
 
 N = 12
@@ -166,3 +167,39 @@ def test_retrievers_must_have_distinct_names(names: list[str]) -> None:
 def test_per_source_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="k must be >= 1, got 0"):
         pooled({"s": np.zeros((1, N + 1))}, 0)
+
+
+class Counting(DenseRetriever):
+    """Scores every item by its number; counts how often it is asked for all of them."""
+
+    name = "counting"
+    num_items = N
+
+    def __init__(self, block_bytes: int) -> None:
+        self.block_bytes = block_bytes
+        self.calls = 0
+
+    def score_all(self, histories: Histories, moment: np.ndarray) -> np.ndarray:
+        self.calls += 1
+        return moment[:, None] + np.tile(np.arange(N + 1, dtype=np.float32), (len(histories), 1))
+
+
+@pytest.mark.parametrize(("block_bytes", "calls"), [(10_000, 1), (2 * 4 * (N + 1), 6)])
+def test_all_items_are_scored_once_where_the_scores_fit(block_bytes: int, calls: int) -> None:
+    """Five queries are one block, or three blocks that are made for both answers."""
+    counting = Counting(block_bytes)
+    pool = pool_candidates(
+        [counting], empty(5), 2, num_items=N, moment=np.arange(5) * 100, excluded=None
+    )
+    assert counting.calls == calls
+    assert pool.item_index.tolist() == [[N - 1, N]] * 5
+    assert pool.score["counting"][:, 1].tolist() == [N, N + 100, N + 200, N + 300, N + 400]
+
+
+def test_every_retriever_is_told_who_asks() -> None:
+    retrievers = [Fixed(name, np.ones((2, N + 1))) for name in ("a", "b")]
+    known = np.array([7, 0])
+    pool_candidates(
+        retrievers, empty(2), 1, num_items=N, moment=np.zeros(2, dtype=np.int64), user_index=known
+    )
+    assert [retriever.asked is known for retriever in retrievers] == [True, True]
