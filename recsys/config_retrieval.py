@@ -67,6 +67,7 @@ class TowerConfig(Section):
     warm_epochs: Natural = 0  # of a run that begins from a bundle; 0: as many as one from nothing
     patience: Natural = 4  # epochs without a better validation recall; 0: never stop early
     batch_size: Annotated[int, Field(ge=2)] = 1024
+    events_per_user: Count = 1
     learning_rate: Positive = 2e-3
     table_learning_rate: Positive = 0.1
     final_learning_rate: UpTo1 = 1.0

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 
 from features.definitions import Definition, RetrievalScore
 from features.interactions import Interactions
@@ -29,6 +28,7 @@ from features.registry import default_definitions, dump_definitions, load_defini
 from features.schema import TIMESTAMP
 from recsys.artifacts import Bundle
 from recsys.bundle_evaluation import MEASURED_AT, evaluate
+from recsys.bundle_writing import TOWERS, write_bundle, write_noise
 from recsys.candidate_features import FeatureInputs
 from recsys.candidates import pool_candidates
 from recsys.config import Config
@@ -38,31 +38,23 @@ from recsys.evaluation import Truth, judge
 from recsys.evaluation.metrics import ndcg
 from recsys.index.choices import make_index
 from recsys.item_stages import item_stages, load_content, load_item_inputs
-from recsys.lineage import Lineage, write_trained_until
+from recsys.lineage import Lineage
 from recsys.progress import Progress
 from recsys.provenance import fingerprint
 from recsys.ranking.gbdt import GbdtOptions
 from recsys.ranking.leakage import check_feature_leakage, check_time_leakage
 from recsys.ranking.listwise import ListwiseOptions
 from recsys.ranking.ranker import RankingRows, fit_ranker, lists_of
-from recsys.retrieval.noise_scores import event_losses, noise_scores
 from recsys.retrieval.tower_extras import FinishedTowers
 from recsys.retrieval.training_options import EpochReport
 from recsys.retrieval.two_tower import TwoTowerRetriever
 from recsys.sources import fit_sources, load_sources
 from recsys.stages import Stage, run_stages
-from recsys.threads import torch_threads
 from recsys.tower_training import Plan, plan_of_past, write_curve
 
-__all__ = ["NOISE", "evaluate", "train"]
+__all__ = ["evaluate", "train"]
 
 log = logging.getLogger(__name__)
-
-NOISE = "noise.parquet"
-"""File of a bundle's ``retrieval`` directory with the noise scores, if they were asked for."""
-
-_TOWERS = f"retrieval/{TwoTowerRetriever.name}"
-_PARTS = ("content", "semantic-ids", "fields", "retrieval", "ranking", "index", "features")
 
 
 def train(
@@ -114,9 +106,7 @@ def train(
         data_fingerprint=data.fingerprint(),
         lineage=lineage.record(),
     ) as draft:
-        run.assemble(draft.path)
-        if explain_noise:
-            shutil.copy(work / "noise" / NOISE, draft.path / "retrieval")
+        run.assemble(draft.path, noise=explain_noise)
         draft.metrics = {"validation": json.loads((work / "ranking/validation.json").read_text())}
     return draft.finished()
 
@@ -280,7 +270,7 @@ class _Run:
         lineage, warm_epochs = self._lineage, self._config.retrieval.warm_epochs
         start = lineage.start_towers()
         if start is not None and lineage.start is not None and lineage.frozen_items:
-            past = FinishedTowers.load(lineage.start.file(_TOWERS), start)
+            past = FinishedTowers.load(lineage.start.file(TOWERS), start)
             return Plan(
                 epochs=warm_epochs or max(1, start.best_epoch),
                 hard_epochs=0,
@@ -304,7 +294,7 @@ class _Run:
         if self._lineage.frozen_items and start is not None and _index_of(start) == kind:
             shutil.copytree(start.file("index"), out, dirs_exist_ok=True)
         else:
-            tower = TwoTowerRetriever.load(self._work / _TOWERS)
+            tower = TwoTowerRetriever.load(self._work / TOWERS)
             make_index(kind).build(tower.item_vectors).save(out)
 
     def features(self, out: Path, progress: Progress) -> None:
@@ -326,55 +316,20 @@ class _Run:
 
     def noise(self, out: Path, progress: Progress) -> None:
         """How much each training event looks like noise to the served towers."""
-        settings = self._config.retrieval
-        towers = TwoTowerRetriever.load(self._work / _TOWERS)
         histories = self._data.histories(self._train)
-        with torch_threads(settings.num_threads):
-            loss = event_losses(
-                towers,
-                histories,
-                temperature=settings.temperature,
-                generator=torch.Generator().manual_seed(self._config.seed),
-                user_index=np.arange(1, len(histories) + 1),
-            )
-        found = noise_scores(loss, histories.indptr)
-        frame = found.to_frame(histories, self._data.user_list, self._data.item_ids)
-        out.mkdir(parents=True, exist_ok=True)
-        frame.write_parquet(out / NOISE)
+        write_noise(out, self._work, self._config, self._data, histories)
 
-    def assemble(self, out: Path) -> None:
+    def assemble(self, out: Path, *, noise: bool = False) -> None:
         """Everything a recommender needs, as one directory."""
-        data, config = self._data, self._config
-        for name in _PARTS:
-            shutil.copytree(
-                self._work / name, out / name, ignore=shutil.ignore_patterns("stage.json")
-            )
-        if not self._lineage.frozen_items:  # the one that was validated says more
-            shutil.copy(self._work / "retrieval-past/curve.json", out / "retrieval/curve.json")
-        (out / "data").mkdir()
-        data.item_ids.save(out / "data/items.parquet")
-        data.user_ids.save(out / "data/users.parquet")
-        data.items.frame.write_parquet(out / "data/catalogue.parquet")
-        write_trained_until(out, data, data.histories(self._train), self._lineage)
-        columns = asdict(data.items)
-        columns.pop("frame")
-        towers = (
-            TwoTowerRetriever.load(out / _TOWERS).settings
-            if TwoTowerRetriever.name in config.retrieval.sources
-            else None
+        write_bundle(
+            out,
+            self._work,
+            self._config,
+            self._data,
+            self._data.histories(self._train),
+            self._lineage,
+            noise=noise,
         )
-        header = {
-            "format": 1,
-            "items_sha256": data.item_ids.sha256,
-            "item_columns": columns,
-            "title_column": config.data.item_columns.title,
-            "sources": list(config.retrieval.sources),
-            "towers": towers,
-            "index": config.retrieval.index,
-            "candidates_per_source": config.ranking.candidates_per_source,
-            "diversity": config.ranking.diversity,
-        }
-        (out / "recommender.json").write_text(json.dumps(header, indent=2) + "\n")
 
     def _past_log(self) -> Interactions:
         """The training events without the targets, as a log."""

@@ -12,6 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from serving.cli_options import (
+    AsJson,
+    BundleId,
+    CompatibleWith,
+    ConfigPath,
+    ExplainNoise,
+    Fresh,
+    K,
+    RefreshUsers,
+    ShowProgress,
+    StartFrom,
+    Workers,
+)
 from serving.output import INTERRUPTED, REFUSED, Output, reporting, table
 
 if TYPE_CHECKING:
@@ -31,18 +44,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ConfigPath = Annotated[
-    Path, typer.Option("--config", "-c", metavar="FILE", help="Configuration of the run.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
-ShowProgress = Annotated[
-    bool | None,
-    typer.Option("--progress/--no-progress", help="Progress on stderr.  [default: on a terminal]"),
-]
-BundleId = Annotated[
-    str | None, typer.Option("--bundle", metavar="ID", help="Which bundle.  [default: newest]")
-]
-K = Annotated[int, typer.Option("-k", min=1, max=500, help="How many items.")]
 DEFAULT_CONFIG = Path("recsys.toml")
 
 
@@ -72,32 +73,43 @@ def validate(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> No
 @app.command()
 def train(
     config: ConfigPath = DEFAULT_CONFIG,
-    workers: Annotated[
-        int, typer.Option(min=1, help="Processes that share the id tables (TorchRec).")
-    ] = 1,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Repeat finished stages.")] = False,
+    workers: Workers = 1,
+    fresh: Fresh = False,
+    start: StartFrom = None,
+    refresh_users: RefreshUsers = None,
+    compatible_with: CompatibleWith = None,
+    explain_noise: ExplainNoise = False,
     progress: ShowProgress = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run every stage from data to a bundle; a re-run resumes at the first unfinished one."""
+    """Run every stage from data to a bundle; a re-run resumes at the first unfinished one.
+
+    A BUNDLE is an id, a path, or "newest".
+    """
     with reporting(as_json) as out:
         import time
 
+        from serving.training_output import emit_trained
+
         settings = _load(config)
+        from recsys.lineage import open_lineage
         from recsys.pipeline import train as run
 
-        start = time.perf_counter()
-        bundle = run(settings, workers=workers, fresh=fresh, progress=_progress(out, progress))
-        seconds = time.perf_counter() - start
-        out.emit(
-            {
-                "bundle": bundle.id,
-                "path": str(bundle.path),
-                "seconds": round(seconds, 2),
-                "metrics": bundle.manifest.metrics,
-            },
-            f"bundle {bundle.id} in {seconds:.1f} s: {_shown(bundle.path)}",
+        began = time.perf_counter()
+        bundle = run(
+            settings,
+            workers=workers,
+            fresh=fresh,
+            lineage=open_lineage(
+                settings.output.directory,
+                start=start,
+                refresh_users=refresh_users,
+                compatible_with=compatible_with,
+            ),
+            explain_noise=explain_noise,
+            progress=_progress(out, progress),
         )
+        emit_trained(out, bundle, _shown(bundle.path), time.perf_counter() - began)
 
 
 @app.command()

@@ -23,6 +23,7 @@ from serving.assembly import (
 )
 from serving.embedded import EmbeddedStore
 from serving.errors import ServingError
+from serving.training_output import towers_line
 
 __all__ = ["Finding", "examine"]
 
@@ -110,6 +111,9 @@ def _bundle(config: Config) -> Iterator[Finding]:
         yield Finding("FAIL", "bundle", str(error), "train again")
         return
     yield finding
+    towers = bundle.towers()
+    if towers is not None:
+        yield Finding("OK", "towers", towers_line(towers))
     here = library_versions()
     changed = [
         f"{name} {version} (here {here.get(name, 'absent')})"

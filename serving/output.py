@@ -111,12 +111,21 @@ def _cell(value: object) -> str:
 def _explained(error: Exception) -> tuple[str, int]:
     # Imported here: `recsys --help` needs none of these.
     from features.errors import DataError, UnknownIdError
-    from recsys.errors import ArtifactError, ConfigError, NotFittedError
+    from recsys.errors import ArtifactError, CollapseError, ConfigError, NotFittedError
     from serving.errors import ServingError
 
     if isinstance(error, DataError | ConfigError):
         return str(error), REFUSED
-    if isinstance(error, ArtifactError | NotFittedError | UnknownIdError | ServingError | OSError):
+    failures = (
+        ArtifactError,
+        CollapseError,
+        FloatingPointError,
+        NotFittedError,
+        UnknownIdError,
+        ServingError,
+        OSError,
+    )
+    if isinstance(error, failures):
         return str(error), FAILED
     if isinstance(error, ImportError):
         return f"{error}; run `make setup`, or install the extra that is named", FAILED

@@ -23,9 +23,11 @@ from recsys import item_stages, pipeline
 from recsys.artifacts import Bundle, bundles, latest
 from recsys.config import Config
 from recsys.dataset import Dataset, read_dataset
-from recsys.errors import ArtifactError, LeakageError
+from recsys.errors import ArtifactError, ConfigError, LeakageError
 from recsys.pipeline import evaluate, train
 from recsys.recommender import FeatureInputs, Recommender
+from recsys.retrieval.item_fields import FieldVocabulary
+from recsys.retrieval.two_tower import TwoTowerRetriever
 from serving import EmbeddedStore, RecommendRequest, SimilarRequest
 from serving.assembly import LiveModel, make_service, open_store, store_directory
 from serving.candidates import build_candidates, publish
@@ -176,6 +178,37 @@ def test_the_bundle_is_whole_and_knows_where_it_came_from(
     assert validation["users"] == 60
     assert latest(config.output.directory).id == trained.id
     assert not [path for path in trained.path.rglob("*") if path.suffix in (".pkl", ".pt", ".bin")]
+
+
+def test_the_bundle_says_how_its_vectors_are_compared(trained: Bundle) -> None:
+    wanted = {"score": "cosine", "dim": 16, "pooling": "recency", "user_table": False}
+    assert trained.towers() == wanted
+    assert trained.manifest.lineage == {}
+    fields = FieldVocabulary.load(trained.path / "fields")
+    assert "genres" in fields.names
+    assert "field" not in TwoTowerRetriever.load(trained.path / "retrieval/two_tower").tables
+
+
+def test_noise_is_explained_for_every_training_event(half_done: Config, data: Dataset) -> None:
+    bundle = train(half_done, explain_noise=True)
+    bundle.verify()
+    assert "retrieval/noise.parquet" in bundle.manifest.files
+    found = pl.read_parquet(bundle.path / "retrieval/noise.parquet")
+    events = data.split(half_done).train.frame
+    key = ["user_id", "item_id", "timestamp"]
+    assert found.select(key).sort(key).equals(events.select(key).sort(key))
+    usual = found.group_by("user_id").agg(pl.col("noise").median())
+    assert usual["noise"].to_numpy() == pytest.approx(0.5, abs=0.05)
+    worst = found.sort("noise", descending=True).row(0, named=True)
+    assert worst["loss"] > worst["usual_loss"]
+    again = train(half_done)  # not asked for: not there
+    assert "retrieval/noise.parquet" not in again.manifest.files
+
+
+def test_noise_needs_towers(world: Path, output: Path) -> None:
+    config = small_config(world, output, retrieval={"sources": ("popularity",)})
+    with pytest.raises(ConfigError, match=r"include 'two_tower' for --explain-noise, got popular"):
+        train(config, explain_noise=True)
 
 
 def test_evaluation_reports_the_funnel_first(

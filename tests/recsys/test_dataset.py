@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from features.errors import DataError
 from features.histories import Histories
+from features.vocabulary import Vocabulary
 from recsys.config import Config
 from recsys.dataset import Dataset, cut_histories, read_dataset
 
@@ -133,6 +134,32 @@ def test_the_fingerprint_knows_which_columns_play_which_role(tmp_path: Path) -> 
     other = read_dataset(config.model_copy(update={"data": data}))
     assert other.items.frame.equals(read_dataset(config).items.frame)
     assert other.fingerprint() != read_dataset(config).fingerprint()
+
+
+# -- ids that go on from older ones ---------------------------------------------------------------
+
+
+def test_ids_go_on_from_older_ones(data: Dataset) -> None:
+    items, users = Vocabulary.from_ids(["10", "40"]), Vocabulary.from_ids(["gone", "2", "3"])
+    on = data.continuing(items, users)
+    assert on.item_ids.to_series().to_list() == ["10", "40", "20", "30"]
+    assert on.items.ids == on.item_ids.to_series().to_list(), "rows are where their numbers say"
+    assert on.items.frame["title"].to_list() == ["A", "D", "B", "C"]
+    assert on.user_list == ["gone", "2", "3", "1"]
+    assert on.histories().counts.tolist() == [0, 1, 2, 3]
+    for row, user in enumerate(on.user_list[1:], start=1):
+        before = data.histories().take([data.user_list.index(user)]).item_index
+        after = on.histories().take([row]).item_index
+        assert on.item_ids.ids(after) == data.item_ids.ids(before)
+    again = on.continuing(on.item_ids, on.user_ids)
+    assert again.items.frame.equals(on.items.frame)
+    assert again.fingerprint() == on.fingerprint()
+
+
+def test_older_items_must_be_in_the_catalogue(data: Dataset) -> None:
+    items = Vocabulary.from_ids(["10", "50", "60"])
+    with pytest.raises(DataError, match=r"2 of 3 are not there, first '50'; put their rows back"):
+        data.continuing(items, data.user_ids)
 
 
 # -- the moment a question is asked at ------------------------------------------------------------

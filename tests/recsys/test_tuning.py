@@ -15,7 +15,7 @@ import pytest
 from recsys import pipeline, study, tuning
 from recsys.config import Config, load_config
 from recsys.dataset import read_dataset
-from recsys.errors import ArtifactError, ConfigError
+from recsys.errors import ArtifactError, CollapseError, ConfigError
 from recsys.item_stages import item_stages, load_content, load_item_inputs
 from recsys.progress import Progress
 from recsys.retrieval.training_options import EpochReport
@@ -369,6 +369,30 @@ def test_settings_that_run_away_are_told_and_left(
     trainer.hook = lambda training, epoch: run_away(0, 0)
     with pytest.raises(TimeoutError, match=r"4 were given up; the last one: loss is nan at step 3"):
         tune(make_config(world, tmp_path / "other"), clock=clock)
+
+
+def test_vectors_that_collapse_are_a_failed_trial(
+    world: Path, tmp_path: Path, trainer: Trainer, clock: Clock
+) -> None:
+    def collapse(training: int, epoch: int) -> None:
+        if training == 2:
+            raise CollapseError("users use 1.2 of 8 dimensions")
+
+    trainer.hook = collapse
+    found = tune(make_config(world, tmp_path), clock=clock)
+    assert (found.trials, found.failed) == (4, 1)
+
+
+def test_a_trial_makes_nothing_of_its_towers(world: Path, tmp_path: Path) -> None:
+    """A soup would be several trainings, and a threshold needs more users than these."""
+    config = make_config(world, tmp_path)
+    extras = {"soup": 3, "threshold_head": True, "light_user_tower": True}
+    asked = config.retrieval.model_copy(update=extras)
+    data = trial_data(config, read_dataset(config))
+    curves: list[list[EpochReport]] = [[], []]
+    for settings, curve in zip((config.retrieval, asked), curves, strict=True):
+        recall_of_towers(data, settings, seed=1, on_epoch=curve.append)
+    assert [epoch.recall for epoch in curves[0]] == [epoch.recall for epoch in curves[1]]
 
 
 def test_values_that_do_not_go_together_are_a_failed_trial(

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from features.errors import DataError, Problem
 from recsys.artifacts import Bundle
-from recsys.errors import ArtifactError, ConfigError
+from recsys.errors import ArtifactError, CollapseError, ConfigError
 from serving.cli import app
 from serving.errors import StageUnavailable
 from serving.output import reporting, table
@@ -148,11 +148,65 @@ def test_train_hands_its_options_on(project: Path, monkeypatch: pytest.MonkeyPat
     assert result.exit_code == 0
     assert values["metrics"] == {"recall@20": 0.5}
     assert (seen["workers"], seen["fresh"], seen["progress"].enabled) == (2, True, True)
+    assert (seen["lineage"].parent, seen["explain_noise"]) == (None, False)
     assert seen["config"].data.events == project / "events.parquet"
     assert f"artifacts/{values['bundle']}" in values["path"]
     assert "bundle 2" in run("train").stdout
     assert (seen["workers"], seen["fresh"], seen["progress"].enabled) == (1, False, False)
     assert run("train", "--workers", "0").exit_code == 2
+
+
+def test_train_names_the_bundles_it_continues(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def train(config: Any, *, lineage: Any, explain_noise: bool, **options: Any) -> Bundle:
+        seen.update(lineage=lineage, explain_noise=explain_noise)
+        with Bundle.create(
+            project / "artifacts", config={}, data_fingerprint="d", lineage=lineage.record()
+        ) as draft:
+            header = {"score": "dot", "dim": 8, "pooling": "none", "user_table": True}
+            (draft.path / "recommender.json").write_text(json.dumps({"towers": header}))
+            (draft.path / "retrieval").mkdir()
+            (draft.path / "retrieval/noise.parquet").write_text("x")
+        return draft.finished()
+
+    install(monkeypatch, "recsys.pipeline", train=train)
+    first = make_bundle(project)
+    result = run("train", "--from", first.id, "--compatible-with", "newest", "--explain-noise")
+    assert result.exit_code == 0, result.output
+    assert seen["lineage"].start == seen["lineage"].old == first
+    assert seen["explain_noise"]
+    head, continued, towers, noise = result.stdout.splitlines()
+    assert head.startswith("bundle 2")
+    assert continued == f"continues {first.id} (from), {first.id} (compatible-with)"
+    assert towers == (
+        "towers: served by dot product, 8 dimensions, pooling none, users with a row of their own"
+    )
+    assert noise.startswith("noise of every training event: artifacts/2")
+    assert noise.endswith("/retrieval/noise.parquet; sort it by falling noise")
+    values = json.loads(run("train", "--refresh-users", str(first.path), "--json").stdout)
+    assert values["lineage"] == {"refresh-users": first.id}
+    assert values["towers"]["score"] == "dot"
+    assert seen["lineage"].frozen_items
+
+
+def test_the_doctor_says_which_score_is_served(project: Path) -> None:
+    with Bundle.create(project / "artifacts", config={}, data_fingerprint="d") as draft:
+        header = {"score": "cosine", "dim": 8, "pooling": "recency", "user_table": False}
+        (draft.path / "recommender.json").write_text(json.dumps({"towers": header}))
+    told = run("doctor").stdout
+    assert "OK    towers: served by cosine, 8 dimensions, pooling recency, users from their" in told
+
+
+def test_train_refuses_options_that_contradict_each_other(project: Path) -> None:
+    result = run("train", "--refresh-users", "a", "--from", "b")
+    assert result.exit_code == 2
+    assert "--refresh-users must not be given with --from" in result.stderr
+    result = run("train", "--from", "nothing")
+    assert result.exit_code == 1
+    assert "no bundle at" in result.stderr
 
 
 def test_evaluate_prints_tables(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,6 +262,8 @@ def test_candidates_prints_where_they_are(project: Path, monkeypatch: pytest.Mon
         (ConfigError("c must be > 0"), 2),
         (DataError("d"), 2),
         (ArtifactError("a"), 1),
+        (CollapseError("after epoch 2, step 9: users use 1.2 of 8 dimensions"), 1),
+        (FloatingPointError("loss 'bpr' is nan at step 3; lower learning_rate"), 1),
         (StageUnavailable("store is down", stage="store"), 1),
         (FileNotFoundError(2, "no such file", "x"), 1),
         (ImportError("No module named 'ray'; install recsys-plugin[ray]"), 1),
@@ -229,6 +285,7 @@ def test_errors_become_messages_and_exit_codes(
         assert "nothing half-written is left" in result.stderr
     else:
         assert str(error) in result.stderr
+        assert "should not happen" not in result.stderr
         values = json.loads(run("train", "--json").stdout)
         assert values["error"]["type"] == type(error).__name__
 
@@ -266,7 +323,7 @@ import sys, time, types
 from pathlib import Path
 from recsys.stages import Stage, run_stages
 module = types.ModuleType("recsys.pipeline")
-def train(config, *, workers, fresh, progress):
+def train(config, **_):
     def slow(directory, progress):
         (directory / "half").write_text("x")
         print("running", flush=True)
