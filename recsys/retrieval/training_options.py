@@ -30,7 +30,8 @@ class TrainingOptions:
             without histories compute one query and one row of logits for them.
         users: "by_event" draws events, so that active users train more; "alike" draws users, and
             one of each user's events ("pld" does so too).
-        num_negatives: negatives shared by a step, >= 1; drawn with replacement, kept once.
+        num_negatives: negatives shared by a step, >= 1; drawn with replacement, kept once. As many
+            as there are items, or more: every item once, which makes a softmax exact.
         negatives: "sampled" from the catalogue, "mixed" with the batch's own positives, or a
             "queue" of the latest batches' positives; each corrected for how it is drawn.
         negative_power: negatives are drawn by popularity to this power; 0 = uniform.

@@ -80,6 +80,7 @@ class TrainingStep:
         self.sampler = NegativeSampler(self.counts, power=training.negative_power)
         share = np.log(np.maximum(self.counts, 1) / self.counts.sum())
         self.log_share = torch.from_numpy(share).float()
+        self.every_item = torch.arange(1, inputs.num_items + 1)
         self.queue = NegativeQueue(training.queue_size)
         self.hard: HardNegatives | None = None
         self.content = _tensor(inputs.content, torch.float32)
@@ -187,6 +188,8 @@ class TrainingStep:
         training = self.training
         if training.negatives == "queue" and len(self.queue):
             return merge_repeats(self.queue.items(), self.log_share)
+        if training.num_negatives >= self.inputs.num_items:
+            return self.every_item, torch.zeros(len(self.every_item))
         drawn = self.sampler.sample(training.num_negatives, generator=self.shared)
         if training.negatives == "mixed":
             positives = self.item[events].flatten()
