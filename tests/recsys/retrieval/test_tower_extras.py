@@ -29,7 +29,8 @@ def made(*, user_rows: torch.Tensor | None = None, scale: float = 1.0) -> TwoTow
     """Queries are bent means of histories, or rows of users alone."""
     options = TowerOptions(
         embedding_dim=DIM,
-        half_lives=(math.inf,),
+        half_lives=(math.inf, 2.0),
+        history_length=20,
         hidden_dim=8,
         user_table=user_rows is not None,
         pooling="recency" if user_rows is None else "none",
@@ -76,6 +77,8 @@ def test_the_light_tower_asks_the_same_items_nearly_the_same(
         assert not np.array_equal(full, fast)
         length = np.linalg.norm(full, axis=1) * np.linalg.norm(fast, axis=1)
         assert np.mean((full * fast).sum(axis=1) / length) > 0.9
+    assert light.student.options.half_lives == retriever.tower.options.half_lives
+    assert light.student.options.history_length == retriever.tower.options.history_length
 
 
 def test_the_light_tower_learns_the_rows_of_users(world: tuple[Histories, Histories]) -> None:
