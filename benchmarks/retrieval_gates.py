@@ -3,10 +3,11 @@
 Each row is one expectation of a published or measured ordering: what was measured, the bar with
 its tolerance, and the number that the expectation comes from. All models are matrix
 factorisations by our trainer (one row a user, one row an item, 64 wide) with the settings of those
-numbers: cosine, temperature .15, batches of 1,024, 1,024 uniform negatives, 12 epochs, one seed.
-Nothing is chosen on test. They are trained on the whole published train part; the soup (gate 10)
-and the collapse alarm (gate 3) need validation events and hold a tenth of it out. recall@20 and
-ndcg@20 are as in retrieval_quality.py. One seed is worth about 1.5% of a recall.
+numbers: cosine, temperature .15, batches of 1,024, 1,024 uniform negatives, one seed, 12 epochs (6
+for both sides of a comparison where it says half a training). Nothing is chosen on test. They are
+trained on the whole published train part; the soup (gate 10) and the collapse alarm (gate 3) need
+validation events and hold a tenth of it out. recall@20 and ndcg@20 are as in retrieval_quality.py.
+One seed is worth about 1.5% of a recall.
 
     python benchmarks/retrieval_gates.py [--data ml-1m-lcfn] [--only 1,2,9] [--quick] [--gowalla]
 

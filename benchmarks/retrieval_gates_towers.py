@@ -130,7 +130,7 @@ def compatible(lab: Lab) -> Iterator[Row]:
         "compatible, weight .5",
         **SOFTMAX,
         seed=SEED + 1,
-        epochs=max(2, lab.epochs // 2),
+        epochs=lab.half,
         old=old,
         compatibility_weight=0.5,
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from features.histories import Histories
 from recsys.evaluation import RetrieverDiagnostics, Truth, diagnose_retriever
-from recsys.retrieval.objectives import OBJECTIVES, Batch, LossSettings
+from recsys.retrieval.objectives import OBJECTIVES, Batch
 from recsys.retrieval.two_tower import TwoTowerRetriever
 
 DIM = 64
@@ -107,15 +107,20 @@ class Lab:
         return float(self.softmax_test.recall.mean())
 
     @cached_property
-    def in_batch(self) -> TwoTowerRetriever:
-        """In-batch negatives without correction, known positives left out."""
-        settings = LossSettings(log_q_strength=0.0)
-        return self.fit("in-batch", **{**SOFTMAX, "loss": "in_batch_softmax", "settings": settings})
+    def half(self) -> int:
+        """Epochs of half a training."""
+        return max(2, self.epochs // 2)
+
+    @cached_property
+    def half_base(self) -> float:
+        """recall@20 of half a training of `softmax`."""
+        model = self.fit("half of softmax", **SOFTMAX, epochs=self.half)
+        return float(self.test(model).recall.mean())
 
     @cached_property
     def other_start(self) -> TwoTowerRetriever:
         """Half a training from other initial weights."""
-        return self.fit("other start", **SOFTMAX, seed=SEED + 1, epochs=max(2, self.epochs // 2))
+        return self.fit("other start", **SOFTMAX, seed=SEED + 1, epochs=self.half)
 
     @cached_property
     def lists(self) -> np.ndarray:
