@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from features.errors import DataError
 from recsys.artifacts import Bundle
 from recsys.config import Config
 from recsys.dataset import cut_histories, read_dataset
@@ -40,8 +41,13 @@ def evaluate(
         ArtifactError: the data or the split are not those the bundle was trained with.
     """
     progress = progress or Progress()
-    data = numbered_as(bundle, read_dataset(config))
-    if data.fingerprint() != bundle.manifest.data_fingerprint:
+    data = read_dataset(config)
+    try:
+        data = numbered_as(bundle, data)
+        same = data.fingerprint() == bundle.manifest.data_fingerprint
+    except DataError:  # items of the bundle are gone
+        same = False
+    if not same:
         raise ArtifactError(
             f"bundle {bundle.id} was trained on other data than {config.data.events} and "
             f"{config.data.items} hold now; train again, or evaluate with its own data"

@@ -118,19 +118,15 @@ def field_of(name: str) -> str:
 
 
 def default_space(settings: RetrievalConfig) -> dict[str, Dimension]:
-    """What is searched when nothing is declared: settings that the configured loss depends on.
-
-    Only settings that there are in the section are searched.
-    """
+    """What is searched when nothing is declared: what the configured loss and denoising read."""
     wanted = [*_READ_BY[settings.loss], "learning_rate", "table_learning_rate"]
     if settings.denoising != "none":  # compares positives with the shared negatives
         wanted += [name for name in _SHARED if name not in wanted]
+        wanted.append(_READ_BY_DENOISING[settings.denoising])
     ranges = dict(_RANGES)
     if settings.score == "dot":
         ranges["temperature"] = Dimension(low=0.3, high=3.0, log=True)
-    return {
-        f"{SECTION}.{name}": ranges[name] for name in wanted if name in type(settings).model_fields
-    }
+    return {f"{SECTION}.{name}": ranges[name] for name in wanted}
 
 
 _RANGES: Mapping[str, Dimension] = {
@@ -146,6 +142,9 @@ _RANGES: Mapping[str, Dimension] = {
     "mawu_user_gamma": Dimension(low=0.2, high=3.0, log=True),
     "mawu_item_gamma": Dimension(low=0.1, high=2.0, log=True),
     "sl_temperature": Dimension(low=0.3, high=3.0, log=True),
+    "denoise_temperature": Dimension(low=0.03, high=1.0, log=True),
+    "drop_rate": Dimension(low=0.02, high=0.3),
+    "reweight_power": Dimension(low=0.05, high=1.0, log=True),
 }
 
 _SHARED = ("temperature", "negatives", "negative_power")
@@ -163,6 +162,11 @@ _READ_BY: Mapping[str, tuple[str, ...]] = {
     "sl_at_k": (*_SHARED, "sl_temperature"),
 }
 """Loss -> settings of the default space that it reads, the learning rates aside."""
+_READ_BY_DENOISING: Mapping[str, str] = {
+    "pld": "denoise_temperature",
+    "truncated": "drop_rate",
+    "reweighted": "reweight_power",
+}
 
 
 def is_whole(model: type[BaseModel], name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +155,8 @@ def fit_towers(
         )
     tokens = _fields(settings, items)
     training = training_options(settings, epochs=plan.epochs, hard_epochs=plan.hard_epochs)
+    if plan.frozen_items:
+        training = replace(training, masking_weight=0.0)  # it is about items alone
     trainings = 1 if plan.frozen_items else settings.soup
     total = trainings * training.epochs + training.hard_epochs
     done = 0

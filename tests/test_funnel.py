@@ -242,6 +242,12 @@ def test_evaluation_refuses_data_and_splits_that_the_bundle_was_not_trained_with
     pl.read_parquet(world / "ratings.parquet").head(500).write_parquet(tmp_path / "ratings.parquet")
     with pytest.raises(ArtifactError, match="was trained on other data than"):
         evaluate(small_config(tmp_path, config.output.directory), trained)
+    gone = pl.read_parquet(world / "movies.parquet").head(100)
+    gone.write_parquet(tmp_path / "movies.parquet")
+    ratings = pl.read_parquet(world / "ratings.parquet").join(gone, on="movieId", how="semi")
+    ratings.write_parquet(tmp_path / "ratings.parquet")
+    with pytest.raises(ArtifactError, match="was trained on other data than"):
+        evaluate(small_config(tmp_path, config.output.directory), trained)
     half = small_config(world, config.output.directory, split={"fraction": 0.5})
     with pytest.raises(ArtifactError, match="was trained with the split"):
         evaluate(half, trained)

@@ -125,23 +125,31 @@ def test_the_space_changes_no_model_and_can_be_read_back(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("settings", "names"),
     [
-        ({}, {"temperature", "negatives", "learning_rate"}),
-        ({"loss": "bpr"}, {"temperature", "negatives", "learning_rate"}),
-        ({"loss": "directau"}, {"gamma", "learning_rate"}),
-        ({"loss": "in_batch_softmax"}, {"temperature", "learning_rate"}),
+        ({}, {"temperature", "negatives", "negative_power"}),
+        ({"loss": "bpr"}, {"temperature", "negatives", "negative_power"}),
+        ({"loss": "directau"}, {"gamma"}),
+        ({"loss": "in_batch_softmax"}, {"temperature"}),
+        ({"loss": "mawu"}, {"mawu_user_gamma", "mawu_item_gamma"}),
         (
             {"loss": "directau", "denoising": "pld"},
-            {"gamma", "temperature", "negatives", "learning_rate"},
+            {"gamma", "temperature", "negatives", "negative_power", "denoise_temperature"},
+        ),
+        (
+            {"loss": "bpr", "denoising": "truncated"},
+            {"temperature", "negatives", "negative_power", "drop_rate"},
+        ),
+        (
+            {"loss": "bpr", "denoising": "reweighted"},
+            {"temperature", "negatives", "negative_power", "reweight_power"},
         ),
     ],
 )
 def test_the_default_space_is_what_the_loss_reads(
     settings: dict[str, Any], names: set[str]
 ) -> None:
-    retrieval = RetrievalConfig(**settings)
-    found = default_space(retrieval)
-    always = {"negative_power", "table_learning_rate"}  # where the section has them
-    assert {name.removeprefix("retrieval.") for name in found} - always == names
+    found = default_space(RetrievalConfig(**settings))
+    rates = {"learning_rate", "table_learning_rate"}
+    assert {name.removeprefix("retrieval.") for name in found} == names | rates
     for name, dimension in found.items():
         for end in (dimension.low, dimension.high):
             RetrievalConfig(**{name.removeprefix("retrieval."): end})

@@ -262,11 +262,14 @@ def test_frozen_items_stay_whoever_meets_them(
     items: ItemInputs,
 ) -> None:
     """Rows of items that nobody meets any more are the start's, whatever training did to them."""
-    start = fit_towers(make_histories(0, 6), items, small(use_user_id=True), seed=1).retriever
+    settings = small(use_user_id=True, use_fields=True, masking_weight=0.5, soup=3)
+    start = fit_towers(
+        make_histories(0, 6), items, settings.model_copy(update={"soup": 1}), seed=1
+    ).retriever
     less = make_histories(0, 1)
     assert np.unique(less.item_index).size < np.count_nonzero(start.tables["item"].any(dim=1))
     plan = Plan(start=start, frozen_items=True, epochs=1)
-    made = fit_towers(less, items, small(use_user_id=True, soup=3), seed=2, plan=plan).retriever
+    made = fit_towers(less, items, settings, seed=2, plan=plan).retriever
     assert made.item_vectors.tobytes() == start.item_vectors.tobytes()
     assert not made.tables["user"].equal(start.tables["user"])
     assert made.best_epoch == 1
