@@ -106,9 +106,7 @@ def main() -> None:
         "benchmark": "retrieval_scale",
         "machine": machine,
         **rows,
-        "bars": {
-            "peak GiB": {"value": rows["peak GiB"], "bar": BAR_GIB, "holds": peak < BAR_GIB}
-        },
+        "bars": {"peak GiB": {"value": rows["peak GiB"], "bar": BAR_GIB, "holds": peak < BAR_GIB}},
     }
     print(json.dumps(found))
 

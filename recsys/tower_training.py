@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from features.histories import Histories
 from recsys.config import RetrievalConfig
@@ -175,7 +174,7 @@ def fit_towers(
         def train(
             training: TrainingOptions, *, seed: int, start: TwoTowerRetriever | None = None
         ) -> TwoTowerRetriever:
-            trained = train_two_tower(
+            return train_two_tower(
                 histories,
                 num_items=items.num_items,
                 content=items.content,
@@ -193,9 +192,6 @@ def fit_towers(
                 workers=workers,
                 on_epoch=report,
             )
-            if plan.start is None or not plan.frozen_items:
-                return trained
-            return _keeping_items(trained, plan.start, items, tokens)
 
         soup: SoupPlan | None = None
         if trainings == 1:
@@ -264,25 +260,6 @@ def _fields(settings: RetrievalConfig, items: ItemInputs) -> np.ndarray | None:
             "more category or list columns in data.item_columns"
         )
     return items.fields
-
-
-def _keeping_items(
-    trained: TwoTowerRetriever,
-    start: TwoTowerRetriever,
-    items: ItemInputs,
-    tokens: np.ndarray | None,
-) -> TwoTowerRetriever:
-    """``trained`` with the rows of all items as ``start`` has them, also of those not met since."""
-    users = {name: rows for name, rows in trained.tables.items() if name == "user"}
-    return TwoTowerRetriever.from_tables(
-        trained.tower,
-        {**start.tables, **users},
-        content=torch.from_numpy(items.content),
-        prefix_tokens=torch.from_numpy(items.prefix_tokens),
-        fields=None if tokens is None else torch.from_numpy(tokens),
-        score=trained.score_kind,
-        best_epoch=trained.best_epoch,
-    )
 
 
 def _finish(

@@ -145,6 +145,8 @@ PUBLIC: dict[str, list[str]] = {
         "cm3",
         "directau",
         "focal_weight",
+        "fused_softmax",
+        "fused_uniformity",
         "in_batch_softmax",
         "mann_whitney",
         "mawu",

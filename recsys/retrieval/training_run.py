@@ -129,7 +129,7 @@ class _Run:
             mined = mine_hard_negatives(
                 current.user_vectors(histories, user_index=np.arange(1, len(histories) + 1)),
                 current.item_vectors,
-                step.known,
+                step.events.known,
                 skip=training.hard_skip,
                 pool=training.hard_pool,
             )
@@ -160,7 +160,7 @@ class _Run:
             query,
             retriever.item_vectors,
             lists.item_index,
-            self.step.counts,
+            self.step.events.counts,
             rng=self.rng,
             truth=truth,
         )

@@ -10,17 +10,16 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from features.histories import Histories
 from recsys.embeddings.sharded import ShardedTables
 from recsys.embeddings.tables import LocalTables, TableSpec
 from recsys.retrieval.compatibility import compatibility_loss
 from recsys.retrieval.denoising import (
-    draw_pool,
     keep_small_losses,
     ramped_drop_rate,
     resample,
     reweight_small_losses,
 )
+from recsys.retrieval.event_stream import EventStream
 from recsys.retrieval.feature_masking import feature_masking_loss, mutual_information
 from recsys.retrieval.hard_negatives import (
     HardNegatives,
@@ -28,19 +27,12 @@ from recsys.retrieval.hard_negatives import (
     suspected_positives,
 )
 from recsys.retrieval.losses import weighted_mean
-from recsys.retrieval.negative_queue import NegativeQueue, merge_repeats, mixed_negatives
-from recsys.retrieval.negatives import KnownPositives, NegativeSampler
 from recsys.retrieval.objectives import Batch, example_losses, training_loss
-from recsys.retrieval.propensity import (
-    exposure_propensities,
-    inverse_propensity_weights,
-    normalised,
-)
+from recsys.retrieval.propensity import normalised
 from recsys.retrieval.towers import TowerOptions, TwoTower, table_specs
 from recsys.retrieval.training_inputs import TrainingInputs
 from recsys.retrieval.training_options import TrainingOptions
 from recsys.retrieval.two_tower import TwoTowerRetriever
-from recsys.retrieval.windows import ends_before_own_time, window_before
 
 __all__ = ["TrainingStep"]
 
@@ -68,27 +60,14 @@ class TrainingStep:
         self.shared = torch.Generator().manual_seed(seed)  # draws alike on every process
         self.own = torch.Generator().manual_seed(seed + 1 + self.rank)
         histories = inputs.histories
-        self.row = torch.from_numpy(histories.rows)
-        self.item = torch.from_numpy(histories.item_index).long()
-        self.start = histories.indptr[:-1][histories.rows]
-        self.end = ends_before_own_time(histories)
-        self.active_rows = torch.from_numpy(np.flatnonzero(histories.counts))
-        self.indptr = torch.from_numpy(histories.indptr)
-        self.known = KnownPositives(histories.indptr, histories.item_index, inputs.num_items)
-        self.counts = np.bincount(histories.item_index, minlength=inputs.num_items + 1)
-        self.weight = _event_weights(histories, self.counts, training)
-        self.sampler = NegativeSampler(self.counts, power=training.negative_power)
-        share = np.log(np.maximum(self.counts, 1) / self.counts.sum())
-        self.log_share = torch.from_numpy(share).float()
-        self.every_item = torch.arange(1, inputs.num_items + 1)
-        self.queue = NegativeQueue(training.queue_size)
+        self.events = EventStream(histories, inputs.num_items, training, generator=self.shared)
         self.hard: HardNegatives | None = None
         self.content = _tensor(inputs.content, torch.float32)
         self.tokens = _tensor(inputs.prefix_tokens, torch.int64)
         self.fields = _tensor(inputs.fields, torch.int64)
         self.relation = (
             mutual_information(self.fields, generator=self.shared)
-            if training.masking_weight and self.fields is not None
+            if training.masking_weight and self.fields is not None and not inputs.frozen_items
             else None
         )
         self.tower = TwoTower(
@@ -110,13 +89,15 @@ class TrainingStep:
             ]
         make = ShardedTables if grouped else LocalTables
         self.tables = make(specs, learning_rate=training.table_learning_rate, generator=self.shared)
-        self.trained_item = torch.from_numpy(self.counts > 0)
+        self.trained_item = torch.from_numpy(self.events.counts > 0)
         self.trained_item[0] = False
         self.old = inputs.old
         self.adam = torch.optim.Adam(self.tower.parameters(), lr=training.learning_rate)
         self.steps = 0
         if inputs.start is not None:
             self.load(inputs.start)
+            known = inputs.start.tables["item"].any(dim=1)
+            self.trained_item[: len(known)] |= known
 
     def load(self, retriever: TwoTowerRetriever) -> None:
         """Begin from another model's weights; rows it lacks keep their initial values."""
@@ -138,41 +119,29 @@ class TrainingStep:
             drop_rate=training.drop_rate,
             ramp=max(1, training.warmup_epochs),
         )
-        order = self._order()
+        order = self.events.order()
         total, norm, steps = 0.0, 0.0, 0
         for events in torch.split(order, training.batch_size):
             if len(events) < 2 * self.world:
                 continue
             pool_size = training.pool_size if denoising == "pld" else 1
             if denoising == "pld" or training.users == "alike":
-                events = self._pool_of_rows(len(events), pool_size)  # [B, k]
+                events = self.events.pools(len(events), pool_size)  # [B, k]
             mine = events[: len(events) // self.world * self.world][self.rank :: self.world]
             if self.options.pooling == "none" and mine.ndim == 1:
                 mine = mine.sort().values  # the events of a user together: one query for them all
-            negatives = self._draw_negatives(mine)
+            negatives = self.events.negatives(mine)
             if denoising == "pld":
                 mine = self._resampled(mine, negatives)
             elif mine.ndim == 2:
                 mine = mine[:, 0]
             loss, length = self._step(mine, negatives, denoising, drop_rate)
-            self.queue.push(self.item[mine])
+            self.events.trained_on(mine)
             total, norm, steps = total + loss, norm + length, steps + 1
         mean = torch.tensor([total, norm]) / max(steps, 1)
         if self.world > 1:
             dist.all_reduce(mean)
         return float(mean[0]) / self.world, float(mean[1]) / self.world
-
-    def _order(self) -> Tensor:
-        """[E] all events, shuffled; those of a user in groups of up to ``events_per_user``."""
-        size, generator = self.training.events_per_user, self.shared
-        if size == 1:
-            return torch.randperm(len(self.item), generator=generator)
-        drawn = torch.rand(len(self.item), dtype=torch.float64, generator=generator)
-        order = torch.argsort(self.row + drawn)  # shuffled within each row
-        group = torch.div(torch.arange(len(order)) - self.indptr[self.row], size).floor()
-        place = torch.rand(len(order), dtype=torch.float64, generator=generator)
-        first = self.indptr[self.row] + group.long() * size  # of the event's group
-        return order[torch.argsort(place[first], stable=True)]
 
     def _set_learning_rates(self, epoch: int) -> None:
         training = self.training
@@ -182,19 +151,6 @@ class TrainingStep:
         self.tables.learning_rate = training.table_learning_rate * share
         for group in self.adam.param_groups:
             group["lr"] = training.learning_rate * share
-
-    def _draw_negatives(self, events: Tensor) -> tuple[Tensor, Tensor]:
-        """[C] distinct items, and the log probability [C] with which each was drawn."""
-        training = self.training
-        if training.negatives == "queue" and len(self.queue):
-            return merge_repeats(self.queue.items(), self.log_share)
-        if training.num_negatives >= self.inputs.num_items:
-            return self.every_item, torch.zeros(len(self.every_item))
-        drawn = self.sampler.sample(training.num_negatives, generator=self.shared)
-        if training.negatives == "mixed":
-            positives = self.item[events].flatten()
-            return mixed_negatives(drawn, self.sampler.log_q, positives, self.log_share)
-        return merge_repeats(drawn, self.sampler.log_q)
 
     def _step(
         self,
@@ -246,13 +202,13 @@ class TrainingStep:
     ) -> tuple[Batch, list[Tensor]]:
         """The examples ``events`` [B] with the shared negatives, and the vectors they come from."""
         negative_index, log_q = negatives
-        positives = self.item[events]
+        positives = self.events.item[events]
         window = self._window(events, training=training)
         item_index, places = _distinct(self.inputs.num_items, positives, negative_index, window)
         vector = self._items(item_index, training=training)  # [M, D]
         if self.inputs.frozen_items:
             vector = vector.detach()
-        row = self.row[events]
+        row = self.events.row[events]
         distinct_query, query_of = None, None
         if self.options.pooling == "none" and bool((row[1:] >= row[:-1]).all()):
             distinct, query_of = torch.unique_consecutive(row, return_inverse=True)
@@ -279,9 +235,9 @@ class TrainingStep:
             positive_index=positives,
             negative_index=negative_index,
             negative_log_q=log_q,
-            positive_log_q=self.log_share[positives],
-            known=self.known,
-            weight=normalised(self.weight[events]),
+            positive_log_q=self.events.log_share[positives],
+            known=self.events.known,
+            weight=normalised(self.events.weight[events]),
             temperature=self.training.temperature,
             gamma=self.training.gamma,
             settings=self.training.settings,
@@ -300,13 +256,7 @@ class TrainingStep:
         """[B, T] what the query of each event sees; [B, 0] when histories are not looked at."""
         if self.options.pooling == "none":
             return torch.zeros(len(events), 0, dtype=torch.int64)
-        event = events.numpy()
-        window = window_before(
-            self.inputs.histories.item_index,
-            self.start[event],
-            self.end[event],
-            self.options.history_length,
-        )
+        window = self.events.window(events, self.options.history_length)
         if training and self.training.history_dropout:
             drawn = torch.rand(window.shape, generator=self.own)
             window = window * (drawn >= self.training.history_dropout)
@@ -405,14 +355,6 @@ class TrainingStep:
             batch.query[known_row], then[known_row], index=row[known_row]
         )
 
-    def _pool_of_rows(self, size: int, pool_size: int) -> Tensor:
-        """[B, k] events: k positives of each of B users drawn uniformly."""
-        drawn = torch.randint(len(self.active_rows), (size,), generator=self.shared)
-        row = self.active_rows[drawn]
-        first = self.indptr[row]
-        pool = draw_pool(self.indptr[row + 1] - first, pool_size, generator=self.shared)
-        return first[:, None] + pool
-
     @torch.no_grad()
     def _resampled(self, pool: Tensor, negatives: tuple[Tensor, Tensor]) -> Tensor:
         """[B] events: of each row of ``pool`` [B, k] one, rather one with a small loss."""
@@ -460,17 +402,6 @@ class TrainingStep:
 
 def _tensor(values: np.ndarray | None, kind: torch.dtype) -> Tensor | None:
     return None if values is None else torch.from_numpy(values).to(kind)
-
-
-def _event_weights(histories: Histories, counts: np.ndarray, training: TrainingOptions) -> Tensor:
-    """[E] float32: the events' weights, less for old ones, more for seldom shown items."""
-    age = histories.indptr[1:][histories.rows] - 1 - np.arange(histories.item_index.size)
-    weight = histories.weight * (0.5 ** (age / training.positive_half_life))
-    if training.propensity_power:
-        propensity = exposure_propensities(counts, power=training.propensity_power)
-        inverse = inverse_propensity_weights(propensity, clip=training.propensity_clip)
-        weight = weight * inverse[histories.item_index]
-    return torch.from_numpy(weight.astype(np.float32))
 
 
 def _distinct(num_items: int, *item_index: Tensor) -> tuple[Tensor, list[Tensor]]:

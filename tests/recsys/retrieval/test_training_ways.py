@@ -91,12 +91,12 @@ def test_grouping_changes_the_order_alone(planted: World) -> None:
     """Every event is in exactly one batch, in groups of one user."""
     options = dataclasses.replace(QUICK, events_per_user=3)
     step = TrainingStep(TrainingInputs(planted[0], NUM_ITEMS), ROWS, options, seed=0)
-    order = step._order()
+    order = step.events.order()
     assert sorted(order.tolist()) == list(range(len(planted[0].item_index)))
-    row = step.row[order].numpy()
+    row = step.events.row[order].numpy()
     runs = np.diff(np.flatnonzero(np.concatenate([[True], row[1:] != row[:-1], [True]])))
     assert runs.mean() > 2.0
-    assert not np.array_equal(order.numpy(), step._order().numpy())
+    assert not np.array_equal(order.numpy(), step.events.order().numpy())
 
 
 def test_a_shared_query_trains_like_its_copies(planted: World) -> None:
