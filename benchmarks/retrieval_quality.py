@@ -21,6 +21,7 @@ retrieval_ours.py.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import json
 import os
@@ -155,7 +156,7 @@ def choose(name: str, row: Row, split: Split) -> Choice:
         else:
             peer = row.make(split.train, split.num_items, settings, 0)
             found = follow(peer, row, settings, partial(validation_recall, peer, split, users))
-        say(f"{name}: {found.settings} -> {found.recall:.4f} after {found.epochs} epochs")
+        say(f"{name}: {plain(found.settings)} -> {found.recall:.4f} after {found.epochs} epochs")
         best = max(best, found, key=lambda choice: choice.recall)
     return best
 
@@ -221,9 +222,23 @@ def table_row(name: str, choice: Choice, runs: Sequence[tuple[Measured, float]])
         "coverage": round(mean.coverage, 3),
         "validation": None if np.isnan(choice.recall) else round(choice.recall, 4),
         "epochs": choice.epochs,
-        "settings": dict(choice.settings),
+        "settings": plain(choice.settings),
         "seconds": round(float(np.mean([took for _, took in runs])), 1),
     }
+
+
+def plain(settings: Settings) -> dict[str, Any]:
+    """The settings as JSON values; of settings within settings only what is no default."""
+    found = {}
+    for name, value in settings.items():
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            usual = type(value)()
+            for field in dataclasses.fields(value):
+                if getattr(value, field.name) != getattr(usual, field.name):
+                    found[field.name] = getattr(value, field.name)
+        else:
+            found[name] = value
+    return found
 
 
 def show(rows: Sequence[Mapping[str, Any]], published: Mapping[str, tuple[float, float]]) -> None:
