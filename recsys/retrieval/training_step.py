@@ -91,13 +91,16 @@ class TrainingStep:
         self.tables = make(specs, learning_rate=training.table_learning_rate, generator=self.shared)
         self.trained_item = torch.from_numpy(self.events.counts > 0)
         self.trained_item[0] = False
+        self.trained_user = torch.from_numpy(np.concatenate([[False], histories.counts > 0]))
         self.old = inputs.old
         self.adam = torch.optim.Adam(self.tower.parameters(), lr=training.learning_rate)
         self.steps = 0
         if inputs.start is not None:
             self.load(inputs.start)
-            known = inputs.start.tables["item"].any(dim=1)
-            self.trained_item[: len(known)] |= known
+            for name, trained in (("item", self.trained_item), ("user", self.trained_user)):
+                if name in inputs.start.tables:
+                    known = inputs.start.tables[name].any(dim=1)
+                    trained[: len(known)] |= known
 
     def load(self, retriever: TwoTowerRetriever) -> None:
         """Begin from another model's weights; rows it lacks keep their initial values."""
@@ -385,6 +388,8 @@ class TrainingStep:
         for name in ("user_margin", "item_margin"):
             tables.pop(name, None)
         tables["item"][~self.trained_item] = 0.0
+        if "user" in tables:
+            tables["user"][~self.trained_user] = 0.0
         tower = TwoTower(
             self.options, content_dim=self.tower.content_dim, generator=torch.Generator()
         )

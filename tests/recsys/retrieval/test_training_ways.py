@@ -224,3 +224,22 @@ def test_a_model_with_more_items_than_the_data_is_refused(planted: World) -> Non
     start = trained(planted, {"epochs": 1})
     with pytest.raises(ValueError, match="start must not have more items than the data"):
         TrainingInputs(planted[0], NUM_ITEMS - 1, start=start)
+
+
+def test_rows_without_events_stay_zero_unless_a_start_model_knew_them(planted: World) -> None:
+    seen = planted[0]
+    counts = seen.counts.copy()
+    kept = np.arange(seen.item_index.size) >= seen.indptr[1]  # the first user is gone
+    counts[0] = 0
+    without = dataclasses.replace(
+        seen,
+        indptr=np.concatenate([[0], np.cumsum(counts)]),
+        item_index=seen.item_index[kept],
+        timestamp=seen.timestamp[kept],
+        weight=seen.weight[kept],
+    )
+    fresh = trained((without, planted[1]), {"epochs": 1})
+    assert not fresh.tables["user"][1].any()
+    start = trained(planted, {"epochs": 1})
+    warm = trained((without, planted[1]), {"epochs": 1}, start=start)
+    torch.testing.assert_close(warm.tables["user"][1], start.tables["user"][1])
