@@ -28,7 +28,7 @@ demo: setup  ## real data through every stage, to recommendations over HTTP
 	@scripts/demo
 
 bench: setup  ## every benchmark, one after the other
-	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; .venv/bin/python "$$file"; done
+	@for file in $$(grep -l __main__ benchmarks/*.py); do echo "== $$file"; .venv/bin/python "$$file"; done
 
 clean:  ## remove what runs leave behind; .venv stays
 	rm -rf artifacts build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
