@@ -24,7 +24,7 @@ SOFTMAX: dict[str, Any] = {
     "num_negatives": 1024,
     "table_learning_rate": 0.2,
 }
-# Learning rate chosen among .03, .1 and .3 on validation events.
+# Learning rate chosen among .1, .3 and 1 on validation events, users drawn alike.
 BPR: dict[str, Any] = {
     "loss": "bpr",
     "score": "dot",
