@@ -91,7 +91,7 @@ def compared(errors: RankingError, without: RankingError) -> dict[str, dict[str,
     for name in RankingError._fields:
         before = getattr(without, name)
         gap = paired_difference(getattr(errors, name), before, rng=np.random.default_rng(0))
-        size = float(before.mean())
+        size = max(float(before.mean()), 1e-6)
         found[name] = {
             "relative": round(gap.mean / size, 4),
             "95%": [round(gap.low / size, 4), round(gap.high / size, 4)],

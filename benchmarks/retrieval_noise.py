@@ -135,7 +135,7 @@ def change(new: Found, old: Found) -> dict[str, dict[str, Any]]:
     for metric in ("recall", "tail_recall"):
         before = getattr(old.test, metric)
         gap = paired_difference(getattr(new.test, metric), before, rng=np.random.default_rng(0))
-        size = float(before.mean())
+        size = max(float(before.mean()), 1e-6)
         found[metric] = {
             "relative": round(gap.mean / size, 4),
             "95%": [round(gap.low / size, 4), round(gap.high / size, 4)],
