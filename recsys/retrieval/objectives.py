@@ -28,7 +28,17 @@ from recsys.retrieval.losses import (
 )
 from recsys.retrieval.negatives import KnownPositives
 
-__all__ = ["OBJECTIVES", "Batch", "LossSettings", "example_losses", "training_loss"]
+__all__ = [
+    "OBJECTIVES",
+    "WITHOUT_NEGATIVES",
+    "Batch",
+    "LossSettings",
+    "example_losses",
+    "training_loss",
+]
+
+WITHOUT_NEGATIVES = frozenset({"directau", "in_batch_softmax", "mawu"})
+"""Losses that look at no sampled negatives."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from recsys.retrieval.hard_negatives import (
     suspected_positives,
 )
 from recsys.retrieval.losses import weighted_mean
-from recsys.retrieval.objectives import Batch, example_losses, training_loss
+from recsys.retrieval.objectives import WITHOUT_NEGATIVES, Batch, example_losses, training_loss
 from recsys.retrieval.propensity import normalised
 from recsys.retrieval.towers import TowerOptions, TwoTower, table_specs
 from recsys.retrieval.training_inputs import TrainingInputs
@@ -35,6 +35,9 @@ from recsys.retrieval.training_options import TrainingOptions
 from recsys.retrieval.two_tower import TwoTowerRetriever
 
 __all__ = ["TrainingStep"]
+
+
+_NO_NEGATIVES = (torch.zeros(0, dtype=torch.int64), torch.zeros(0))
 
 
 class TrainingStep:
@@ -122,6 +125,12 @@ class TrainingStep:
             drop_rate=training.drop_rate,
             ramp=max(1, training.warmup_epochs),
         )
+        drawing = (
+            training.loss not in WITHOUT_NEGATIVES
+            or denoising != "none"
+            or self.hard is not None
+            or training.settings.mann_whitney_weight > 0
+        )
         order = self.events.order()
         total, norm, steps = 0.0, 0.0, 0
         for events in torch.split(order, training.batch_size):
@@ -133,7 +142,7 @@ class TrainingStep:
             mine = events[: len(events) // self.world * self.world][self.rank :: self.world]
             if self.options.pooling == "none" and mine.ndim == 1:
                 mine = mine.sort().values  # the events of a user together: one query for them all
-            negatives = self.events.negatives(mine)
+            negatives = self.events.negatives(mine) if drawing else _NO_NEGATIVES
             if denoising == "pld":
                 mine = self._resampled(mine, negatives)
             elif mine.ndim == 2:

@@ -8,6 +8,7 @@ rounding.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -197,17 +198,24 @@ class _Softmax(torch.autograd.Function):
 class _Uniformity(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, unit: Tensor, weight: Tensor | None, t: float) -> Tensor:
-        rows = max(16, _BLOCK_ENTRIES // len(unit))
-        grad = torch.empty_like(unit)
+        # exp(-t |x - y|^2) = exp(2t x.y) / exp(2t): the constant goes into the mean.
+        rows = max(16, math.isqrt(_BLOCK_ENTRIES))
+        scaled = unit * (2.0 * t)
+        grad = torch.zeros_like(unit)
         mass = torch.zeros((), dtype=unit.dtype, device=unit.device)
         for first in range(0, len(unit), rows):
-            block = slice(first, first + rows)
-            near = (unit[block] @ unit.T).sub_(1.0).mul_(2.0 * t).exp_()  # [R, B]
-            near.diagonal(offset=first).zero_()
-            if weight is not None:
-                near.mul_(weight.to(near)).mul_(weight[block, None])
-            mass += near.sum()
-            torch.mm(near, unit, out=grad[block])
+            left = slice(first, first + rows)
+            for second in range(first, len(unit), rows):
+                right = slice(second, second + rows)
+                near = (scaled[left] @ unit[right].T).exp_()
+                if first == second:
+                    near.diagonal().zero_()
+                if weight is not None:
+                    near.mul_(weight[right].to(near)).mul_(weight[left, None])
+                mass += near.sum() * (1.0 if first == second else 2.0)
+                grad[left].addmm_(near, unit[right])
+                if first != second:
+                    grad[right].addmm_(near.T, unit[left])
         if weight is None:
             pairs = torch.tensor(float(len(unit) * (len(unit) - 1)), dtype=unit.dtype)
         else:
@@ -215,7 +223,8 @@ class _Uniformity(torch.autograd.Function):
         some = mass > 0
         one = torch.ones_like(mass)
         ctx.save_for_backward(grad.mul_(4.0 * t / torch.where(some, mass, one)))
-        return torch.log(torch.where(some, mass, one) / torch.where(some, pairs.to(mass), one))
+        mean = torch.where(some, mass, one) / torch.where(some, pairs.to(mass), one)
+        return torch.log(mean) - torch.where(some, 2.0 * t * one, 0.0 * one)
 
     @staticmethod
     @once_differentiable
