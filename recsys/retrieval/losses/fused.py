@@ -198,7 +198,7 @@ class _Softmax(torch.autograd.Function):
 class _Uniformity(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, unit: Tensor, weight: Tensor | None, t: float) -> Tensor:
-        # exp(-t |x - y|^2) = exp(2t x.y) / exp(2t): the constant goes into the mean.
+        # -t |x - y|^2 = 2t x.y - 2t
         rows = max(16, math.isqrt(_BLOCK_ENTRIES))
         scaled = unit * (2.0 * t)
         grad = torch.zeros_like(unit)
@@ -207,7 +207,7 @@ class _Uniformity(torch.autograd.Function):
             left = slice(first, first + rows)
             for second in range(first, len(unit), rows):
                 right = slice(second, second + rows)
-                near = (scaled[left] @ unit[right].T).exp_()
+                near = (scaled[left] @ unit[right].T).sub_(2.0 * t).exp_()
                 if first == second:
                     near.diagonal().zero_()
                 if weight is not None:
@@ -223,8 +223,7 @@ class _Uniformity(torch.autograd.Function):
         some = mass > 0
         one = torch.ones_like(mass)
         ctx.save_for_backward(grad.mul_(4.0 * t / torch.where(some, mass, one)))
-        mean = torch.where(some, mass, one) / torch.where(some, pairs.to(mass), one)
-        return torch.log(mean) - torch.where(some, 2.0 * t * one, 0.0 * one)
+        return torch.log(torch.where(some, mass, one) / torch.where(some, pairs.to(mass), one))
 
     @staticmethod
     @once_differentiable
