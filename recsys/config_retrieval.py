@@ -87,7 +87,7 @@ class TowerConfig(Section):
     hard_skip: Natural = 100
     hard_pool: Count = 1000
     hard_negatives: Count = 32
-    least_rank: Closed01 = 0.0  # collapse alarm; 0: none
+    least_rank: Annotated[float, Field(ge=0, lt=1)] = 0.5  # collapse alarm; 0: none
     low_precision: bool = False
     light_user_tower: bool = False  # a small user tower besides, for live requests
     threshold_head: bool = False  # learn from which score on a candidate is worth showing

@@ -67,7 +67,8 @@ class TrainingOptions:
         hard_negatives: hard negatives of each event, >= 1.
         patience: stop after this many epochs without a better validation recall@20; 0: never.
         least_rank: collapse alarm: training stops when the vectors use fewer than this share of
-            their dimensions in two epochs in a row, in [0, 1]; 0: never.
+            their dimensions in two epochs in a row, in [0, 1); 0: never. Silent with fewer than
+            eight users or items a dimension.
         low_precision: multiply in bfloat16 where the loss can.
 
     Raises:
@@ -109,7 +110,7 @@ class TrainingOptions:
     hard_pool: int = 1000
     hard_negatives: int = 32
     patience: int = 4
-    least_rank: float = 0.0
+    least_rank: float = 0.5
     low_precision: bool = False
 
     def __post_init__(self) -> None:
@@ -131,8 +132,8 @@ class TrainingOptions:
         for name in ("propensity_clip", "final_learning_rate"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
-        if not 0.0 <= self.least_rank <= 1.0:
-            raise ValueError(f"least_rank must be in [0, 1], got {self.least_rank}")
+        if not 0.0 <= self.least_rank < 1.0:
+            raise ValueError(f"least_rank must be in [0, 1), got {self.least_rank}")
         if self.hard_pool <= self.hard_skip:
             raise ValueError(
                 f"hard_pool must be > hard_skip, got {self.hard_pool} and {self.hard_skip}"

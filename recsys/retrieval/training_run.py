@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _MAX_VALIDATION_ROWS = 4_096
 _MEASURED_AT = 20
+_ROWS_A_DIMENSION = 8  # users and items, below which the collapse alarm says nothing
 
 OnEpoch = Callable[[EpochReport], None]
 Watch = Callable[[EpochReport, TwoTowerRetriever], bool]
@@ -172,6 +173,8 @@ class _Run:
         if found is None or not least:
             return
         dim = self.step.options.embedding_dim
+        if min(found.num_users, found.num_items) < _ROWS_A_DIMENSION * dim:
+            return  # a small catalogue has few directions to use
         problem = collapse(found, dim, least=least)
         self.alarms = self.alarms + 1 if problem else 0
         if self.alarms == 2:
