@@ -247,13 +247,18 @@ def _cm3(batch: Batch) -> Tensor:
     )
 
 
+def _unequal(weight: Tensor) -> Tensor | None:
+    """``weight``, or None when all are equal: pairs then need not be weighed."""
+    return None if bool((weight == weight[0]).all()) else weight
+
+
 def _directau(batch: Batch) -> Tensor:
     return directau(
         batch.query,
         batch.positive,
         gamma=batch.gamma,
         candidate_index=batch.positive_index if batch.settings.distinct_items else None,
-        weight=batch.weight,
+        weight=_unequal(batch.weight),
     )
 
 
@@ -292,7 +297,7 @@ def _mawu(batch: Batch) -> Tensor:
         candidate_margin=batch.item_margin,
         query_gamma=batch.settings.mawu_user_gamma,
         candidate_gamma=batch.settings.mawu_item_gamma,
-        weight=batch.weight,
+        weight=_unequal(batch.weight),
     )
 
 

@@ -125,15 +125,17 @@ def directau(
     """
     check_pair(query, candidate)
     check_at_least(0, gamma=gamma)
-    spread = uniformity(query, weight=weight)
+    query, candidate = F.normalize(query, dim=1), F.normalize(candidate, dim=1)
+    spread = fused_uniformity(query, weight=weight)
     if candidate_index is None:
-        spread = spread + uniformity(candidate, weight=weight)
+        spread = spread + fused_uniformity(candidate, weight=weight)
     else:
         check_shape("candidate_index", candidate_index, (len(candidate),))
         distinct = _first_rows(candidate_index, weight)
         if len(distinct) > 1:
-            spread = spread + uniformity(candidate[distinct])
-    return weighted_mean(_squared_distance(query, candidate), weight) + gamma * spread / 2
+            spread = spread + fused_uniformity(candidate[distinct])
+    apart = (query - candidate).square().sum(dim=1)
+    return weighted_mean(apart, weight) + gamma * spread / 2
 
 
 def mawu(
@@ -175,14 +177,15 @@ def mawu(
     check_shape("query_margin", query_margin, (len(query),))
     check_shape("candidate_margin", candidate_margin, (len(query),))
     check_at_least(0, query_gamma=query_gamma, candidate_gamma=candidate_gamma)
-    cosine = (F.normalize(query, dim=1) * F.normalize(candidate, dim=1)).sum(dim=1)
+    query, candidate = F.normalize(query, dim=1), F.normalize(candidate, dim=1)
+    cosine = (query * candidate).sum(dim=1)
     edge = 1.0 - torch.finfo(cosine.dtype).eps  # acos has no slope at 1
     angle = torch.acos(cosine.clamp(-edge, edge))
     wider = angle + 1.0 - torch.sigmoid(query_margin + candidate_margin)
     return (
         weighted_mean(-torch.cos(wider.clamp(max=math.pi)), weight)
-        + query_gamma * uniformity(query, weight=weight)
-        + candidate_gamma * uniformity(candidate, weight=weight)
+        + query_gamma * fused_uniformity(query, weight=weight)
+        + candidate_gamma * fused_uniformity(candidate, weight=weight)
     )
 
 
