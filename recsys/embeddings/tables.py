@@ -115,11 +115,11 @@ class LocalTables:
         found = {}
         for name, wanted in index.items():
             row, place = torch.unique(wanted, return_inverse=True)
-            vector = self.weight[name][row]
+            vector = self.weight[name].index_select(0, row)
             if torch.is_grad_enabled():
                 vector.requires_grad_()
                 self._looked_up.append((name, row, vector))
-            found[name] = vector[place]
+            found[name] = _gather(vector, place)
         return found
 
     @torch.no_grad()
@@ -160,6 +160,11 @@ class LocalTables:
             self.square_sum[name].zero_()
 
 
+def _gather(vector: Tensor, place: Tensor) -> Tensor:
+    """``vector[place]``; the gradient of ``index_select`` is several times faster than its."""
+    return vector.index_select(0, place.flatten()).view(*place.shape, vector.shape[1])
+
+
 def _summed(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Distinct rows, and the sum of the gradients each of them got."""
     row, place = torch.unique(torch.cat([row for row, _ in parts]), return_inverse=True)
@@ -192,9 +197,9 @@ def rowwise_adagrad_(
     Source: fbgemm's ``EXACT_ROWWISE_ADAGRAD``, which the sharded tables run fused; the two agree
         to float32 rounding (tested).
     """
-    square_sum[row] += grad.square().mean(dim=1)
-    scale = learning_rate / (square_sum[row].sqrt() + eps)
-    weight[row] -= scale[:, None] * grad
+    square_sum.index_add_(0, row, grad.square().mean(dim=1))
+    scale = learning_rate / square_sum.index_select(0, row).sqrt_().add_(eps)
+    weight.index_add_(0, row, scale[:, None] * grad, alpha=-1)
 
 
 def initial_state(

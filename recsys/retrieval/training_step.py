@@ -230,7 +230,7 @@ class TrainingStep:
             vectors = [vector, distinct_query]
             if self.training.score == "cosine":
                 distinct_query = F.normalize(distinct_query, dim=1)
-            query = distinct_query[query_of]
+            query = distinct_query.index_select(0, query_of)
         else:
             query = self.tower.queries(vector, places[2], user_vector=self._users(row, training))
             vectors = [vector, query]
@@ -241,8 +241,8 @@ class TrainingStep:
         margins = self._margins(row, positives)
         batch = Batch(
             query=query,
-            positive=vector[places[0]],
-            negative=vector[places[1]],
+            positive=vector.index_select(0, places[0]),
+            negative=vector.index_select(0, places[1]),
             row=row,
             positive_index=positives,
             negative_index=negative_index,
