@@ -130,7 +130,7 @@ class Batch:
         content: [B, F] float content of the positives (`cm3`).
         negative_content: [C, F] float content of the negatives; `cm3` then spreads these instead
             of the positives.
-        generator: source of the AUC term's draw.
+        generator: source of what a loss draws (`bpr`, the AUC term).
         low_precision: multiply in bfloat16 (`sampled_softmax`, `bsl`).
         distinct_query: [Q, D] float, each query once, where several rows of ``query`` are one.
         query_of: [B] int64 row of ``distinct_query`` of each row, ascending; with it.
@@ -191,12 +191,15 @@ def example_losses(batch: Batch) -> Tensor:
 
 
 def _bpr(batch: Batch) -> Tensor:
-    """Query i against negative ``i mod C``; a negative that is a known positive weighs 0."""
-    place = torch.arange(len(batch.query)) % len(batch.negative)
+    """Each query against one negative, drawn for it; one that is a known positive weighs 0.
+
+    Rows and negatives may both come sorted, so their order must not pair them.
+    """
+    place = torch.randint(len(batch.negative), (len(batch.query),), generator=batch.generator)
     known = batch.known.contains(batch.row, batch.negative_index[place])
     return bpr(
         (batch.query * batch.positive).sum(dim=1) / batch.temperature,
-        (batch.query * batch.negative[place]).sum(dim=1) / batch.temperature,
+        (batch.query * batch.negative.index_select(0, place)).sum(dim=1) / batch.temperature,
         weight=batch.weight * ~known,
     )
 

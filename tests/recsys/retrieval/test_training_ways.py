@@ -242,6 +242,28 @@ def test_a_model_with_more_items_than_the_data_is_refused(planted: World) -> Non
         TrainingInputs(planted[0], NUM_ITEMS - 1, start=start)
 
 
+def test_bpr_ties_no_user_to_a_stretch_of_the_catalogue(planted: World) -> None:
+    """Rows come sorted and so do negatives: the pairs must not follow that order."""
+    options = dataclasses.replace(QUICK, loss="bpr")
+    step = TrainingStep(TrainingInputs(planted[0], NUM_ITEMS), ROWS, options, seed=0)
+    negatives = (torch.arange(1, NUM_ITEMS + 1), torch.zeros(NUM_ITEMS))
+    events = torch.arange(len(planted[0].item_index))
+    met: dict[int, set[int]] = {}
+    for _ in range(20):
+        batch, _vectors = step._forward(events[:70], negatives, training=True)
+        asked: list[torch.Tensor] = []
+
+        class Spy:
+            def contains(self, row: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
+                asked.append(item)  # noqa: B023
+                return torch.zeros(len(row), dtype=torch.bool)
+
+        OBJECTIVES["bpr"](dataclasses.replace(batch, known=Spy()))
+        for row, item in zip(batch.row.tolist(), asked[0].tolist(), strict=True):
+            met.setdefault(row, set()).add(item)
+    assert min(len(items) for items in met.values()) > 30  # of 40 items, in 140 draws a user
+
+
 def test_rows_without_events_stay_zero_unless_a_start_model_knew_them(planted: World) -> None:
     seen = planted[0]
     counts = seen.counts.copy()
