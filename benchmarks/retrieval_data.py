@@ -21,10 +21,10 @@ from features.histories import Histories
 from recsys.evaluation import Truth, judge
 from recsys.evaluation.metrics import coverage, head_share, ndcg, recall
 from recsys.evaluation.popularity import popularity_rank
+from recsys.topk import top_k
 
 K = 20
 DATA = Path(os.environ.get("RECSYS_DATA", Path(__file__).parents[2] / "shared" / "data"))
-_GROUP = 64  # items whose best score is looked at first in `topk_lists`
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,6 @@ def topk_lists(
 ) -> np.ndarray:
     """The ``k`` items with the largest product, items of ``seen`` left out.
 
-    Exact: the best ``k`` items lie in the ``k`` groups of items whose best is largest, so only
-    those groups are sorted.
-
     Args:
         user_vectors: [U, D] float.
         item_vectors: [N + 1, D] float, row 0 padding.
@@ -143,28 +140,16 @@ def topk_lists(
     Returns:
         [U, k] int64, best first, -1 where nothing is left.
     """
-    width = len(item_vectors)
-    num_groups = max(-(-width // _GROUP), k)
-    padded = torch.zeros(num_groups * _GROUP, item_vectors.shape[1])
-    padded[:width] = torch.as_tensor(item_vectors, dtype=torch.float32)
     users = torch.as_tensor(user_vectors, dtype=torch.float32)
-    rows, items = torch.from_numpy(seen.rows), torch.from_numpy(seen.item_index)
-    height = max(1, block_bytes // (4 * len(padded)))
-    found = []
+    items = torch.as_tensor(item_vectors, dtype=torch.float32)
+    height = max(1, block_bytes // (4 * len(items)))
+    found = [np.zeros((0, k), dtype=np.int64)]
     for start in range(0, len(users), height):
-        score = users[start : start + height] @ padded.T  # [H, G * group]
-        end = start + len(score)
-        block = slice(int(seen.indptr[start]), int(seen.indptr[end]))
-        score[rows[block] - start, items[block]] = -torch.inf
-        score[:, 0] = -torch.inf
-        score[:, width:] = -torch.inf
-        grouped = score.view(len(score), num_groups, _GROUP)
-        group = grouped.amax(dim=2).topk(k, dim=1).indices  # [H, k]
-        inside = grouped.gather(1, group[:, :, None].expand(-1, -1, _GROUP)).flatten(1)
-        best, place = inside.topk(k, dim=1)
-        item = group.gather(1, place // _GROUP) * _GROUP + place % _GROUP
-        found.append(torch.where(best > -torch.inf, item, -1))
-    return torch.cat(found).numpy()
+        score = (users[start : start + height] @ items.T).numpy()
+        block = slice(int(seen.indptr[start]), int(seen.indptr[start + len(score)]))
+        score[seen.rows[block] - start, seen.item_index[block]] = -np.inf
+        found.append(top_k(score, k).item_index)
+    return np.concatenate(found)
 
 
 @dataclass(frozen=True)

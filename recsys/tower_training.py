@@ -14,6 +14,7 @@ from features.histories import Histories
 from recsys.config import RetrievalConfig
 from recsys.errors import ConfigError
 from recsys.progress import Progress
+from recsys.retrieval.feature_masking import MIN_FIELDS
 from recsys.retrieval.objectives import LossSettings
 from recsys.retrieval.tower_extras import (
     FinishedTowers,
@@ -42,7 +43,6 @@ __all__ = [
 CURVE = "curve.json"
 """What was measured after each epoch, beside the retrievers of a stage."""
 
-_LEAST_FIELDS_TO_MASK = 4
 _NAMES = {
     "embedding_dim": "dim",
     "user_table": "use_user_id",
@@ -253,10 +253,10 @@ def _fields(settings: RetrievalConfig, items: ItemInputs) -> np.ndarray | None:
             "retrieval.use_fields must be false for a catalogue without category, list or number "
             "columns of two or more values; name some in data.item_columns"
         )
-    if settings.masking_weight and found < _LEAST_FIELDS_TO_MASK:
+    if settings.masking_weight and found < MIN_FIELDS:
         raise ConfigError(
             f"retrieval.masking_weight must be 0 for a catalogue with fewer than "
-            f"{_LEAST_FIELDS_TO_MASK} fields, got {settings.masking_weight:g} with {found}; name "
+            f"{MIN_FIELDS} fields, got {settings.masking_weight:g} with {found}; name "
             "more category or list columns in data.item_columns"
         )
     return items.fields

@@ -142,10 +142,6 @@ class LocalTables:
                 eps=self.eps,
             )
 
-    def forget(self) -> None:
-        """Drop what was looked up since the last `step` without an update."""
-        self._looked_up.clear()
-
     @torch.no_grad()
     def full_state(self) -> dict[str, Tensor]:
         """See `EmbeddingTables`."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from features.histories import Histories
 from recsys.retrieval.denoising import draw_pool
+from recsys.retrieval.frequency import counted_log_q, item_counts
 from recsys.retrieval.negative_queue import NegativeQueue, merge_repeats, mixed_negatives
 from recsys.retrieval.negatives import KnownPositives, NegativeSampler
 from recsys.retrieval.propensity import exposure_propensities, inverse_propensity_weights
@@ -31,7 +32,7 @@ class EventStream:
         item: [E] int64 its item.
         weight: [E] float32 its weight, >= 0.
         counts: [N + 1] int64 events of each item.
-        log_share: [N + 1] float32 log share of the events of each item, none counted as one.
+        log_share: [N + 1] float32 log share of the events of each item, see `counted_log_q`.
         known: the pairs that must not serve as negatives.
     """
 
@@ -46,11 +47,10 @@ class EventStream:
         self.training = training
         self.row = torch.from_numpy(histories.rows)
         self.item = torch.from_numpy(histories.item_index).long()
-        self.counts = np.bincount(histories.item_index, minlength=num_items + 1)
+        self.counts = item_counts(histories.item_index, num_items)
         self.weight = _event_weights(histories, self.counts, training)
         self.known = KnownPositives(histories.indptr, histories.item_index, num_items)
-        share = np.log(np.maximum(self.counts, 1) / self.counts.sum())
-        self.log_share = torch.from_numpy(share).float()
+        self.log_share = counted_log_q(self.counts)
         self._item_index = histories.item_index
         self._start = histories.indptr[:-1][histories.rows]
         self._end = ends_before_own_time(histories)

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recsys.retrieval.negatives import NegativeSampler
+
 __all__ = ["StreamingFrequency", "counted_log_q", "item_counts"]
 
 
@@ -33,13 +35,7 @@ def counted_log_q(counts: np.ndarray) -> Tensor:
     Raises:
         ValueError: no item, or a negative count.
     """
-    if counts.ndim != 1 or counts.size < 2:
-        raise ValueError(f"counts must be [N + 1] with N >= 1, got shape {counts.shape}")
-    if bool((counts[1:] < 0).any()):
-        raise ValueError(f"counts must be >= 0, got {counts[1:].min()}")
-    mass = np.maximum(counts[1:].astype(np.float64), 1.0)
-    log_q = np.concatenate([[-np.inf], np.log(mass / mass.sum())])
-    return torch.from_numpy(log_q.astype(np.float32))
+    return NegativeSampler(counts, power=1.0).log_q
 
 
 class StreamingFrequency:

@@ -133,6 +133,7 @@ class Batch:
         generator: source of what a loss draws (`bpr`, the AUC term).
         low_precision: multiply in bfloat16 (`sampled_softmax`, `bsl`).
         distinct_query: [Q, D] float, each query once, where several rows of ``query`` are one.
+        distinct_row: [Q] int64 history row of each of them; with it.
         query_of: [B] int64 row of ``distinct_query`` of each row, ascending; with it.
     """
 
@@ -156,6 +157,7 @@ class Batch:
     generator: torch.Generator | None = None
     low_precision: bool = False
     distinct_query: Tensor | None = None
+    distinct_row: Tensor | None = None
     query_of: Tensor | None = None
 
     def known_negatives(self) -> Tensor:
@@ -334,8 +336,8 @@ def _sampled_softmax(batch: Batch) -> Tensor:
 
 def _fused(batch: Batch, *, include_positive: bool, negative_weight: float) -> Tensor:
     query, row = batch.query, batch.row
-    if batch.distinct_query is not None:
-        query, row = batch.distinct_query, torch.unique_consecutive(row)
+    if batch.distinct_query is not None and batch.distinct_row is not None:
+        query, row = batch.distinct_query, batch.distinct_row
     return fused_softmax(
         query,
         batch.positive,

@@ -188,7 +188,7 @@ class TrainingStep:
         if training.compatibility_weight and self.old is not None:
             pull = self._compatibility_loss(batch, events, self.old)
             loss = loss + training.compatibility_weight * pull
-        value = loss.item() if not loss.requires_grad else loss.detach().item()
+        value = loss.detach().item()
         if not math.isfinite(value):
             raise FloatingPointError(
                 f"loss {training.loss!r} is {value} at step {self.steps}; lower "
@@ -218,26 +218,19 @@ class TrainingStep:
         window = self._window(events, training=training)
         item_index, places = _distinct(self.inputs.num_items, positives, negative_index, window)
         vector = self._items(item_index, training=training)  # [M, D]
-        if self.inputs.frozen_items:
-            vector = vector.detach()
         row = self.events.row[events]
-        distinct_query, query_of = None, None
+        asked, query_of = row, None
         if self.options.pooling == "none" and bool((row[1:] >= row[:-1]).all()):
-            distinct, query_of = torch.unique_consecutive(row, return_inverse=True)
-            distinct_query = self.tower.queries(
-                vector, places[2][: len(distinct)], user_vector=self._users(distinct, training)
-            )
-            vectors = [vector, distinct_query]
-            if self.training.score == "cosine":
-                distinct_query = F.normalize(distinct_query, dim=1)
-            query = distinct_query.index_select(0, query_of)
-        else:
-            query = self.tower.queries(vector, places[2], user_vector=self._users(row, training))
-            vectors = [vector, query]
-            if self.training.score == "cosine":
-                query = F.normalize(query, dim=1)
-        if self.training.score == "cosine":
-            vector = F.normalize(vector, dim=1)
+            asked, query_of = torch.unique_consecutive(row, return_inverse=True)
+        query = self.tower.queries(
+            vector, places[2][: len(asked)], user_vector=self._users(asked, training)
+        )
+        vectors = [vector, query]
+        query, vector = self._scored(query), self._scored(vector)
+        distinct_query, distinct_row = None, None
+        if query_of is not None:
+            distinct_query, distinct_row = query, asked
+            query = query.index_select(0, query_of)
         margins = self._margins(row, positives)
         batch = Batch(
             query=query,
@@ -255,11 +248,12 @@ class TrainingStep:
             settings=self.training.settings,
             user_margin=margins[0],
             item_margin=margins[1],
-            content=None if self.content is None else self.content[positives],
-            negative_content=None if self.content is None else self.content[negative_index],
+            content=_rows(self.content, positives),
+            negative_content=_rows(self.content, negative_index),
             generator=self.own,
             low_precision=self.training.low_precision,
             distinct_query=distinct_query,
+            distinct_row=distinct_row,
             query_of=query_of,
         )
         return batch, vectors
@@ -279,14 +273,19 @@ class TrainingStep:
         if training and self.options.id_dropout:
             drawn = torch.rand(len(item_index), generator=self.own)
             keep = keep & (drawn >= self.options.id_dropout)
-        return self.tower.items(
+        vector = self.tower.items(
             self.tables,
             item_index,
-            content=None if self.content is None else self.content[item_index],
-            prefix_tokens=None if self.tokens is None else self.tokens[item_index],
-            fields=None if self.fields is None else self.fields[item_index],
+            content=_rows(self.content, item_index),
+            prefix_tokens=_rows(self.tokens, item_index),
+            fields=_rows(self.fields, item_index),
             keep_id=keep,
         )
+        return vector.detach() if self.inputs.frozen_items else vector
+
+    def _scored(self, vector: Tensor) -> Tensor:
+        """Rows whose products are the scores."""
+        return F.normalize(vector, dim=1) if self.training.score == "cosine" else vector
 
     def _users(self, row: Tensor, training: bool) -> Tensor | None:
         if not self.options.user_table:
@@ -313,12 +312,7 @@ class TrainingStep:
         """The softmax with each query's own hard negatives beside the shared ones."""
         drawn = hard.draw(batch.row, self.training.hard_negatives, generator=self.own)  # [B, H]
         item_index, place = torch.unique(drawn, return_inverse=True)
-        vector = self._items(item_index, training=True)
-        if self.inputs.frozen_items:
-            vector = vector.detach()
-        if self.training.score == "cosine":
-            vector = F.normalize(vector, dim=1)
-        vector = vector[place]  # [B, H, D]
+        vector = self._scored(self._items(item_index, training=True))[place]  # [B, H, D]
         score = torch.einsum("bd,bhd->bh", batch.query, vector).detach()
         positive = (batch.query * batch.positive).sum(dim=1).detach()
         losses = hard_softmax_losses(
@@ -342,8 +336,8 @@ class TrainingStep:
             self.tower,
             self.tables,
             item_index,
-            content=None if self.content is None else self.content[item_index],
-            prefix_tokens=None if self.tokens is None else self.tokens[item_index],
+            content=_rows(self.content, item_index),
+            prefix_tokens=_rows(self.tokens, item_index),
             fields=fields[item_index],
             mi=self.relation,
             generator=self.own,
@@ -416,6 +410,10 @@ class TrainingStep:
 
 def _tensor(values: np.ndarray | None, kind: torch.dtype) -> Tensor | None:
     return None if values is None else torch.from_numpy(values).to(kind)
+
+
+def _rows(table: Tensor | None, index: Tensor) -> Tensor | None:
+    return None if table is None else table[index]
 
 
 def _distinct(num_items: int, *item_index: Tensor) -> tuple[Tensor, list[Tensor]]:
