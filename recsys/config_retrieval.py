@@ -71,7 +71,9 @@ class TowerConfig(Section):
     learning_rate: Positive = 2e-3
     table_learning_rate: Positive = 0.1
     final_learning_rate: UpTo1 = 1.0
+    smoothing: Share = 0.0  # needs one worker
     positive_half_life: Positive = 1e9  # events; old positives weigh less
+    user_power: NonNegative = 0.0  # active users weigh less
     propensity_power: NonNegative = 0.0
     propensity_clip: UpTo1 = 0.1
     denoising: Literal["none", "pld", "truncated", "reweighted"] = "none"

@@ -147,11 +147,13 @@ def fit_towers(
         FloatingPointError: the loss is no longer finite.
     """
     plan, progress = plan or Plan(), progress or Progress()
-    if settings.hard_epochs and workers > 1:
-        raise ConfigError(
-            f"retrieval.hard_epochs must be 0 with several workers, got {settings.hard_epochs} "
-            f"with {workers}; leave --workers out"
-        )
+    for name in ("hard_epochs", "smoothing"):
+        value = getattr(settings, name)
+        if value and workers > 1:
+            raise ConfigError(
+                f"retrieval.{name} must be 0 with several workers, got {value} with {workers}; "
+                "leave --workers out"
+            )
     tokens = _fields(settings, items)
     training = training_options(settings, epochs=plan.epochs, hard_epochs=plan.hard_epochs)
     if plan.frozen_items:

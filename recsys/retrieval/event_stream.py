@@ -109,9 +109,12 @@ class EventStream:
 
 
 def _event_weights(histories: Histories, counts: np.ndarray, training: TrainingOptions) -> Tensor:
-    """[E] float32: the events' weights, less for old ones, more for seldom shown items."""
+    """[E] float32: the events' weights, less for old ones and for those of active users, more for
+    seldom shown items."""
     age = histories.indptr[1:][histories.rows] - 1 - np.arange(histories.item_index.size)
     weight = histories.weight * (0.5 ** (age / training.positive_half_life))
+    if training.user_power:
+        weight = weight * histories.counts[histories.rows] ** -training.user_power
     if training.propensity_power:
         propensity = exposure_propensities(counts, power=training.propensity_power)
         inverse = inverse_propensity_weights(propensity, clip=training.propensity_clip)

@@ -42,9 +42,13 @@ class TrainingOptions:
         table_learning_rate: of row-wise Adagrad on the id tables.
         final_learning_rate: share of both that the last epoch trains with, reached along a half
             cosine; 1: constant.
+        smoothing: share by which the id rows of users and items move towards their neighbours'
+            after each epoch, in [0, 1); falls as the learning rates do. One process only. 0: none.
         history_dropout: share of a query's events hidden in each step, in [0, 1).
         positive_half_life: events older than a row's newest by this many events train with half
             the weight; inf: all equal.
+        user_power: events weigh ``count ** -power``, with the number of events of their user, so
+            that active users decide less; 0: every event counts alike, 1: every user.
         propensity_power: positives weigh ``1 / (count / largest count) ** power``, so that items
             few people were shown count more; 0: all equal.
         propensity_clip: propensities below it count as it, in (0, 1].
@@ -92,8 +96,10 @@ class TrainingOptions:
     learning_rate: float = 2e-3
     table_learning_rate: float = 0.1
     final_learning_rate: float = 1.0
+    smoothing: float = 0.0
     history_dropout: float = 0.2
     positive_half_life: float = math.inf
+    user_power: float = 0.0
     propensity_power: float = 0.0
     propensity_clip: float = 0.1
     denoising: Literal["none", "pld", "truncated", "reweighted"] = "none"
@@ -126,14 +132,12 @@ class TrainingOptions:
         for name in _ABOVE_0:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
-        for name in ("history_dropout", "drop_rate"):
+        for name in ("history_dropout", "drop_rate", "smoothing", "least_rank"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         for name in ("propensity_clip", "final_learning_rate"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
-        if not 0.0 <= self.least_rank < 1.0:
-            raise ValueError(f"least_rank must be in [0, 1), got {self.least_rank}")
         if self.hard_pool <= self.hard_skip:
             raise ValueError(
                 f"hard_pool must be > hard_skip, got {self.hard_pool} and {self.hard_skip}"
@@ -161,6 +165,7 @@ _AT_LEAST = {
     "hard_skip": 0,
     "negative_power": 0,
     "gamma": 0,
+    "user_power": 0,
     "propensity_power": 0,
     "reweight_power": 0,
     "masking_weight": 0,

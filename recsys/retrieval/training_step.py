@@ -29,6 +29,7 @@ from recsys.retrieval.hard_negatives import (
 from recsys.retrieval.losses import weighted_mean
 from recsys.retrieval.objectives import WITHOUT_NEGATIVES, Batch, example_losses, training_loss
 from recsys.retrieval.propensity import normalised
+from recsys.retrieval.smoothing import GraphSmoothing
 from recsys.retrieval.towers import TowerOptions, TwoTower, table_specs
 from recsys.retrieval.training_inputs import TrainingInputs
 from recsys.retrieval.training_options import TrainingOptions
@@ -96,6 +97,7 @@ class TrainingStep:
         self.trained_item[0] = False
         self.trained_user = torch.from_numpy(np.concatenate([[False], histories.counts > 0]))
         self.old = inputs.old
+        self.graph = GraphSmoothing(histories, inputs.num_items) if training.smoothing else None
         self.adam = torch.optim.Adam(self.tower.parameters(), lr=training.learning_rate)
         self.steps = 0
         if inputs.start is not None:
@@ -118,7 +120,8 @@ class TrainingStep:
     def epoch(self, epoch: int) -> tuple[float, float]:
         """Train one pass; the means over its steps of the loss and of the gradient's norm."""
         training = self.training
-        self._set_learning_rates(epoch)
+        share = self._share(epoch)
+        self._set_learning_rates(share)
         denoising = training.denoising if epoch > training.warmup_epochs else "none"
         drop_rate = ramped_drop_rate(
             max(0, epoch - training.warmup_epochs),
@@ -150,19 +153,31 @@ class TrainingStep:
             loss, length = self._step(mine, negatives, denoising, drop_rate)
             self.events.trained_on(mine)
             total, norm, steps = total + loss, norm + length, steps + 1
+        if self.graph is not None:
+            self._smooth(self.graph, training.smoothing * share)
         mean = torch.tensor([total, norm]) / max(steps, 1)
         if self.world > 1:
             dist.all_reduce(mean)
         return float(mean[0]) / self.world, float(mean[1]) / self.world
 
-    def _set_learning_rates(self, epoch: int) -> None:
-        training = self.training
-        done = min(1.0, (epoch - 1) / max(1, training.epochs - 1))
-        low = training.final_learning_rate
-        share = low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * done))
-        self.tables.learning_rate = training.table_learning_rate * share
+    def _share(self, epoch: int) -> float:
+        """Of the learning rates in this epoch: from 1 along a half cosine."""
+        done = min(1.0, (epoch - 1) / max(1, self.training.epochs - 1))
+        low = self.training.final_learning_rate
+        return low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+    def _set_learning_rates(self, share: float) -> None:
+        self.tables.learning_rate = self.training.table_learning_rate * share
         for group in self.adam.param_groups:
-            group["lr"] = training.learning_rate * share
+            group["lr"] = self.training.learning_rate * share
+
+    def _smooth(self, graph: GraphSmoothing, share: float) -> None:
+        if not isinstance(self.tables, LocalTables):
+            raise ValueError("smoothing must be 0 with several processes; use workers=1")
+        if not self.inputs.frozen_items:
+            graph.smooth_items(self.tables.weight["item"], share)
+        if "user" in self.tables.weight:
+            graph.smooth_users(self.tables.weight["user"][1:], share)
 
     def _step(
         self,
