@@ -34,52 +34,42 @@ COMMON: Options = {
     "final_learning_rate": 0.01,
 }
 
-# Chosen on validation events. Row -> data -> `TrainingOptions`; QUICK goes on top with --quick.
+# Chosen on validation events. Row -> data -> `TrainingOptions`.
+_ML_1M: Options = {
+    "temperature": 0.15,
+    "num_negatives": 4096,  # more than there are items: the exact softmax
+    "batch_size": 8192,
+    "events_per_user": 256,
+    "table_learning_rate": 0.2,
+    "final_learning_rate": 0.1,
+    "user_power": 0.5,
+    "smoothing": 0.05,
+    "epochs": 80,
+}
+_GOWALLA: Options = {
+    "temperature": 0.08,
+    "num_negatives": 4096,
+    "batch_size": 4096,
+    "events_per_user": 1024,
+    "table_learning_rate": 0.2,
+    "user_power": 0.25,
+    "epochs": 40,
+}
 QUALITY: Mapping[str, Mapping[str, Options]] = {
     "ours: softmax": {
-        "ml-1m-lcfn": {
-            "loss": "sampled_softmax",
-            "temperature": 0.15,
-            "num_negatives": 4096,  # more than there are items: the exact softmax
-            "batch_size": 8192,
-            "events_per_user": 256,
-            "table_learning_rate": 0.2,
-            "final_learning_rate": 0.3,
-            "epochs": 120,
-        },
-        "gowalla": {
-            "loss": "sampled_softmax",
-            "temperature": 0.1,
-            "num_negatives": 4096,
-            "events_per_user": 4,
-            "table_learning_rate": 0.2,
-            "epochs": 40,
-        },
+        "ml-1m-lcfn": {**_ML_1M, "loss": "sampled_softmax"},
+        "gowalla": {**_GOWALLA, "loss": "sampled_softmax", "smoothing": 0.25},
     },
     "ours: BSL": {
-        "ml-1m-lcfn": {
-            "loss": "bsl",
-            "settings": LossSettings(bsl_weight=1.03),
-            "temperature": 0.15,
-            "num_negatives": 4096,
-            "batch_size": 8192,
-            "events_per_user": 256,
-            "table_learning_rate": 0.2,
-            "final_learning_rate": 0.3,
-            "epochs": 120,
-        },
+        "ml-1m-lcfn": {**_ML_1M, "loss": "bsl", "settings": LossSettings(bsl_weight=1.03)},
         "gowalla": {
+            **_GOWALLA,
             "loss": "bsl",
-            "settings": LossSettings(bsl_weight=1.22),
-            "temperature": 0.1,
-            "num_negatives": 4096,
-            "events_per_user": 2,
-            "table_learning_rate": 0.2,
-            "epochs": 40,
+            "settings": LossSettings(bsl_weight=1.05),
+            "smoothing": 0.2,
         },
     },
 }
-QUICK: Mapping[str, Options] = {"ml-1m-lcfn": {"epochs": 80}, "gowalla": {"epochs": 30}}
 
 # What is timed on Gowalla against the same loss in the plain loop, and the epochs of a run that
 # is followed to a target.

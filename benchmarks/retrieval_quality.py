@@ -13,9 +13,8 @@ The published numbers were selected on the test part, which is worth 1 to 2%.
     python benchmarks/retrieval_quality.py --data ml-1m-lcfn|gowalla [--quick] [--seeds 3]
         [--only "popularity,ours: sampled softmax"]
 
---quick: one seed, the peers with the settings that the full search chose (the first of each grid
-below), fewer epochs of ours. The data: see retrieval_data.py. The options of ours: see
-retrieval_ours.py.
+--quick: one seed, and the peers with the settings that the full search chose (the first of each
+grid below). The data: see retrieval_data.py. The options of ours: see retrieval_ours.py.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from retrieval_data import K, Measured, Split, average, load_split, measure, topk_lists
-from retrieval_ours import QUALITY, QUICK, Ours
+from retrieval_ours import QUALITY, Ours
 from retrieval_peers import Implicit, OnEpoch, Peer, Popularity, TorchLoop
 
 from features.histories import Histories
@@ -131,8 +130,7 @@ def rows_of(data: str, *, quick: bool) -> dict[str, Row]:
         ),
     }
     for name, options in QUALITY.items():
-        settings = {**options[data], **(QUICK[data] if quick else {})}
-        rows[name] = Row(ours, [settings], settings["epochs"])
+        rows[name] = Row(ours, [options[data]], options[data]["epochs"])
     return {name: row._replace(grid=row.grid[:1]) if quick else row for name, row in rows.items()}
 
 

@@ -154,6 +154,11 @@ def fit_towers(
                 f"retrieval.{name} must be 0 with several workers, got {value} with {workers}; "
                 "leave --workers out"
             )
+    if settings.loss == "mawu" and workers > 1:
+        raise ConfigError(
+            f"retrieval.loss must not be 'mawu' with several workers, got {workers}; leave "
+            "--workers out"
+        )
     tokens = _fields(settings, items)
     training = training_options(settings, epochs=plan.epochs, hard_epochs=plan.hard_epochs)
     if plan.frozen_items:

@@ -75,7 +75,7 @@ class ShardedTables:
     ) -> None:
         self.specs = check_specs(specs)
         self.plan = dict(plan_tables(specs) if plan is None else plan)
-        self.learning_rate = learning_rate
+        self._learning_rate = learning_rate
         self.eps = eps
         if not (learning_rate > 0 and eps > 0):
             raise ValueError(f"learning_rate and eps must be > 0, got {learning_rate} and {eps}")
@@ -98,6 +98,20 @@ class ShardedTables:
                 eps=eps,
             )
         self.load_full_state(state)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next updates."""
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self._learning_rate = value
+        if self._collection is not None:
+            optimiser = self._collection.fused_optimizer
+            for group in optimiser.param_groups:
+                group["lr"] = value
+            optimiser.step()  # updates nothing: hands the rate on to fbgemm
 
     def __call__(self, index: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `EmbeddingTables`; sharded tables left out of ``index`` are looked up empty."""

@@ -109,8 +109,7 @@ class EventStream:
 
 
 def _event_weights(histories: Histories, counts: np.ndarray, training: TrainingOptions) -> Tensor:
-    """[E] float32: the events' weights, less for old ones and for those of active users, more for
-    seldom shown items."""
+    """[E] float32: less for old events and active users, more for seldom shown items."""
     age = histories.indptr[1:][histories.rows] - 1 - np.arange(histories.item_index.size)
     weight = histories.weight * (0.5 ** (age / training.positive_half_life))
     if training.user_power:

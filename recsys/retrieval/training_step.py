@@ -173,7 +173,7 @@ class TrainingStep:
 
     def _smooth(self, graph: GraphSmoothing, share: float) -> None:
         if not isinstance(self.tables, LocalTables):
-            raise ValueError("smoothing must be 0 with several processes; use workers=1")
+            raise ValueError("smoothing must be 0 in a process group; the tables are sharded")
         if not self.inputs.frozen_items:
             graph.smooth_items(self.tables.weight["item"], share)
         if "user" in self.tables.weight:

@@ -190,9 +190,19 @@ def test_a_catalogue_with_too_few_fields(
         fit_towers(make_histories(0, 4), few, small(use_fields=True, **settings), seed=1)
 
 
-def test_hard_negatives_need_one_process(items: ItemInputs) -> None:
-    with pytest.raises(ConfigError, match="hard_epochs must be 0 with several workers, got 1 wi"):
-        fit_towers(make_histories(0, 4), items, small(hard_epochs=1), seed=1, workers=2)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"hard_epochs": 1}, "hard_epochs must be 0 with several workers, got 1 with 2"),
+        ({"smoothing": 0.2}, r"smoothing must be 0 with several workers, got 0\.2 with 2"),
+        ({"loss": "mawu"}, "loss must not be 'mawu' with several workers, got 2"),
+    ],
+)
+def test_what_looks_at_whole_tables_needs_one_process(
+    items: ItemInputs, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        fit_towers(make_histories(0, 4), items, small(**settings), seed=1, workers=2)
 
 
 def test_a_soup_is_counted_through_and_repeated_from_its_plan(items: ItemInputs) -> None:

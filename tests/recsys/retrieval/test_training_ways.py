@@ -62,6 +62,8 @@ def trained(world: World, changed: Changed, **more: object) -> TwoTowerRetriever
         {"negatives": "queue", "queue_size": 50},
         {"users": "alike"},
         {"propensity_power": 0.5},
+        {"user_power": 0.5},
+        {"smoothing": 0.2},
         {"final_learning_rate": 0.1},
         {"low_precision": True},
         {"denoising": "reweighted", "warmup_epochs": 2},

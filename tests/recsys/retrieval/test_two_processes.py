@@ -149,3 +149,15 @@ def test_options_survive_the_job_file() -> None:
     training = TrainingOptions(loss="bpr", positive_half_life=float("inf"), gamma=2.0)
     job = {"towers": dataclasses.asdict(towers), "training": dataclasses.asdict(training)}
     assert launch.options_from_json(json.loads(json.dumps(job))) == (towers, training)
+
+
+@pytest.mark.parametrize("changed", [{"smoothing": 0.1}, {"hard_epochs": 1}, {"loss": "mawu"}])
+def test_what_looks_at_whole_tables_is_refused(planted: World, changed: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="workers=1"):
+        train_two_tower(
+            planted[0],
+            num_items=NUM_ITEMS,
+            towers=SMALL,
+            training=dataclasses.replace(QUICK, **changed),
+            workers=2,
+        )
