@@ -131,7 +131,7 @@ class Batch:
         negative_content: [C, F] float content of the negatives; `cm3` then spreads these instead
             of the positives.
         generator: source of what a loss draws (`bpr`, the AUC term).
-        low_precision: multiply in bfloat16 (`sampled_softmax`, `bsl`).
+        low_precision: multiply in bfloat16 (`sampled_softmax`, `bsl`, `directau`, `mawu`).
         distinct_query: [Q, D] float, each query once, where several rows of ``query`` are one.
         distinct_row: [Q] int64 history row of each of them; with it.
         query_of: [B] int64 row of ``distinct_query`` of each row, ascending; with it.
@@ -264,6 +264,7 @@ def _directau(batch: Batch) -> Tensor:
         gamma=batch.gamma,
         candidate_index=batch.positive_index if batch.settings.distinct_items else None,
         weight=_unequal(batch.weight),
+        low_precision=batch.low_precision,
     )
 
 
@@ -303,6 +304,7 @@ def _mawu(batch: Batch) -> Tensor:
         query_gamma=batch.settings.mawu_user_gamma,
         candidate_gamma=batch.settings.mawu_item_gamma,
         weight=_unequal(batch.weight),
+        low_precision=batch.low_precision,
     )
 
 

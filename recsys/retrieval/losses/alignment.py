@@ -99,6 +99,7 @@ def directau(
     gamma: float,
     candidate_index: Tensor | None = None,
     weight: Tensor | None = None,
+    low_precision: bool = False,
 ) -> Tensor:
     """Alignment of the pairs plus gamma times the mean uniformity of both sides; no negatives.
 
@@ -114,6 +115,7 @@ def directau(
             items of weight > 0, each once. None: over the rows, popular items as often as they
             occur.
         weight: [B] weights of the examples, >= 0; pairs in the uniformity count their product.
+        low_precision: multiply in bfloat16 (the uniformity).
 
     Returns:
         Scalar.
@@ -126,14 +128,14 @@ def directau(
     check_pair(query, candidate)
     check_at_least(0, gamma=gamma)
     query, candidate = F.normalize(query, dim=1), F.normalize(candidate, dim=1)
-    spread = fused_uniformity(query, weight=weight)
+    spread = fused_uniformity(query, weight=weight, low_precision=low_precision)
     if candidate_index is None:
-        spread = spread + fused_uniformity(candidate, weight=weight)
+        spread = spread + fused_uniformity(candidate, weight=weight, low_precision=low_precision)
     else:
         check_shape("candidate_index", candidate_index, (len(candidate),))
         distinct = _first_rows(candidate_index, weight)
         if len(distinct) > 1:
-            spread = spread + fused_uniformity(candidate[distinct])
+            spread = spread + fused_uniformity(candidate[distinct], low_precision=low_precision)
     apart = (query - candidate).square().sum(dim=1)
     return weighted_mean(apart, weight) + gamma * spread / 2
 
@@ -147,6 +149,7 @@ def mawu(
     query_gamma: float,
     candidate_gamma: float,
     weight: Tensor | None = None,
+    low_precision: bool = False,
 ) -> Tensor:
     """Alignment with learned margins, and a weight of its own for each side's uniformity.
 
@@ -163,6 +166,7 @@ def mawu(
         query_gamma: weight of the queries' uniformity, >= 0.
         candidate_gamma: weight of the candidates' uniformity, >= 0.
         weight: [B] weights of the examples, >= 0; pairs in the uniformity count their product.
+        low_precision: multiply in bfloat16 (the uniformity).
 
     Returns:
         Scalar. Margins far above 0 and both gammas 0 give -1 for matching directions.
@@ -184,8 +188,8 @@ def mawu(
     wider = angle + 1.0 - torch.sigmoid(query_margin + candidate_margin)
     return (
         weighted_mean(-torch.cos(wider.clamp(max=math.pi)), weight)
-        + query_gamma * fused_uniformity(query, weight=weight)
-        + candidate_gamma * fused_uniformity(candidate, weight=weight)
+        + query_gamma * fused_uniformity(query, weight=weight, low_precision=low_precision)
+        + candidate_gamma * fused_uniformity(candidate, weight=weight, low_precision=low_precision)
     )
 
 

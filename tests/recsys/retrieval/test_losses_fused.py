@@ -24,6 +24,7 @@ def gradients(loss: Tensor, *leaves: Tensor) -> list[Tensor]:
 @pytest.fixture(params=[2**18, 100], ids=["one block", "many blocks"])
 def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(fused, "_BLOCK_ENTRIES", request.param)
+    monkeypatch.setattr(fused, "_PAIR_ROWS", 64 if request.param > 100 else 10)
     return int(request.param)
 
 
@@ -138,6 +139,11 @@ def test_low_precision_stays_close() -> None:
     assert abs(rough.item() - exact.item()) < 0.01 * exact.item()
     (wanted,), (got,) = gradients(exact, query), gradients(rough, query)
     assert (got - wanted).norm().item() < 0.03 * wanted.norm().item()
+    exact, rough = fused_uniformity(query), fused_uniformity(query, low_precision=True)
+    assert rough.dtype == torch.float32
+    assert rough.item() == pytest.approx(exact.item(), rel=0.01)
+    (wanted,), (got,) = gradients(exact, query), gradients(rough, query)
+    assert 0 < (got - wanted).norm().item() < 0.01 * wanted.norm().item()
 
 
 @pytest.mark.parametrize(
