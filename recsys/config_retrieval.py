@@ -62,6 +62,7 @@ class TowerConfig(Section):
     negatives: Count = 1024
     negative_source: Literal["sampled", "mixed", "queue"] = "sampled"
     negative_power: NonNegative = 0.5
+    frequency: Literal["counted", "streaming"] = "counted"
     queue_size: Count = 4096
     epochs: Count = 15
     warm_epochs: Natural = 0  # of a run that begins from a bundle; 0: as many as one from nothing

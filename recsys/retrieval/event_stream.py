@@ -8,7 +8,7 @@ from torch import Tensor
 
 from features.histories import Histories
 from recsys.retrieval.denoising import draw_pool
-from recsys.retrieval.frequency import counted_log_q, item_counts
+from recsys.retrieval.frequency import StreamingFrequency, counted_log_q, item_counts
 from recsys.retrieval.negative_queue import NegativeQueue, merge_repeats, mixed_negatives
 from recsys.retrieval.negatives import KnownPositives, NegativeSampler
 from recsys.retrieval.propensity import exposure_propensities, inverse_propensity_weights
@@ -59,6 +59,9 @@ class EventStream:
         self._sampler = NegativeSampler(self.counts, power=training.negative_power)
         self._every_item = torch.arange(1, num_items + 1)
         self._queue = NegativeQueue(training.queue_size)
+        self._streaming = (
+            StreamingFrequency(num_items + 1) if training.frequency == "streaming" else None
+        )
         self._generator = generator
 
     def __len__(self) -> int:
@@ -106,6 +109,14 @@ class EventStream:
     def trained_on(self, events: Tensor) -> None:
         """Take note of the events of a finished step."""
         self._queue.push(self.item[events])
+        if self._streaming is not None:
+            self._streaming.update(self.item[events])
+
+    def positive_log_q(self, item_index: Tensor) -> Tensor:
+        """[B] log probability of each item ``item_index`` [B] at the next event."""
+        if self._streaming is None:
+            return self.log_share[item_index]
+        return self._streaming.log_q(item_index)
 
 
 def _event_weights(histories: Histories, counts: np.ndarray, training: TrainingOptions) -> Tensor:

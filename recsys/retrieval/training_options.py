@@ -35,6 +35,9 @@ class TrainingOptions:
         negatives: "sampled" from the catalogue, "mixed" with the batch's own positives, or a
             "queue" of the latest batches' positives; each corrected for how it is drawn.
         negative_power: negatives are drawn by popularity to this power; 0 = uniform.
+        frequency: how a positive's share of the events is known, for the log-q correction of
+            "in_batch_softmax": "counted" from all events, or "streaming", estimated from the gaps
+            between an item's events as they pass.
         queue_size: positives the queue holds, >= 1 ("queue").
         temperature: logits are divided by it, > 0; about .1 for a cosine, 1 for a dot product.
         gamma: weight of the uniformity ("directau", "cm3").
@@ -90,6 +93,7 @@ class TrainingOptions:
     num_negatives: int = 1024
     negatives: Literal["sampled", "mixed", "queue"] = "sampled"
     negative_power: float = 0.5
+    frequency: Literal["counted", "streaming"] = "counted"
     queue_size: int = 4096
     temperature: float = 0.1
     gamma: float = 1.0
@@ -148,6 +152,7 @@ _CHOICES = {
     "score": ("cosine", "dot"),
     "users": ("by_event", "alike"),
     "negatives": NEGATIVES,
+    "frequency": ("counted", "streaming"),
     "denoising": DENOISING,
 }
 _AT_LEAST = {

@@ -255,7 +255,7 @@ class TrainingStep:
             positive_index=positives,
             negative_index=negative_index,
             negative_log_q=log_q,
-            positive_log_q=self.events.log_share[positives],
+            positive_log_q=self.events.positive_log_q(positives),
             known=self.events.known,
             weight=normalised(self.events.weight[events]),
             temperature=self.training.temperature,

@@ -64,6 +64,7 @@ def trained(world: World, changed: Changed, **more: object) -> TwoTowerRetriever
         {"propensity_power": 0.5},
         {"user_power": 0.5},
         {"smoothing": 0.2},
+        {"loss": "in_batch_softmax", "frequency": "streaming", "epochs": 30},
         {"final_learning_rate": 0.1},
         {"low_precision": True},
         {"denoising": "reweighted", "warmup_epochs": 2},
