@@ -17,6 +17,7 @@ from retrieval_data import (
 )
 from retrieval_lab import BPR, DIM, FINE_TUNING, SEED, SOFTMAX, Lab, Row, below, ratio, register
 from retrieval_matrix import false_picks, judged, say
+from retrieval_ours import QUALITY
 from scipy.sparse.linalg import svds
 from torch import Tensor
 
@@ -30,23 +31,26 @@ from recsys.retrieval.training_options import EpochReport, TrainingOptions
 
 
 def best_softmax(lab: Lab) -> Iterator[Row]:
-    """Gate 1: a cosine softmax beats what is older."""
-    ndcg = float(lab.softmax_test.ndcg.mean())
-    yield Row(1, "recall@20 of softmax", lab.base, 0.266, known=0.2705)
-    yield Row(1, "ndcg@20 of softmax", ndcg, 0.254, known=0.2588)
+    """Gate 1: a cosine softmax, as we set it, beats what is older."""
+    options = dict(QUALITY["ours: softmax"]["ml-1m-lcfn"])
+    options["epochs"] = max(4, options["epochs"] * lab.epochs // 12)  # of large batches
+    test = lab.test(lab.fit("softmax at its best", **options))
+    softmax = float(test.recall.mean())
+    yield Row(1, "recall@20 of softmax", softmax, 0.266, known=0.2705)
+    yield Row(1, "ndcg@20 of softmax", float(test.ndcg.mean()), 0.254, known=0.2588)
     bpr = float(lab.test(lab.fit("BPR", **BPR)).recall.mean())
-    yield ratio(1, "recall@20, softmax over BPR", lab.base, bpr, 1.15, 0.2705 / 0.2199)
+    yield ratio(1, "recall@20, softmax over BPR", softmax, bpr, 1.15, 0.2705 / 0.2199)
     matrix = lab.train.to_csr(lab.num_items)
     start = np.random.default_rng(SEED).standard_normal(min(matrix.shape))
     left, values, right = svds(matrix.astype(np.float64), k=DIM, v0=start)
     svd = lab.recall(left * values, np.ascontiguousarray(right.T))
-    yield ratio(1, "recall@20, softmax over PureSVD-64", lab.base, svd, 1.01, 0.2705 / 0.2481)
+    yield ratio(1, "recall@20, softmax over PureSVD-64", softmax, svd, 1.01, 0.2705 / 0.2481)
     together = (matrix.T @ matrix).toarray().astype(np.float64)
     length = np.sqrt(np.maximum(np.diag(together), 1.0))
     similar = together / length[:, None] / length
     np.fill_diagonal(similar, 0.0)
     neighbours = lab.recall(matrix.toarray(), similar)
-    yield ratio(1, "recall@20, softmax over ItemCF", lab.base, neighbours, 1.01, 0.2705 / 0.1876)
+    yield ratio(1, "recall@20, softmax over ItemCF", softmax, neighbours, 1.01, 0.2705 / 0.1876)
 
 
 def log_q_and_masks(lab: Lab) -> Iterator[Row]:

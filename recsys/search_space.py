@@ -119,7 +119,7 @@ def field_of(name: str) -> str:
 
 def default_space(settings: RetrievalConfig) -> dict[str, Dimension]:
     """What is searched when nothing is declared: what the configured loss and denoising read."""
-    wanted = [*_READ_BY[settings.loss], "learning_rate", "table_learning_rate"]
+    wanted = [*_READ_BY[settings.loss], *_READ_BY_ALL]
     if settings.denoising != "none":  # compares positives with the shared negatives
         wanted += [name for name in _SHARED if name not in wanted]
         wanted.append(_READ_BY_DENOISING[settings.denoising])
@@ -136,6 +136,8 @@ _RANGES: Mapping[str, Dimension] = {
     "negative_power": Dimension(low=0.0, high=1.0),
     "learning_rate": Dimension(low=5e-4, high=1e-2, log=True),
     "table_learning_rate": Dimension(low=0.02, high=0.5, log=True),
+    "user_power": Dimension(low=0.0, high=1.0),
+    "smoothing": Dimension(low=0.0, high=0.4),
     "bsl_weight": Dimension(low=0.8, high=1.6),
     "ccl_margin": Dimension(low=0.2, high=0.95),
     "ccl_weight": Dimension(low=20.0, high=500.0, log=True),
@@ -147,6 +149,7 @@ _RANGES: Mapping[str, Dimension] = {
     "reweight_power": Dimension(low=0.05, high=1.0, log=True),
 }
 
+_READ_BY_ALL = ("learning_rate", "table_learning_rate", "user_power", "smoothing")
 _SHARED = ("temperature", "negatives", "negative_power")
 _READ_BY: Mapping[str, tuple[str, ...]] = {
     "bpr": _SHARED,
@@ -161,7 +164,7 @@ _READ_BY: Mapping[str, tuple[str, ...]] = {
     "sampled_softmax": _SHARED,
     "sl_at_k": (*_SHARED, "sl_temperature"),
 }
-"""Loss -> settings of the default space that it reads, the learning rates aside."""
+"""Loss -> settings of the default space that it alone reads."""
 _READ_BY_DENOISING: Mapping[str, str] = {
     "pld": "denoise_temperature",
     "truncated": "drop_rate",

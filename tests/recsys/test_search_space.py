@@ -148,8 +148,8 @@ def test_the_default_space_is_what_the_loss_reads(
     settings: dict[str, Any], names: set[str]
 ) -> None:
     found = default_space(RetrievalConfig(**settings))
-    rates = {"learning_rate", "table_learning_rate"}
-    assert {name.removeprefix("retrieval.") for name in found} == names | rates
+    shared = {"learning_rate", "table_learning_rate", "user_power", "smoothing"}
+    assert {name.removeprefix("retrieval.") for name in found} == names | shared
     for name, dimension in found.items():
         for end in (dimension.low, dimension.high):
             RetrievalConfig(**{name.removeprefix("retrieval."): end})
@@ -157,7 +157,7 @@ def test_the_default_space_is_what_the_loss_reads(
 
 @pytest.mark.parametrize("loss", get_args(RetrievalConfig.model_fields["loss"].annotation))
 def test_every_loss_has_a_default_space(loss: str) -> None:
-    assert len(default_space(RetrievalConfig(loss=loss))) >= 2
+    assert len(default_space(RetrievalConfig(loss=loss))) >= 5
 
 
 def test_the_default_space_holds_the_defaults() -> None:
