@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from recsys.lookup import lookup
@@ -17,7 +19,6 @@ from recsys.retrieval.losses import (
     cm3,
     directau,
     fused_softmax,
-    in_batch_softmax,
     mann_whitney,
     mawu,
     psl,
@@ -269,14 +270,28 @@ def _directau(batch: Batch) -> Tensor:
 
 
 def _in_batch_softmax(batch: Batch) -> Tensor:
-    return in_batch_softmax(
-        batch.query,
-        batch.positive,
+    """`in_batch_softmax`, each distinct item of the batch once and counted as often as it occurs.
+
+    The fused softmax scales the counts of its negatives to mean 1; the positive's own correction
+    is scaled alike, and enters as a product of 1 with a column of its own.
+    """
+    item, place, count = torch.unique(batch.positive_index, return_inverse=True, return_counts=True)
+    some_row = torch.empty_like(item).scatter_(0, place, torch.arange(len(place)))
+    log_q = batch.positive_log_q * batch.settings.log_q_strength
+    shared = log_q[some_row] - count.log()
+    mean = torch.logsumexp(-shared, dim=0) - math.log(len(item))
+    own = (-log_q - mean) * batch.temperature
+    query, row = _distinct_queries(batch)
+    return fused_softmax(
+        F.pad(query, (0, 1), value=1.0),
+        torch.cat([batch.positive, own[:, None]], dim=1),
+        F.pad(batch.positive.index_select(0, some_row), (0, 1)),
         temperature=batch.temperature,
-        log_q=batch.positive_log_q * batch.settings.log_q_strength,
-        candidate_index=batch.positive_index,
-        known_positive=batch.known.mask(batch.row, batch.positive_index),
+        log_q=shared,
+        known=batch.known.pairs(row, item),
         weight=batch.weight,
+        query_of=batch.query_of,
+        low_precision=batch.low_precision,
     )
 
 
@@ -336,10 +351,15 @@ def _sampled_softmax(batch: Batch) -> Tensor:
     )
 
 
+def _distinct_queries(batch: Batch) -> tuple[Tensor, Tensor]:
+    """[Q, D] queries and their rows [Q], each once where the batch says whose is whose."""
+    if batch.distinct_query is None or batch.distinct_row is None:
+        return batch.query, batch.row
+    return batch.distinct_query, batch.distinct_row
+
+
 def _fused(batch: Batch, *, include_positive: bool, negative_weight: float) -> Tensor:
-    query, row = batch.query, batch.row
-    if batch.distinct_query is not None and batch.distinct_row is not None:
-        query, row = batch.distinct_query, batch.distinct_row
+    query, row = _distinct_queries(batch)
     return fused_softmax(
         query,
         batch.positive,

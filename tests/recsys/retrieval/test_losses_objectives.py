@@ -46,15 +46,16 @@ def drawn(*shape: int, seed: int) -> Tensor:
 KNOWN = KnownPositives(
     np.arange(0, 2 * B + 1, 2), np.array([i for r in range(B) for i in (r + 1, r + 2)]), N
 )
+POSITIVE = torch.tensor([1, 4, 2, 3, 6, 4])  # item 4 twice: equal vectors, equal log q
 BATCH = Batch(
     query=drawn(B, D, seed=0),
-    positive=drawn(B, D, seed=1),
+    positive=drawn(N + 1, D, seed=1)[POSITIVE],
     negative=drawn(C, D, seed=2),
     row=torch.tensor([0, 3, 0, 2, 5, 3]),
-    positive_index=torch.tensor([1, 4, 2, 3, 6, 4]),
+    positive_index=POSITIVE,
     negative_index=torch.tensor([2, 8, 4, 3]),
     negative_log_q=drawn(C, seed=3),
-    positive_log_q=drawn(B, seed=4),
+    positive_log_q=drawn(N + 1, seed=4)[POSITIVE],
     known=KNOWN,
     weight=drawn(B, seed=5).abs(),
     temperature=0.5,
@@ -144,6 +145,43 @@ def test_a_loss_gets_its_part_of_the_batch(name: str) -> None:
     wanted = float(WANTED[name]())
     given = replace(BATCH, settings=SETTINGS, generator=torch.Generator().manual_seed(SEED))
     assert float(training_loss(name, given)) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_in_batch_softmax_counts_distinct_items_as_often_as_they_occur(grouped: bool) -> None:
+    order = torch.argsort(BATCH.row, stable=True)
+    row, item = BATCH.row[order], BATCH.positive_index[order]
+    leaves = (drawn(B, D, seed=8).requires_grad_(), drawn(N + 1, D, seed=9).requires_grad_())
+    asked, query_of = torch.unique_consecutive(row, return_inverse=True)
+    distinct = leaves[0][: len(asked)]
+    batch = replace(
+        BATCH,
+        query=distinct[query_of],
+        positive=leaves[1][item],
+        row=row,
+        positive_index=item,
+        positive_log_q=BATCH.positive_log_q[order],
+        settings=SETTINGS,
+        **(
+            {"distinct_query": distinct, "distinct_row": asked, "query_of": query_of}
+            if grouped
+            else {}
+        ),
+    )
+    plain = in_batch_softmax(
+        batch.query,
+        batch.positive,
+        temperature=0.5,
+        log_q=batch.positive_log_q / 2,
+        candidate_index=item,
+        known_positive=KNOWN.mask(row, item),
+        weight=batch.weight,
+    )
+    ours = training_loss("in_batch_softmax", batch)
+    torch.testing.assert_close(ours, plain)
+    wanted = torch.autograd.grad(plain, leaves, retain_graph=True)
+    for got, gradient in zip(torch.autograd.grad(ours, leaves), wanted, strict=True):
+        torch.testing.assert_close(got, gradient)
 
 
 @pytest.mark.parametrize(
