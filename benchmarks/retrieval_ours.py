@@ -75,7 +75,13 @@ QUALITY: Mapping[str, Mapping[str, Options]] = {
 # is followed to a target.
 CONSTANT: Options = {"final_learning_rate": 1.0, "table_learning_rate": 0.2, "temperature": 0.1}
 SPEED: Mapping[str, Options] = {
-    "ours: BSL": {**QUALITY["ours: BSL"]["gowalla"], **CONSTANT, "num_negatives": 1024},
+    "ours: BSL": {
+        **CONSTANT,
+        "loss": "bsl",
+        "settings": LossSettings(bsl_weight=1.22),
+        "events_per_user": 4,
+        "smoothing": 0.1,
+    },
     "ours: DirectAU": {**CONSTANT, "loss": "directau", "gamma": 5.0, "low_precision": True},
     "ours: softmax 256": {**CONSTANT, "loss": "sampled_softmax", "num_negatives": 256},
     "ours: softmax 800": {**CONSTANT, "loss": "sampled_softmax", "num_negatives": 800},

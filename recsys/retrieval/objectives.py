@@ -183,13 +183,15 @@ def example_losses(batch: Batch) -> Tensor:
 
     Denoising compares positives by it: within a user it orders them as BPR's would.
     """
+    query, row = _distinct_queries(batch)
     return softmax_losses(
-        batch.query,
+        query,
         batch.positive,
         batch.negative,
         temperature=batch.temperature,
         log_q=batch.negative_log_q,
-        known_positive=batch.known_negatives(),
+        known_positive=batch.known.mask(row, batch.negative_index),
+        query_of=batch.query_of,
     )
 
 

@@ -143,8 +143,10 @@ class TrainingStep:
             if denoising == "pld" or training.users == "alike":
                 events = self.events.pools(len(events), pool_size)  # [B, k]
             mine = events[: len(events) // self.world * self.world][self.rank :: self.world]
-            if self.options.pooling == "none" and mine.ndim == 1:
-                mine = mine.sort().values  # the events of a user together: one query for them all
+            if self.options.pooling == "none":  # a user's events together: one query for them all
+                mine = mine[
+                    self.events.row[mine if mine.ndim == 1 else mine[:, 0]].argsort(stable=True)
+                ]
             negatives = self.events.negatives(mine) if drawing else _NO_NEGATIVES
             if denoising == "pld":
                 mine = self._resampled(mine, negatives)

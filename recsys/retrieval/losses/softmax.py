@@ -26,16 +26,24 @@ def softmax_losses(
     log_q: Tensor | None = None,
     known_positive: Tensor | None = None,
     include_positive: bool = True,
+    query_of: Tensor | None = None,
 ) -> Tensor:
-    """`sampled_softmax` before its mean: [B], for losses that are looked at one by one."""
-    check_pair(query, candidate)
+    """`sampled_softmax` before its mean: [B], for losses that are looked at one by one.
+
+    With ``query_of`` [B] the candidates share [Q, D] queries, and ``known_positive`` is [Q, C].
+    """
+    own_query = query if query_of is None else query[query_of]
+    check_pair(own_query, candidate)
     check_negative(query, negative, known_positive)
     check_at_least(0, above=True, temperature=temperature)
-    positive = (query * candidate).sum(dim=1) / temperature  # [B]
+    positive = (own_query * candidate).sum(dim=1) / temperature  # [B]
     logit = negative_logits(
         query, negative, temperature=temperature, log_q=log_q, known_positive=known_positive
     )
-    total = log_total(logit)  # [B]
+    total = log_total(logit)  # [Q]
+    if query_of is not None:
+        total = total[query_of]
+        known_positive = None if known_positive is None else known_positive[query_of]
     if include_positive:
         return torch.logaddexp(total, positive) - positive
     return left_out(known_positive, total - positive)

@@ -148,7 +148,7 @@ def test_a_loss_gets_its_part_of_the_batch(name: str) -> None:
 
 
 @pytest.mark.parametrize("grouped", [False, True])
-def test_the_in_batch_softmax_counts_distinct_items_as_often_as_they_occur(grouped: bool) -> None:
+def test_queries_and_items_of_a_batch_may_be_computed_once(grouped: bool) -> None:
     order = torch.argsort(BATCH.row, stable=True)
     row, item = BATCH.row[order], BATCH.positive_index[order]
     leaves = (drawn(B, D, seed=8).requires_grad_(), drawn(N + 1, D, seed=9).requires_grad_())
@@ -177,6 +177,8 @@ def test_the_in_batch_softmax_counts_distinct_items_as_often_as_they_occur(group
         known_positive=KNOWN.mask(row, item),
         weight=batch.weight,
     )
+    one_by_one = example_losses(replace(batch, distinct_query=None, query_of=None))
+    torch.testing.assert_close(example_losses(batch), one_by_one)
     ours = training_loss("in_batch_softmax", batch)
     torch.testing.assert_close(ours, plain)
     wanted = torch.autograd.grad(plain, leaves, retain_graph=True)
