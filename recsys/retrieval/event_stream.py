@@ -108,7 +108,8 @@ class EventStream:
 
     def trained_on(self, events: Tensor) -> None:
         """Take note of the events of a finished step."""
-        self._queue.push(self.item[events])
+        if self.training.negatives == "queue":
+            self._queue.push(self.item[events])
         if self._streaming is not None:
             self._streaming.update(self.item[events])
 

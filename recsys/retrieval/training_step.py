@@ -220,7 +220,8 @@ class TrainingStep:
         loss.backward()  # type: ignore[no-untyped-call]
         square = sum(v.grad.square().sum().item() for v in vectors if v.grad is not None)
         self._average_dense_gradients()
-        self.adam.step()
+        if any(parameter.grad is not None for parameter in self.tower.parameters()):
+            self.adam.step()
         self.tables.step()
         if training.loss == "mawu":
             self._clamp_margins()

@@ -212,17 +212,16 @@ class _Uniformity(torch.autograd.Function):
         mass = torch.zeros((), dtype=unit.dtype, device=unit.device)
         for first in range(0, len(unit), rows):
             left = slice(first, first + rows)
-            for second in range(first, len(unit), rows):
-                right = slice(second, second + rows)
-                near = (scaled[left] @ factor[right].T).to(unit.dtype).sub_(2.0 * t).exp_()
-                if first == second:
-                    near.diagonal().zero_()
-                if weight is not None:
-                    near.mul_(weight[right].to(near)).mul_(weight[left, None])
-                mass += near.sum() * (1.0 if first == second else 2.0)
-                _add_product(grad[left], near.to(kind), factor[right])
-                if first != second:
-                    _add_product(grad[right], near.to(kind).T, factor[left])
+            rest = slice(first, None)  # the pairs with earlier rows are in earlier blocks
+            near = (scaled[left] @ factor[rest].T).to(unit.dtype).sub_(2.0 * t).exp_()
+            near.diagonal().zero_()
+            if weight is not None:
+                near.mul_(weight[rest].to(near)).mul_(weight[left, None])
+            mass += near.sum() * 2.0 - near[:, :rows].sum()
+            near = near.to(kind)
+            _add_product(grad[left], near, factor[rest])
+            if first + rows < len(unit):
+                _add_product(grad[first + rows :], near[:, rows:].T, factor[left])
         if weight is None:
             pairs = torch.tensor(float(len(unit) * (len(unit) - 1)), dtype=unit.dtype)
         else:
