@@ -13,7 +13,7 @@ denoised softmax that is best on validation against the best plain one; and the 
 smoothing, which is no denoising by name, against the one without.
 
     python benchmarks/retrieval_noise.py [--data ml-1m-lcfn|gowalla] [--shares 0.2 0.4] [--quick]
-        [--seeds 1] [--only "BPR,PLD"]
+        [--seeds 1] [--only "softmax,BSL"]
 
 --quick: a third of the epochs. False picks: the share of false events among those a method trains
 on at the end (PLD: what it picks; truncated: what it keeps; reweighted: by weight). The data: see
@@ -53,9 +53,9 @@ DATA: Mapping[str, Mapping[str, Any]] = {
     "ml-1m-lcfn": {"epochs": 20, "temperature": 0.15, "bsl": 1.03, "smoothing": 0.05},
     "gowalla": {"epochs": 24, "temperature": 0.08, "bsl": 1.22, "smoothing": 0.25},
 }
-BPR = "BPR, users alike"
-PLD = "BPR, users alike, PLD"
-SOFTMAX, SMOOTHED = "softmax", "softmax, smoothed"
+BPR = "BPR by users"
+PLD = "BPR by users with PLD"
+SOFTMAX, SMOOTHED = "softmax", "softmax with smoothing"
 PLAIN = (SOFTMAX, "BSL")
 DENOISED = ("truncated", "reweighted", "PLD on softmax", "PSL")
 
