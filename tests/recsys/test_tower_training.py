@@ -73,6 +73,7 @@ OTHERS: dict[str, Any] = {
     "pooling": "attention",
     "users": "alike",
     "negative_source": "queue",
+    "frequency": "streaming",
     "denoising": "reweighted",
     "psl_sigma": "tanh",
     "use_user_id": True,
