@@ -96,7 +96,6 @@ class Ours(Peer):
         train: events.
         num_items: N.
         options: of `TrainingOptions`, on top of `COMMON`.
-        validation: events to stop early by. None: all epochs.
         seed: of everything random.
     """
 
@@ -106,10 +105,9 @@ class Ours(Peer):
         num_items: int,
         options: Options,
         *,
-        validation: Histories | None = None,
         seed: int = 0,
     ) -> None:
-        self._train, self._num_items, self._validation = train, num_items, validation
+        self._train, self._num_items = train, num_items
         self._options = {**COMMON, **options}
         self._seed = seed
         self._retriever: TwoTowerRetriever | None = None
@@ -124,7 +122,6 @@ class Ours(Peer):
         self._retriever = train_two_tower(
             self._train,
             num_items=self._num_items,
-            validation=self._validation,
             towers=TowerOptions(**TOWERS),
             training=TrainingOptions(**{**self._options, "epochs": epochs}),
             seed=self._seed,
@@ -141,11 +138,6 @@ class Ours(Peer):
         if self._retriever is None:
             raise RuntimeError("call fit first")
         return self._retriever
-
-    @property
-    def best_epoch(self) -> int:
-        """The epoch whose weights were kept."""
-        return self.retriever.best_epoch
 
     @property
     def user_vectors(self) -> np.ndarray:

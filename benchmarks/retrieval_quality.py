@@ -12,7 +12,7 @@ half of the catalogue. Head: share of the lists taken by the most popular tenth.
 The published numbers were selected on the test part, which is worth 1 to 2%.
 
     python benchmarks/retrieval_quality.py --data ml-1m-lcfn|gowalla [--quick] [--seeds 3]
-        [--only "popularity,ours: sampled softmax"]
+        [--only "popularity,ours: softmax"]
 
 --quick: one seed, and the peers with the settings that the full search chose (the first of each
 grid below). The data: see retrieval_data.py. The options of ours: see retrieval_ours.py.

@@ -147,18 +147,8 @@ def fit_towers(
         FloatingPointError: the loss is no longer finite.
     """
     plan, progress = plan or Plan(), progress or Progress()
-    for name in ("hard_epochs", "smoothing"):
-        value = getattr(settings, name)
-        if value and workers > 1:
-            raise ConfigError(
-                f"retrieval.{name} must be 0 with several workers, got {value} with {workers}; "
-                "leave --workers out"
-            )
-    if settings.loss == "mawu" and workers > 1:
-        raise ConfigError(
-            f"retrieval.loss must not be 'mawu' with several workers, got {workers}; leave "
-            "--workers out"
-        )
+    if problem := training_options(settings).refused_by(workers):
+        raise ConfigError(f"retrieval.{problem}; leave --workers out")
     tokens = _fields(settings, items)
     training = training_options(settings, epochs=plan.epochs, hard_epochs=plan.hard_epochs)
     if plan.frozen_items:

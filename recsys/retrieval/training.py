@@ -99,7 +99,8 @@ def train_two_tower(
     )
     towers, training = towers or TowerOptions(), training or TrainingOptions()
     if workers > 1:
-        _check_several(training, workers)
+        if problem := training.refused_by(workers):
+            raise ValueError(f"{problem}; use workers=1")
         return train_in_processes(
             inputs,
             towers=towers,
@@ -115,15 +116,3 @@ def train_two_tower(
     if retriever is None:
         raise RuntimeError("train_two_tower must not run inside a process group; use run_training")
     return retriever
-
-
-def _check_several(training: TrainingOptions, workers: int) -> None:
-    """Some ways to train look at whole tables, which several processes do not have."""
-    for name, wanted in (("smoothing", 0.0), ("hard_epochs", 0)):
-        if getattr(training, name) != wanted:
-            raise ValueError(
-                f"{name} must be 0 with several processes, got {getattr(training, name)} with "
-                f"workers={workers}; use workers=1"
-            )
-    if training.loss == "mawu":
-        raise ValueError(f"loss 'mawu' needs workers=1, got {workers}")

@@ -123,6 +123,21 @@ class TrainingOptions:
     least_rank: float = 0.5
     low_precision: bool = False
 
+    def refused_by(self, workers: int) -> str | None:
+        """Why so many processes cannot train like this: they do not have whole tables to look at.
+
+        Returns:
+            Rule and values, without a remedy. None: they can.
+        """
+        if workers == 1:
+            return None
+        for name in ("hard_epochs", "smoothing"):
+            if value := getattr(self, name):
+                return f"{name} must be 0 with several workers, got {value} with {workers}"
+        if self.loss == "mawu":
+            return f"loss must not be 'mawu' with several workers, got {workers}"
+        return None
+
     def __post_init__(self) -> None:
         lookup(OBJECTIVES, self.loss, "loss")
         for name, choices in _CHOICES.items():

@@ -144,9 +144,8 @@ class TrainingStep:
                 events = self.events.pools(len(events), pool_size)  # [B, k]
             mine = events[: len(events) // self.world * self.world][self.rank :: self.world]
             if self.options.pooling == "none":  # a user's events together: one query for them all
-                mine = mine[
-                    self.events.row[mine if mine.ndim == 1 else mine[:, 0]].argsort(stable=True)
-                ]
+                row = self.events.row[mine].view(len(mine), -1)[:, 0]
+                mine = mine[row.argsort(stable=True)]
             negatives = self.events.negatives(mine) if drawing else _NO_NEGATIVES
             if denoising == "pld":
                 mine = self._resampled(mine, negatives)

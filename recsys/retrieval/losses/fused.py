@@ -177,10 +177,7 @@ class _Softmax(torch.autograd.Function):
                 pull = torch.zeros_like(total).index_add_(0, place, pull)
             push = logit.mul_((pull / safe)[:, None]).to(kind)
             grad_query[block] = push @ right
-            if low_precision:
-                grad_negative += push.T @ left[block]
-            else:
-                grad_negative.addmm_(push.T, left[block])
+            _add_product(grad_negative, push.T, left[block])
         grad_positive /= temperature
         if query_of is None:
             grad_query.addcmul_(grad_positive[:, None], candidate)
