@@ -133,6 +133,7 @@ class Batch:
             of the positives.
         generator: source of what a loss draws (`bpr`, the AUC term).
         low_precision: multiply in bfloat16 (`sampled_softmax`, `bsl`, `directau`, `mawu`).
+        normalised: whether the rows of ``query`` and ``positive`` have length 1.
         distinct_query: [Q, D] float, each query once, where several rows of ``query`` are one.
         distinct_row: [Q] int64 history row of each of them; with it.
         query_of: [B] int64 row of ``distinct_query`` of each row, ascending; with it.
@@ -157,6 +158,7 @@ class Batch:
     negative_content: Tensor | None = None
     generator: torch.Generator | None = None
     low_precision: bool = False
+    normalised: bool = False
     distinct_query: Tensor | None = None
     distinct_row: Tensor | None = None
     query_of: Tensor | None = None
@@ -268,6 +270,7 @@ def _directau(batch: Batch) -> Tensor:
         candidate_index=batch.positive_index if batch.settings.distinct_items else None,
         weight=_unequal(batch.weight),
         low_precision=batch.low_precision,
+        normalised=batch.normalised,
     )
 
 
@@ -322,6 +325,7 @@ def _mawu(batch: Batch) -> Tensor:
         candidate_gamma=batch.settings.mawu_item_gamma,
         weight=_unequal(batch.weight),
         low_precision=batch.low_precision,
+        normalised=batch.normalised,
     )
 
 

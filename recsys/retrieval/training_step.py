@@ -7,7 +7,6 @@ import math
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor
 
 from recsys.embeddings.sharded import ShardedTables
@@ -26,7 +25,7 @@ from recsys.retrieval.hard_negatives import (
     hard_softmax_losses,
     suspected_positives,
 )
-from recsys.retrieval.losses import weighted_mean
+from recsys.retrieval.losses import unit_rows, weighted_mean
 from recsys.retrieval.objectives import WITHOUT_NEGATIVES, Batch, example_losses, training_loss
 from recsys.retrieval.propensity import normalised
 from recsys.retrieval.smoothing import GraphSmoothing
@@ -98,7 +97,7 @@ class TrainingStep:
         self.trained_user = torch.from_numpy(np.concatenate([[False], histories.counts > 0]))
         self.old = inputs.old
         self.graph = GraphSmoothing(histories, inputs.num_items) if training.smoothing else None
-        self.adam = torch.optim.Adam(self.tower.parameters(), lr=training.learning_rate)
+        self.adam = torch.optim.Adam(self.tower.parameters(), lr=training.learning_rate, fused=True)
         self.steps = 0
         if inputs.start is not None:
             self.load(inputs.start)
@@ -269,6 +268,7 @@ class TrainingStep:
             negative_content=_rows(self.content, negative_index),
             generator=self.own,
             low_precision=self.training.low_precision,
+            normalised=self.training.score == "cosine",
             distinct_query=distinct_query,
             distinct_row=distinct_row,
             query_of=query_of,
@@ -302,7 +302,7 @@ class TrainingStep:
 
     def _scored(self, vector: Tensor) -> Tensor:
         """Rows whose products are the scores."""
-        return F.normalize(vector, dim=1) if self.training.score == "cosine" else vector
+        return unit_rows(vector) if self.training.score == "cosine" else vector
 
     def _users(self, row: Tensor, training: bool) -> Tensor | None:
         if not self.options.user_table:

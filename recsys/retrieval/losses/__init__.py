@@ -18,7 +18,7 @@ from recsys.retrieval.losses.alignment import (
     mawu,
     uniformity,
 )
-from recsys.retrieval.losses.fused import fused_softmax, fused_uniformity
+from recsys.retrieval.losses.fused import fused_softmax, fused_uniformity, unit_rows
 from recsys.retrieval.losses.inputs import weighted_mean
 from recsys.retrieval.losses.pairwise import bpr, ccl, mann_whitney
 from recsys.retrieval.losses.softmax import (
@@ -56,6 +56,7 @@ __all__ = [
     "softmax_losses",
     "top_k_threshold",
     "uniformity",
+    "unit_rows",
     "weighted_mean",
 ]
 

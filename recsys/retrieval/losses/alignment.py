@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recsys.retrieval.losses.fused import fused_uniformity
+from recsys.retrieval.losses.fused import fused_uniformity, unit_rows
 from recsys.retrieval.losses.inputs import check_at_least, check_pair, check_shape, weighted_mean
 
 __all__ = ["calibrated_uniformity", "cm3", "directau", "mawu", "uniformity"]
@@ -100,6 +100,7 @@ def directau(
     candidate_index: Tensor | None = None,
     weight: Tensor | None = None,
     low_precision: bool = False,
+    normalised: bool = False,
 ) -> Tensor:
     """Alignment of the pairs plus gamma times the mean uniformity of both sides; no negatives.
 
@@ -116,6 +117,7 @@ def directau(
             occur.
         weight: [B] weights of the examples, >= 0; pairs in the uniformity count their product.
         low_precision: multiply in bfloat16 (the uniformity).
+        normalised: both are unit rows already, and are not normalised again.
 
     Returns:
         Scalar.
@@ -127,7 +129,8 @@ def directau(
     """
     check_pair(query, candidate)
     check_at_least(0, gamma=gamma)
-    query, candidate = F.normalize(query, dim=1), F.normalize(candidate, dim=1)
+    if not normalised:
+        query, candidate = unit_rows(query), unit_rows(candidate)
     spread = fused_uniformity(query, weight=weight, low_precision=low_precision)
     if candidate_index is None:
         spread = spread + fused_uniformity(candidate, weight=weight, low_precision=low_precision)
@@ -150,6 +153,7 @@ def mawu(
     candidate_gamma: float,
     weight: Tensor | None = None,
     low_precision: bool = False,
+    normalised: bool = False,
 ) -> Tensor:
     """Alignment with learned margins, and a weight of its own for each side's uniformity.
 
@@ -167,6 +171,7 @@ def mawu(
         candidate_gamma: weight of the candidates' uniformity, >= 0.
         weight: [B] weights of the examples, >= 0; pairs in the uniformity count their product.
         low_precision: multiply in bfloat16 (the uniformity).
+        normalised: both are unit rows already, and are not normalised again.
 
     Returns:
         Scalar. Margins far above 0 and both gammas 0 give -1 for matching directions.
@@ -181,7 +186,8 @@ def mawu(
     check_shape("query_margin", query_margin, (len(query),))
     check_shape("candidate_margin", candidate_margin, (len(query),))
     check_at_least(0, query_gamma=query_gamma, candidate_gamma=candidate_gamma)
-    query, candidate = F.normalize(query, dim=1), F.normalize(candidate, dim=1)
+    if not normalised:
+        query, candidate = unit_rows(query), unit_rows(candidate)
     cosine = (query * candidate).sum(dim=1)
     edge = 1.0 - torch.finfo(cosine.dtype).eps  # acos has no slope at 1
     angle = torch.acos(cosine.clamp(-edge, edge))
@@ -238,12 +244,12 @@ def _unit_rows(vector: Tensor, t: float) -> Tensor:
     if vector.ndim != 2 or vector.shape[0] < 2:
         raise ValueError(f"vector must be [B >= 2, D], got shape {tuple(vector.shape)}")
     check_at_least(0, above=True, t=t)
-    return F.normalize(vector, dim=1)
+    return unit_rows(vector)
 
 
 def _squared_distance(query: Tensor, candidate: Tensor) -> Tensor:
     """[B] between the normalised rows."""
-    return (F.normalize(query, dim=1) - F.normalize(candidate, dim=1)).square().sum(dim=1)
+    return (unit_rows(query) - unit_rows(candidate)).square().sum(dim=1)
 
 
 def _log_mean_exp_of_pairs(exponent: Tensor, weight: Tensor | None) -> Tensor:
