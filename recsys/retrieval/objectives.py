@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from recsys.retrieval.losses import (
     cm3,
     directau,
     fused_softmax,
+    in_strips,
     mann_whitney,
     mawu,
     psl,
@@ -229,16 +231,8 @@ def _bsl(batch: Batch) -> Tensor:
 
 
 def _ccl(batch: Batch) -> Tensor:
-    return ccl(
-        batch.query,
-        batch.positive,
-        batch.negative,
-        margin=batch.settings.ccl_margin,
-        negative_weight=batch.settings.ccl_weight,
-        log_q=batch.negative_log_q,
-        known_positive=batch.known_negatives(),
-        weight=batch.weight,
-    )
+    settings = batch.settings
+    return _in_strips(batch, ccl, margin=settings.ccl_margin, negative_weight=settings.ccl_weight)
 
 
 def _cm3(batch: Batch) -> Tensor:
@@ -330,30 +324,15 @@ def _mawu(batch: Batch) -> Tensor:
 
 
 def _psl(batch: Batch) -> Tensor:
-    return psl(
-        batch.query,
-        batch.positive,
-        batch.negative,
-        sigma=batch.settings.psl_sigma,
-        temperature=batch.temperature,
-        log_q=batch.negative_log_q,
-        known_positive=batch.known_negatives(),
-        weight=batch.weight,
-    )
+    return _in_strips(batch, psl, sigma=batch.settings.psl_sigma, temperature=batch.temperature)
 
 
 def _sampled_softmax(batch: Batch) -> Tensor:
-    if not batch.settings.focal_gamma:
+    focal_gamma = batch.settings.focal_gamma
+    if not focal_gamma:
         return _fused(batch, include_positive=True, negative_weight=1.0)
-    return sampled_softmax(
-        batch.query,
-        batch.positive,
-        batch.negative,
-        temperature=batch.temperature,
-        log_q=batch.negative_log_q,
-        known_positive=batch.known_negatives(),
-        focal_gamma=batch.settings.focal_gamma,
-        weight=batch.weight,
+    return _in_strips(
+        batch, sampled_softmax, temperature=batch.temperature, focal_gamma=focal_gamma
     )
 
 
@@ -381,26 +360,43 @@ def _fused(batch: Batch, *, include_positive: bool, negative_weight: float) -> T
     )
 
 
+def _in_strips(batch: Batch, loss: Callable[..., Tensor], **settings: Any) -> Tensor:
+    """``loss`` of queries, positives and shared negatives without a [B, C] matrix."""
+
+    def strip(
+        rows: slice, query: Tensor, positive: Tensor, negative: Tensor, weight: Tensor
+    ) -> Tensor:
+        return loss(
+            query,
+            positive,
+            negative,
+            log_q=batch.negative_log_q,
+            known_positive=batch.known.mask(batch.row[rows], batch.negative_index),
+            weight=weight,
+            **settings,
+        )
+
+    return in_strips(strip, batch.query, batch.positive, batch.negative, weight=batch.weight)
+
+
 def _sl_at_k(batch: Batch) -> Tensor:
     """The threshold is estimated from this step's own negatives."""
-    known = batch.known_negatives()
-    threshold = top_k_threshold(
-        batch.query,
-        batch.negative,
-        k=batch.settings.sl_k,
-        num_items=batch.known.num_items,
-        known_positive=known,
-    )
-    return sl_at_k(
-        batch.query,
-        batch.positive,
-        batch.negative,
-        threshold=threshold,
+
+    def loss(query: Tensor, *vectors: Tensor, **rest: Any) -> Tensor:
+        threshold = top_k_threshold(
+            query,
+            vectors[-1],
+            k=batch.settings.sl_k,
+            num_items=batch.known.num_items,
+            known_positive=rest["known_positive"],
+        )
+        return sl_at_k(query, *vectors, threshold=threshold, **rest)
+
+    return _in_strips(
+        batch,
+        loss,
         temperature=batch.temperature,
         threshold_temperature=batch.settings.sl_temperature,
-        log_q=batch.negative_log_q,
-        known_positive=known,
-        weight=batch.weight,
     )
 
 

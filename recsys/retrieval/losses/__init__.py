@@ -34,6 +34,7 @@ from recsys.retrieval.losses.softmax_variants import (
     sl_at_k,
     top_k_threshold,
 )
+from recsys.retrieval.losses.strips import in_strips
 
 __all__ = [
     "LOSSES",
@@ -48,6 +49,7 @@ __all__ = [
     "fused_softmax",
     "fused_uniformity",
     "in_batch_softmax",
+    "in_strips",
     "mann_whitney",
     "mawu",
     "psl",

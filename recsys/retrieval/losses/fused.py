@@ -134,7 +134,7 @@ class _Unit(torch.autograd.Function):
     def forward(ctx: Any, vector: Tensor) -> Tensor:
         inverse = torch.linalg.vector_norm(vector, dim=1, keepdim=True)
         inverse = inverse.clamp_(min=_SHORTEST).reciprocal_()
-        unit = vector * inverse
+        unit: Tensor = vector * inverse
         ctx.save_for_backward(unit, inverse)
         return unit
 
