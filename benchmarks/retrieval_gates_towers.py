@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from retrieval_lab import FINE_TUNING, SEED, SOFTMAX, Lab, Row, below, ratio
 
+from recsys.retrieval.batch import LossSettings
 from recsys.retrieval.distillation import history_means
 from recsys.retrieval.distilled_two_tower import distil_user_tower
 from recsys.retrieval.filtering import pooled_auc, threshold_at_recall
-from recsys.retrieval.objectives import LossSettings
 from recsys.retrieval.soup import SoupMember, average, greedy_soup, start_digest
 from recsys.retrieval.threshold import ThresholdHead
 from recsys.retrieval.tower_soup import train_soup

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from features.histories import Histories
 from recsys.evaluation import RetrieverDiagnostics, Truth, diagnose_retriever
-from recsys.retrieval.objectives import OBJECTIVES, Batch
+from recsys.retrieval.batch import Batch
+from recsys.retrieval.objectives import OBJECTIVES
 from recsys.retrieval.two_tower import TwoTowerRetriever
 
 DIM = 64

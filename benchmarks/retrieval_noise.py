@@ -46,7 +46,7 @@ from retrieval_data import (
 from retrieval_matrix import are_among, false_picks, rows_of_users, train_matrix
 
 from recsys.evaluation import paired_difference
-from recsys.retrieval.objectives import LossSettings
+from recsys.retrieval.batch import LossSettings
 from recsys.retrieval.training_options import TrainingOptions
 
 DATA: Mapping[str, Mapping[str, Any]] = {

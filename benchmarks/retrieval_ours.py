@@ -12,7 +12,7 @@ import numpy as np
 from retrieval_peers import OnEpoch, Peer
 
 from features.histories import Histories
-from recsys.retrieval.objectives import LossSettings
+from recsys.retrieval.batch import LossSettings
 from recsys.retrieval.towers import TowerOptions
 from recsys.retrieval.training import train_two_tower
 from recsys.retrieval.training_options import EpochReport, TrainingOptions

@@ -92,6 +92,7 @@ class TowerConfig(Section):
     hard_negatives: Count = 32
     least_rank: Annotated[float, Field(ge=0, lt=1)] = 0.5  # collapse alarm; 0: none
     low_precision: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where there is one
     light_user_tower: bool = False  # a small user tower besides, for live requests
     threshold_head: bool = False  # learn from which score on a candidate is worth showing
     soup: Count = 1  # trainings from one start that are averaged where that helps
@@ -124,7 +125,7 @@ class TowerConfig(Section):
 class LossConfig(TowerConfig):
     """What the losses are set with, each setting read by the loss that it names.
 
-    `recsys.retrieval.objectives.LossSettings` says what each means.
+    `recsys.retrieval.batch.LossSettings` says what each means.
     """
 
     gamma: NonNegative = 1.0  # weight of the uniformity, directau and cm3

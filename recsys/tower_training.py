@@ -14,8 +14,9 @@ from features.histories import Histories
 from recsys.config import RetrievalConfig
 from recsys.errors import ConfigError
 from recsys.progress import Progress
+from recsys.retrieval.batch import LossSettings
+from recsys.retrieval.devices import training_device
 from recsys.retrieval.feature_masking import MIN_FIELDS
-from recsys.retrieval.objectives import LossSettings
 from recsys.retrieval.tower_extras import (
     FinishedTowers,
     SoupPlan,
@@ -149,6 +150,10 @@ def fit_towers(
     plan, progress = plan or Plan(), progress or Progress()
     if problem := training_options(settings).refused_by(workers):
         raise ConfigError(f"retrieval.{problem}; leave --workers out")
+    try:
+        training_device(settings.device)
+    except ValueError as error:
+        raise ConfigError(f"retrieval.{error}") from None
     tokens = _fields(settings, items)
     training = training_options(settings, epochs=plan.epochs, hard_epochs=plan.hard_epochs)
     if plan.frozen_items:

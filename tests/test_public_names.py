@@ -148,6 +148,7 @@ PUBLIC: dict[str, list[str]] = {
         "fused_softmax",
         "fused_uniformity",
         "in_batch_softmax",
+        "in_strips",
         "mann_whitney",
         "mawu",
         "psl",
@@ -156,6 +157,7 @@ PUBLIC: dict[str, list[str]] = {
         "softmax_losses",
         "top_k_threshold",
         "uniformity",
+        "unit_rows",
         "weighted_mean",
     ],
     "recsys.semantic_ids": [

@@ -66,7 +66,7 @@ class EmbeddingTables(Protocol):
         ...
 
     def full_state(self) -> dict[str, Tensor]:
-        """Copies of the whole tables, ``{name: [num_embeddings, D]}``, without gradients."""
+        """Copies of the whole tables, ``{name: [num_embeddings, D]}``, on the CPU."""
         ...
 
     def load_full_state(self, state: Mapping[str, Tensor]) -> None:
@@ -87,6 +87,7 @@ class LocalTables:
         eps: added to the root of the accumulated squares, > 0.
         generator: draws the initial rows.
         std: standard deviation of the initial rows.
+        device: where the rows and their updates live; indices may come from anywhere.
 
     Raises:
         ValueError: two tables share a name, or ``learning_rate`` or ``eps`` is not > 0.
@@ -100,24 +101,29 @@ class LocalTables:
         eps: float = 1e-8,
         generator: torch.Generator,
         std: float = 0.1,
+        device: torch.device | None = None,
     ) -> None:
         self.specs = check_specs(specs)
         if not (learning_rate > 0 and eps > 0):
             raise ValueError(f"learning_rate and eps must be > 0, got {learning_rate} and {eps}")
         self.learning_rate = learning_rate
         self.eps = eps
-        self.weight = initial_state(specs, generator=generator, std=std)
-        self.square_sum = {name: torch.zeros(len(rows)) for name, rows in self.weight.items()}
+        drawn = initial_state(specs, generator=generator, std=std)
+        self.weight = {name: rows.to(device) for name, rows in drawn.items()}
+        self.square_sum = {name: rows.new_zeros(len(rows)) for name, rows in self.weight.items()}
         self._looked_up: list[tuple[str, Tensor, Tensor]] = []
 
     def __call__(self, index: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `EmbeddingTables`."""
         found = {}
         for name, wanted in index.items():
+            weight = self.weight[name]
             row, place = wanted, None
             if not _ascending(wanted):
                 row, place = torch.unique(wanted, return_inverse=True)
-            vector = self.weight[name].index_select(0, row)
+                place = place.to(weight.device)
+            row = row.to(weight.device)
+            vector = weight.index_select(0, row)
             if torch.is_grad_enabled():
                 vector.requires_grad_()
                 self._looked_up.append((name, row, vector))
@@ -148,7 +154,7 @@ class LocalTables:
     @torch.no_grad()
     def full_state(self) -> dict[str, Tensor]:
         """See `EmbeddingTables`."""
-        return {name: weight.clone() for name, weight in self.weight.items()}
+        return {name: weight.to("cpu", copy=True) for name, weight in self.weight.items()}
 
     @torch.no_grad()
     def load_full_state(self, state: Mapping[str, Tensor]) -> None:
@@ -172,7 +178,7 @@ def _gather(vector: Tensor, place: Tensor) -> Tensor:
 def _summed(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Distinct rows, and the sum of the gradients each of them got."""
     row, place = torch.unique(torch.cat([row for row, _ in parts]), return_inverse=True)
-    grad = torch.zeros(len(row), parts[0][1].shape[1])
+    grad = parts[0][1].new_zeros(len(row), parts[0][1].shape[1])
     return row, grad.index_add_(0, place, torch.cat([grad for _, grad in parts]))
 
 

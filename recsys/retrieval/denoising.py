@@ -79,7 +79,7 @@ def resample(loss: Tensor, *, temperature: float, generator: torch.Generator) ->
         raise ValueError("loss must be finite; the model has diverged")
     # The first of k exponential clocks of rate exp(-loss / temperature) to ring.
     point = torch.rand(loss.shape, dtype=torch.float64, generator=generator)
-    waiting = (-torch.log1p(-point)).log_()
+    waiting = (-torch.log1p(-point)).log_().to(loss.device)
     return (waiting + loss.detach() / temperature).argmin(dim=1)
 
 

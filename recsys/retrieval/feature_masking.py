@@ -181,7 +181,7 @@ def contrastive_views(
         Two [M, D] float32, the first and the second view; not normalised.
     """
     size = len(item_index)
-    second = torch.arange(2 * size) >= size  # [2M], the rows of the second view
+    second = torch.arange(2 * size, device=item_index.device) >= size  # [2M], the second view's
     shows_content = second == mask.content
 
     def doubled(part: Tensor | None, shown: Tensor) -> Tensor | None:
@@ -189,10 +189,10 @@ def contrastive_views(
 
     vector = tower.items(
         lookup,
-        torch.zeros(2 * size, dtype=torch.int64),
+        item_index.new_zeros(2 * size),
         content=doubled(content, shows_content[:, None]),
         prefix_tokens=doubled(prefix_tokens, shows_content[:, None]),
-        fields=doubled(fields, second[:, None] == mask.field),
+        fields=doubled(fields, second[:, None] == mask.field.to(second.device)),
     )
     return vector[:size], vector[size:]
 

@@ -19,7 +19,7 @@ from typing import IO, Any
 import torch
 
 from recsys.errors import CollapseError
-from recsys.retrieval.objectives import LossSettings
+from recsys.retrieval.batch import LossSettings
 from recsys.retrieval.towers import TowerOptions
 from recsys.retrieval.training_inputs import TrainingInputs
 from recsys.retrieval.training_options import EpochReport, TrainingOptions

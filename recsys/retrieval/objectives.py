@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recsys.lookup import lookup
+from recsys.retrieval.batch import Batch
 from recsys.retrieval.losses import (
-    PSL_SIGMAS,
     bpr,
     bsl,
     ccl,
@@ -29,145 +28,16 @@ from recsys.retrieval.losses import (
     softmax_losses,
     top_k_threshold,
 )
-from recsys.retrieval.negatives import KnownPositives
 
 __all__ = [
     "OBJECTIVES",
     "WITHOUT_NEGATIVES",
-    "Batch",
-    "LossSettings",
     "example_losses",
     "training_loss",
 ]
 
 WITHOUT_NEGATIVES = frozenset({"directau", "in_batch_softmax", "mawu"})
 """Losses that look at no sampled negatives."""
-
-
-@dataclass(frozen=True)
-class LossSettings:
-    """What single losses are set with; each default is from the paper of its loss.
-
-    Attributes:
-        log_q_strength: share of the log-q correction, >= 0 (`in_batch_softmax`); 0: none.
-        focal_gamma: exponent of the focal weight, >= 0 (`sampled_softmax`); 0: none.
-        distinct_items: spread the distinct items of a batch instead of its rows (`directau`).
-        bsl_weight: weight of the negative side, > 0.
-        bsl_shared_positives: average the positives of one user in a batch (`bsl`).
-        psl_sigma: a key of `recsys.retrieval.losses.PSL_SIGMAS`.
-        sl_k: cutoff of `sl_at_k`, >= 1.
-        sl_temperature: softness of that cutoff, in units of the score, > 0.
-        ccl_margin: negatives below it do not push, in [-1, 1].
-        ccl_weight: weight of the negatives, >= 0.
-        mawu_user_gamma: weight of the users' uniformity, >= 0.
-        mawu_item_gamma: weight of the items' uniformity, >= 0.
-        max_sim: largest similarity of two contents, in [0, 1] (`cm3`).
-        mann_whitney_weight: weight of the AUC term beside any other loss, >= 0; 0: none.
-        mann_whitney_scores: negative scores the AUC term draws a step, >= 1.
-
-    Raises:
-        ConfigError: ``psl_sigma`` is unknown.
-        ValueError: a value is out of range.
-    """
-
-    log_q_strength: float = 1.0
-    focal_gamma: float = 0.0
-    distinct_items: bool = False
-    bsl_weight: float = 1.1
-    bsl_shared_positives: bool = False
-    psl_sigma: str = "relu"
-    sl_k: int = 20
-    sl_temperature: float = 1.0
-    ccl_margin: float = 0.9
-    ccl_weight: float = 150.0
-    mawu_user_gamma: float = 1.0
-    mawu_item_gamma: float = 0.5
-    max_sim: float = 1.0
-    mann_whitney_weight: float = 0.0
-    mann_whitney_scores: int = 4096
-
-    def __post_init__(self) -> None:
-        lookup(PSL_SIGMAS, self.psl_sigma, "sigma")
-        for name in ("bsl_weight", "sl_temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
-        at_least = dict.fromkeys(
-            (
-                "log_q_strength",
-                "focal_gamma",
-                "ccl_weight",
-                "mawu_user_gamma",
-                "mawu_item_gamma",
-                "mann_whitney_weight",
-            ),
-            0,
-        )
-        for name, bound in {**at_least, "sl_k": 1, "mann_whitney_scores": 1}.items():
-            if not getattr(self, name) >= bound:
-                raise ValueError(f"{name} must be >= {bound}, got {getattr(self, name)}")
-        for name, low in {"ccl_margin": -1, "max_sim": 0}.items():
-            if not low <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [{low}, 1], got {getattr(self, name)}")
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One step's vectors, already normalised where the score is a cosine.
-
-    Attributes:
-        query: [B, D] float.
-        positive: [B, D] float, row i the positive of query i.
-        negative: [C, D] float, shared by the batch.
-        row: [B] int64 history row of each query.
-        positive_index: [B] int64 items.
-        negative_index: [C] int64 items, distinct.
-        negative_log_q: [C] log probability that the sampler drew each negative.
-        positive_log_q: [B] log share of the training events that each positive has.
-        known: the pairs that must not serve as negatives.
-        weight: [B] float >= 0.
-        temperature: logits are divided by it.
-        gamma: weight of the uniformity (`directau`, `cm3`).
-        settings: what single losses are set with.
-        user_margin: [B] float learned margin of each row's user (`mawu`).
-        item_margin: [B] float learned margin of each row's positive (`mawu`).
-        content: [B, F] float content of the positives (`cm3`).
-        negative_content: [C, F] float content of the negatives; `cm3` then spreads these instead
-            of the positives.
-        generator: source of what a loss draws (`bpr`, the AUC term).
-        low_precision: multiply in bfloat16 (`sampled_softmax`, `bsl`, `directau`, `mawu`).
-        normalised: whether the rows of ``query`` and ``positive`` have length 1.
-        distinct_query: [Q, D] float, each query once, where several rows of ``query`` are one.
-        distinct_row: [Q] int64 history row of each of them; with it.
-        query_of: [B] int64 row of ``distinct_query`` of each row, ascending; with it.
-    """
-
-    query: Tensor
-    positive: Tensor
-    negative: Tensor
-    row: Tensor
-    positive_index: Tensor
-    negative_index: Tensor
-    negative_log_q: Tensor
-    positive_log_q: Tensor
-    known: KnownPositives
-    weight: Tensor
-    temperature: float
-    gamma: float
-    settings: LossSettings = field(default_factory=LossSettings)
-    user_margin: Tensor | None = None
-    item_margin: Tensor | None = None
-    content: Tensor | None = None
-    negative_content: Tensor | None = None
-    generator: torch.Generator | None = None
-    low_precision: bool = False
-    normalised: bool = False
-    distinct_query: Tensor | None = None
-    distinct_row: Tensor | None = None
-    query_of: Tensor | None = None
-
-    def known_negatives(self) -> Tensor:
-        """[B, C] bool: the negatives that are positives of the query after all."""
-        return self.known.mask(self.row, self.negative_index)
 
 
 def training_loss(name: str, batch: Batch) -> Tensor:
@@ -194,7 +64,7 @@ def example_losses(batch: Batch) -> Tensor:
         batch.negative,
         temperature=batch.temperature,
         log_q=batch.negative_log_q,
-        known_positive=batch.known.mask(row, batch.negative_index),
+        known_positive=batch.known.mask(row, batch.negative_index).to(query.device),
         query_of=batch.query_of,
     )
 
@@ -205,10 +75,11 @@ def _bpr(batch: Batch) -> Tensor:
     Rows and negatives may both come sorted, so their order must not pair them.
     """
     place = torch.randint(len(batch.negative), (len(batch.query),), generator=batch.generator)
-    known = batch.known.contains(batch.row, batch.negative_index[place])
+    known = batch.known.contains(batch.row, batch.negative_index[place]).to(batch.query.device)
+    negative = batch.negative.index_select(0, place.to(batch.query.device))
     return bpr(
         (batch.query * batch.positive).sum(dim=1) / batch.temperature,
-        (batch.query * batch.negative.index_select(0, place)).sum(dim=1) / batch.temperature,
+        (batch.query * negative).sum(dim=1) / batch.temperature,
         weight=batch.weight * ~known,
     )
 
@@ -222,7 +93,7 @@ def _bsl(batch: Batch) -> Tensor:
             batch.negative,
             temperature=batch.temperature,
             negative_weight=settings.bsl_weight,
-            query_index=batch.row,
+            query_index=batch.row.to(batch.query.device),
             log_q=batch.negative_log_q,
             known_positive=batch.known_negatives(),
             weight=batch.weight,
@@ -261,7 +132,9 @@ def _directau(batch: Batch) -> Tensor:
         batch.query,
         batch.positive,
         gamma=batch.gamma,
-        candidate_index=batch.positive_index if batch.settings.distinct_items else None,
+        candidate_index=(
+            batch.positive_index.to(batch.query.device) if batch.settings.distinct_items else None
+        ),
         weight=_unequal(batch.weight),
         low_precision=batch.low_precision,
         normalised=batch.normalised,
@@ -274,10 +147,11 @@ def _in_batch_softmax(batch: Batch) -> Tensor:
     The fused softmax scales the counts of its negatives to mean 1; the positive's own correction
     is scaled alike, and enters as a product of 1 with a column of its own.
     """
+    device = batch.query.device
     item, place, count = torch.unique(batch.positive_index, return_inverse=True, return_counts=True)
-    some_row = torch.empty_like(item).scatter_(0, place, torch.arange(len(place)))
+    some_row = torch.empty_like(item).scatter_(0, place, torch.arange(len(place))).to(device)
     log_q = batch.positive_log_q * batch.settings.log_q_strength
-    shared = log_q[some_row] - count.log()
+    shared = log_q.index_select(0, some_row) - count.log().to(device)
     mean = torch.logsumexp(-shared, dim=0) - math.log(len(item))
     own = (-log_q - mean) * batch.temperature
     query, row = _distinct_queries(batch)
@@ -287,7 +161,7 @@ def _in_batch_softmax(batch: Batch) -> Tensor:
         F.pad(batch.positive.index_select(0, some_row), (0, 1)),
         temperature=batch.temperature,
         log_q=shared,
-        known=batch.known.pairs(row, item),
+        known=_pairs(batch, row, item),
         weight=batch.weight,
         query_of=batch.query_of,
         low_precision=batch.low_precision,
@@ -343,6 +217,12 @@ def _distinct_queries(batch: Batch) -> tuple[Tensor, Tensor]:
     return batch.distinct_query, batch.distinct_row
 
 
+def _pairs(batch: Batch, row: Tensor, item_index: Tensor) -> tuple[Tensor, Tensor]:
+    """The known pairs among ``row`` and ``item_index``, where the scores are."""
+    line, column = batch.known.pairs(row, item_index)
+    return line.to(batch.query.device), column.to(batch.query.device)
+
+
 def _fused(batch: Batch, *, include_positive: bool, negative_weight: float) -> Tensor:
     query, row = _distinct_queries(batch)
     return fused_softmax(
@@ -351,7 +231,7 @@ def _fused(batch: Batch, *, include_positive: bool, negative_weight: float) -> T
         batch.negative,
         temperature=batch.temperature,
         log_q=batch.negative_log_q,
-        known=batch.known.pairs(row, batch.negative_index),
+        known=_pairs(batch, row, batch.negative_index),
         include_positive=include_positive,
         negative_weight=negative_weight,
         weight=batch.weight,
@@ -371,7 +251,7 @@ def _in_strips(batch: Batch, loss: Callable[..., Tensor], **settings: Any) -> Te
             positive,
             negative,
             log_q=batch.negative_log_q,
-            known_positive=batch.known.mask(batch.row[rows], batch.negative_index),
+            known_positive=batch.known.mask(batch.row[rows], batch.negative_index).to(query.device),
             weight=weight,
             **settings,
         )

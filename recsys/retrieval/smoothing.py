@@ -65,7 +65,7 @@ class GraphSmoothing:
     @torch.no_grad()
     def _blend(self, rows: Tensor, left: csr_array, right: csr_array, share: float) -> None:
         length = rows.norm(dim=1, keepdim=True)
-        unit = rows / length.clamp_min(1e-12)
-        neighbours = F.normalize(torch.from_numpy(left @ (right @ unit.numpy())), dim=1)
+        unit = (rows / length.clamp_min(1e-12)).cpu().numpy()
+        neighbours = F.normalize(torch.from_numpy(left @ (right @ unit)), dim=1).to(rows.device)
         share_of_row = share * neighbours.any(dim=1, keepdim=True)
         rows.mul_(1.0 - share_of_row).addcmul_(share_of_row * length, neighbours)

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from recsys.lookup import lookup
-from recsys.retrieval.objectives import OBJECTIVES, LossSettings
+from recsys.retrieval.batch import LossSettings
+from recsys.retrieval.devices import DEVICES, Device
+from recsys.retrieval.objectives import OBJECTIVES
 from recsys.retrieval.two_tower import Score
 
 __all__ = ["DENOISING", "NEGATIVES", "EpochReport", "TrainingOptions"]
@@ -77,6 +79,9 @@ class TrainingOptions:
             their dimensions in two epochs in a row, in [0, 1); 0: never. Silent with fewer than
             eight users or items a dimension.
         low_precision: multiply in bfloat16 where the loss can.
+        device: where weights live and products are taken: "cuda", "cpu", or "auto", CUDA where
+            there is one. What is drawn is drawn on the CPU, so the same seed draws the same
+            everywhere. Several processes train on the CPU.
 
     Raises:
         ConfigError: ``loss`` is unknown.
@@ -122,6 +127,7 @@ class TrainingOptions:
     patience: int = 4
     least_rank: float = 0.5
     low_precision: bool = False
+    device: Device = "auto"
 
     def refused_by(self, workers: int) -> str | None:
         """Why so many processes cannot train like this: they do not have whole tables to look at.
@@ -134,6 +140,8 @@ class TrainingOptions:
         for name in ("hard_epochs", "smoothing"):
             if value := getattr(self, name):
                 return f"{name} must be 0 with several workers, got {value} with {workers}"
+        if self.device == "cuda":
+            return f"device must be 'cpu' or 'auto' with several workers, got 'cuda' with {workers}"
         if self.loss == "mawu":
             return f"loss must not be 'mawu' with several workers, got {workers}"
         return None
@@ -169,6 +177,7 @@ _CHOICES = {
     "negatives": NEGATIVES,
     "frequency": ("counted", "streaming"),
     "denoising": DENOISING,
+    "device": DEVICES,
 }
 _AT_LEAST = {
     "epochs": 1,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from recsys.embeddings.sharded import ShardedTables
 from recsys.embeddings.tables import LocalTables, TableSpec
+from recsys.retrieval.batch import Batch
 from recsys.retrieval.compatibility import compatibility_loss
 from recsys.retrieval.denoising import (
     keep_small_losses,
@@ -18,6 +19,7 @@ from recsys.retrieval.denoising import (
     resample,
     reweight_small_losses,
 )
+from recsys.retrieval.devices import move, training_device
 from recsys.retrieval.event_stream import EventStream
 from recsys.retrieval.feature_masking import feature_masking_loss, mutual_information
 from recsys.retrieval.hard_negatives import (
@@ -26,9 +28,10 @@ from recsys.retrieval.hard_negatives import (
     suspected_positives,
 )
 from recsys.retrieval.losses import unit_rows, weighted_mean
-from recsys.retrieval.objectives import WITHOUT_NEGATIVES, Batch, example_losses, training_loss
+from recsys.retrieval.objectives import WITHOUT_NEGATIVES, example_losses, training_loss
 from recsys.retrieval.propensity import normalised
 from recsys.retrieval.smoothing import GraphSmoothing
+from recsys.retrieval.step_tensors import as_tensor, average_gradients, distinct_items, rows_of
 from recsys.retrieval.towers import TowerOptions, TwoTower, table_specs
 from recsys.retrieval.training_inputs import TrainingInputs
 from recsys.retrieval.training_options import TrainingOptions
@@ -62,22 +65,24 @@ class TrainingStep:
         self.inputs, self.options, self.training = inputs, towers, training
         self.shared = torch.Generator().manual_seed(seed)  # draws alike on every process
         self.own = torch.Generator().manual_seed(seed + 1 + self.rank)
+        self.device = torch.device("cpu") if grouped else training_device(training.device)
         histories = inputs.histories
         self.events = EventStream(histories, inputs.num_items, training, generator=self.shared)
         self.hard: HardNegatives | None = None
-        self.content = _tensor(inputs.content, torch.float32)
-        self.tokens = _tensor(inputs.prefix_tokens, torch.int64)
-        self.fields = _tensor(inputs.fields, torch.int64)
+        fields = as_tensor(inputs.fields, torch.int64)
         self.relation = (
-            mutual_information(self.fields, generator=self.shared)
-            if training.masking_weight and self.fields is not None and not inputs.frozen_items
+            mutual_information(fields, generator=self.shared)
+            if training.masking_weight and fields is not None and not inputs.frozen_items
             else None
         )
+        self.content = move(as_tensor(inputs.content, torch.float32), self.device)
+        self.tokens = move(as_tensor(inputs.prefix_tokens, torch.int64), self.device)
+        self.fields = move(fields, self.device)
         self.tower = TwoTower(
             towers,
             content_dim=0 if self.content is None else self.content.shape[1],
             generator=self.shared,
-        )
+        ).to(self.device)
         specs = table_specs(
             towers,
             num_items=inputs.num_items,
@@ -90,14 +95,22 @@ class TrainingStep:
                 TableSpec("user_margin", len(histories) + 1, 4),
                 TableSpec("item_margin", inputs.num_items + 1, 4),
             ]
-        make = ShardedTables if grouped else LocalTables
-        self.tables = make(specs, learning_rate=training.table_learning_rate, generator=self.shared)
+        rate = training.table_learning_rate
+        self.tables: ShardedTables | LocalTables = (
+            ShardedTables(specs, learning_rate=rate, generator=self.shared)
+            if grouped
+            else LocalTables(specs, learning_rate=rate, generator=self.shared, device=self.device)
+        )
         self.trained_item = torch.from_numpy(self.events.counts > 0)
         self.trained_item[0] = False
         self.trained_user = torch.from_numpy(np.concatenate([[False], histories.counts > 0]))
         self.old = inputs.old
         self.graph = GraphSmoothing(histories, inputs.num_items) if training.smoothing else None
-        self.adam = torch.optim.Adam(self.tower.parameters(), lr=training.learning_rate, fused=True)
+        self.adam = torch.optim.Adam(
+            self.tower.parameters(),
+            lr=training.learning_rate,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
         self.steps = 0
         if inputs.start is not None:
             self.load(inputs.start)
@@ -217,7 +230,8 @@ class TrainingStep:
         self.adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         square = sum(v.grad.square().sum().item() for v in vectors if v.grad is not None)
-        self._average_dense_gradients()
+        if self.world > 1:
+            average_gradients(list(self.tower.parameters()))
         if any(parameter.grad is not None for parameter in self.tower.parameters()):
             self.adam.step()
         self.tables.step()
@@ -232,8 +246,11 @@ class TrainingStep:
         negative_index, log_q = negatives
         positives = self.events.item[events]
         window = self._window(events, training=training)
-        item_index, places = _distinct(self.inputs.num_items, positives, negative_index, window)
+        item_index, places = distinct_items(
+            self.inputs.num_items, positives, negative_index, window
+        )
         vector = self._items(item_index, training=training)  # [M, D]
+        places = [move(place, self.device) for place in places]
         row = self.events.row[events]
         asked, query_of = row, None
         if self.options.pooling == "none" and bool((row[1:] >= row[:-1]).all()):
@@ -246,6 +263,7 @@ class TrainingStep:
         distinct_query, distinct_row = None, None
         if query_of is not None:
             distinct_query, distinct_row = query, asked
+            query_of = move(query_of, self.device)
             query = query.index_select(0, query_of)
         margins = self._margins(row, positives)
         batch = Batch(
@@ -255,17 +273,17 @@ class TrainingStep:
             row=row,
             positive_index=positives,
             negative_index=negative_index,
-            negative_log_q=log_q,
-            positive_log_q=self.events.positive_log_q(positives),
+            negative_log_q=move(log_q, self.device),
+            positive_log_q=move(self.events.positive_log_q(positives), self.device),
             known=self.events.known,
-            weight=normalised(self.events.weight[events]),
+            weight=move(normalised(self.events.weight[events]), self.device),
             temperature=self.training.temperature,
             gamma=self.training.gamma,
             settings=self.training.settings,
             user_margin=margins[0],
             item_margin=margins[1],
-            content=_rows(self.content, positives),
-            negative_content=_rows(self.content, negative_index),
+            content=rows_of(self.content, positives),
+            negative_content=rows_of(self.content, negative_index),
             generator=self.own,
             low_precision=self.training.low_precision,
             normalised=self.training.score == "cosine",
@@ -293,9 +311,9 @@ class TrainingStep:
         vector = self.tower.items(
             self.tables,
             item_index,
-            content=_rows(self.content, item_index),
-            prefix_tokens=_rows(self.tokens, item_index),
-            fields=_rows(self.fields, item_index),
+            content=rows_of(self.content, item_index),
+            prefix_tokens=rows_of(self.tokens, item_index),
+            fields=rows_of(self.fields, item_index),
             keep_id=keep,
         )
         return vector.detach() if self.inputs.frozen_items else vector
@@ -329,7 +347,8 @@ class TrainingStep:
         """The softmax with each query's own hard negatives beside the shared ones."""
         drawn = hard.draw(batch.row, self.training.hard_negatives, generator=self.own)  # [B, H]
         item_index, place = torch.unique(drawn, return_inverse=True)
-        vector = self._scored(self._items(item_index, training=True))[place]  # [B, H, D]
+        vector = self._scored(self._items(item_index, training=True))
+        vector = vector[move(place, self.device)]  # [B, H, D]
         score = torch.einsum("bd,bhd->bh", batch.query, vector).detach()
         positive = (batch.query * batch.positive).sum(dim=1).detach()
         losses = hard_softmax_losses(
@@ -340,7 +359,7 @@ class TrainingStep:
             temperature=batch.temperature,
             log_q=batch.negative_log_q,
             known_positive=batch.known_negatives(),
-            left_out=(drawn == 0) | suspected_positives(positive, score),
+            left_out=move(drawn == 0, self.device) | suspected_positives(positive, score),
         )
         return weighted_mean(losses, batch.weight)
 
@@ -348,13 +367,13 @@ class TrainingStep:
         drawn = torch.randint(
             1, self.inputs.num_items + 1, (self.training.masking_batch,), generator=self.own
         )
-        item_index = torch.unique(drawn)
+        item_index = move(torch.unique(drawn), self.device)
         return feature_masking_loss(
             self.tower,
             self.tables,
             item_index,
-            content=_rows(self.content, item_index),
-            prefix_tokens=_rows(self.tokens, item_index),
+            content=rows_of(self.content, item_index),
+            prefix_tokens=rows_of(self.tokens, item_index),
             fields=fields[item_index],
             mi=self.relation,
             generator=self.own,
@@ -364,9 +383,9 @@ class TrainingStep:
         """The pull of the positives, and of the queries, towards the older model's vectors."""
         known = batch.positive_index < len(old.item_vectors)
         items = batch.positive_index[known]
-        loss = compatibility_loss(
-            batch.positive[known], torch.from_numpy(old.item_vectors)[items], index=items
-        )
+        then = move(torch.from_numpy(old.item_vectors)[items], self.device)
+        index = move(items, self.device)
+        loss = compatibility_loss(batch.positive[move(known, self.device)], then, index=index)
         window = self._window(events, training=False)
         window = window * (window < len(old.item_vectors))
         user = old.tables.get("user")
@@ -374,9 +393,9 @@ class TrainingStep:
         known_row = torch.ones(len(row), dtype=torch.bool) if user is None else row < len(user)
         with torch.no_grad():
             then = old.encode_windows(window, user_index=row * known_row)
-        return loss + compatibility_loss(
-            batch.query[known_row], then[known_row], index=row[known_row]
-        )
+        then, index = move(then[known_row], self.device), move(row[known_row], self.device)
+        query = batch.query[move(known_row, self.device)]
+        return loss + compatibility_loss(query, then, index=index)
 
     @torch.no_grad()
     def _resampled(self, pool: Tensor, negatives: tuple[Tensor, Tensor]) -> Tensor:
@@ -384,21 +403,7 @@ class TrainingStep:
         batch, _ = self._forward(pool.flatten(), negatives, training=False)
         loss = example_losses(batch).view(pool.shape)
         column = resample(loss, temperature=self.training.denoise_temperature, generator=self.own)
-        return pool[torch.arange(len(pool)), column]
-
-    def _average_dense_gradients(self) -> None:
-        if self.world == 1:
-            return
-        parameters = list(self.tower.parameters())
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
-        dist.all_reduce(flat)
-        flat /= self.world
-        parts = torch.split(flat, [p.numel() for p in parameters])
-        for parameter, part in zip(parameters, parts, strict=True):
-            parameter.grad = part.view_as(parameter)
+        return pool[torch.arange(len(pool)), column.cpu()]
 
     def retriever(self, epoch: int) -> TwoTowerRetriever | None:
         """The model as it stands, on process 0."""
@@ -413,36 +418,13 @@ class TrainingStep:
         tower = TwoTower(
             self.options, content_dim=self.tower.content_dim, generator=torch.Generator()
         )
-        tower.load_state_dict(self.tower.state_dict())
+        tower.load_state_dict(self.tower.state_dict())  # onto the CPU
         return TwoTowerRetriever.from_tables(
             tower,
             tables,
-            content=self.content,
-            prefix_tokens=self.tokens,
-            fields=self.fields,
+            content=move(self.content, torch.device("cpu")),
+            prefix_tokens=move(self.tokens, torch.device("cpu")),
+            fields=move(self.fields, torch.device("cpu")),
             score=self.training.score,
             best_epoch=epoch,
         )
-
-
-def _tensor(values: np.ndarray | None, kind: torch.dtype) -> Tensor | None:
-    return None if values is None else torch.from_numpy(values).to(kind)
-
-
-def _rows(table: Tensor | None, index: Tensor) -> Tensor | None:
-    return None if table is None else table[index]
-
-
-def _distinct(num_items: int, *item_index: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """The distinct items [M], 0 first, and where each item stands among them."""
-    flat = torch.cat([torch.zeros(1, dtype=torch.int64), *(i.flatten() for i in item_index)])
-    if len(flat) < num_items // 16:
-        distinct, place = torch.unique(flat, return_inverse=True)
-        parts = place[1:].split([i.numel() for i in item_index])
-        return distinct, [p.view(i.shape) for p, i in zip(parts, item_index, strict=True)]
-    wanted = torch.zeros(num_items + 1, dtype=torch.bool)
-    wanted[flat] = True
-    distinct = wanted.nonzero()[:, 0]
-    where = torch.zeros(num_items + 1, dtype=torch.int64)
-    where[distinct] = torch.arange(len(distinct))
-    return distinct, [where[i] for i in item_index]

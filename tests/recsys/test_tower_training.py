@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from features.histories import Histories
 from recsys.config import RetrievalConfig
 from recsys.errors import ConfigError
-from recsys.retrieval.objectives import LossSettings
+from recsys.retrieval.batch import LossSettings
 from recsys.retrieval.tower_extras import FinishedTowers, TowerExtras
 from recsys.retrieval.towers import TowerOptions
 from recsys.retrieval.training_options import EpochReport, TrainingOptions
@@ -75,6 +76,7 @@ OTHERS: dict[str, Any] = {
     "negative_source": "queue",
     "frequency": "streaming",
     "denoising": "reweighted",
+    "device": "cpu",
     "psl_sigma": "tanh",
     "use_user_id": True,
 }
@@ -197,6 +199,7 @@ def test_a_catalogue_with_too_few_fields(
         ({"hard_epochs": 1}, "hard_epochs must be 0 with several workers, got 1 with 2"),
         ({"smoothing": 0.2}, r"smoothing must be 0 with several workers, got 0\.2 with 2"),
         ({"loss": "mawu"}, "loss must not be 'mawu' with several workers, got 2"),
+        ({"device": "cuda"}, "device must be 'cpu' or 'auto' with several workers, got 'cuda'"),
     ],
 )
 def test_what_looks_at_whole_tables_needs_one_process(
@@ -204,6 +207,14 @@ def test_what_looks_at_whole_tables_needs_one_process(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         fit_towers(make_histories(0, 4), items, small(**settings), seed=1, workers=2)
+
+
+def test_cuda_is_refused_before_anything_is_trained(
+    items: ItemInputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"retrieval\.device must be 'cpu' or 'auto' where torch"):
+        fit_towers(make_histories(0, 4), items, small(device="cuda"), seed=1)
 
 
 def test_a_soup_is_counted_through_and_repeated_from_its_plan(items: ItemInputs) -> None:

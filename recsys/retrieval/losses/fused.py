@@ -252,7 +252,7 @@ class _Uniformity(torch.autograd.Function):
             if first + rows < len(unit):
                 _add_product(grad[first + rows :], near[:, rows:].T, factor[left])
         if weight is None:
-            pairs = torch.tensor(float(len(unit) * (len(unit) - 1)), dtype=unit.dtype)
+            pairs = mass.new_full((), float(len(unit) * (len(unit) - 1)))
         else:
             pairs = (weight * (weight.sum() - weight)).sum()
         some = mass > 0
@@ -287,4 +287,4 @@ def _shares(query: Tensor, weight: Tensor | None) -> Tensor:
 
 def _bounds(row: Tensor | None, edges: Tensor) -> list[int]:
     """Where the entries of each block of rows begin in the ascending ``row``."""
-    return [] if row is None else torch.searchsorted(row, edges).tolist()
+    return [] if row is None else torch.searchsorted(row, edges).cpu().tolist()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recsys.errors import ConfigError
+from recsys.retrieval.batch import Batch, LossSettings
 from recsys.retrieval.losses import (
     bpr,
     bsl,
@@ -26,13 +27,7 @@ from recsys.retrieval.losses import (
     top_k_threshold,
 )
 from recsys.retrieval.negatives import KnownPositives
-from recsys.retrieval.objectives import (
-    OBJECTIVES,
-    Batch,
-    LossSettings,
-    example_losses,
-    training_loss,
-)
+from recsys.retrieval.objectives import OBJECTIVES, example_losses, training_loss
 
 B, C, D, N = 6, 4, 3, 8
 SEED = 0

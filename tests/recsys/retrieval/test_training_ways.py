@@ -11,7 +11,8 @@ import torch
 
 from features.histories import Histories
 from recsys.errors import CollapseError
-from recsys.retrieval.objectives import OBJECTIVES, LossSettings
+from recsys.retrieval.batch import LossSettings
+from recsys.retrieval.objectives import OBJECTIVES
 from recsys.retrieval.training import (
     EpochReport,
     TowerOptions,
