@@ -32,10 +32,13 @@ class FeatureBlock(NamedTuple):
         values: by field name, [C] (or [C, width] for width > 1); float32 for both float types,
             int32 for integers; zeros where the row is absent.
         present: [C] bool, False where there was no row.
+        age_s: [C] float64, seconds since the row's event time; NaN where the row is absent. None:
+            the rows carry no time.
     """
 
     values: dict[str, np.ndarray]
     present: np.ndarray
+    age_s: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
