@@ -9,7 +9,7 @@ movies       item_id             one row an item: title, main_genre, genres, yea
                                  no ttl, and ``genres`` is the column ``genre_list`` of the file
 movie_stats  item_id             a row every 90 days with ratings: num_ratings, mean_rating;
                                  created one hour to twenty days after its moment; ttl two years
-user_stats   user_id             the same of users: num_ratings, mean_rating, last_genre; ttl one year
+user_stats   user_id             the same of users, with last_genre; ttl one year
 ratings      user_id, item_id    the events: rating, event; no ttl
 ===========  ==================  ===============================================================
 
@@ -242,9 +242,9 @@ def _stats(ratings: pl.DataFrame, entity: str, *more: pl.Expr) -> pl.DataFrame:
     late = pl.duration(hours=pl.int_range(pl.len()) * 37 % 480 + 1)
     return periods.select(
         entity,
+        *(pl.col(expression.meta.output_name()) for expression in more),
         num_ratings=count,
         mean_rating=(pl.col("total").cum_sum().over(entity) / count).cast(pl.Float32),
-        *(pl.col(expression.meta.output_name()) for expression in more),
         event_timestamp=end,
         created_timestamp=end + late,
     )
