@@ -203,6 +203,7 @@ class ServingConfig(Section):
     store_timeout_s: Positive = 0.2  # of one read of the store
     head_ttl_s: Positive = 1.0  # how long a process may go on serving after a flip
     max_in_flight: Count = 32  # requests worked on at once
+    near_cache_mb: Annotated[float, Field(ge=0)] = 64.0  # of item rows in memory; 0: none
 
 
 class EvaluationConfig(Section):
