@@ -109,6 +109,7 @@ def make_service(config: Config, *, live: LiveModel | None = None) -> Recommenda
         deadline_s=serving.deadline_s,
         live_timeout_s=serving.live_timeout_s,
         diversity=config.ranking.diversity,
+        near_cache_bytes=round(serving.near_cache_mb * 1e6),
     )
     try:
         bundled = bundled_popular(latest(config.output.directory))

@@ -8,6 +8,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
+from features.errors import DataError
+from features.near_cache import NearCache
+from features.packing import FeatureBlock, PackedSchema
 from serving.breaker import CircuitBreaker
 from serving.candidate_codec import CandidateList
 from serving.errors import CorruptValue, NoGeneration, ServingError, StageUnavailable
@@ -74,6 +77,11 @@ class GenerationReader:
         self._snapshots: OrderedDict[str, Snapshot] = OrderedDict()
         self._remembered: OrderedDict[tuple[str, str], CandidateList] = OrderedDict()
         self._memory_lock = threading.Lock()
+        self.near_cache = (
+            NearCache(settings.near_cache_bytes, generations=_KEPT_SNAPSHOTS)
+            if settings.near_cache_bytes
+            else None
+        )
 
     def view(self) -> View:
         """The generation to serve from; asks the store about once in ``head_ttl_s``.
@@ -158,6 +166,39 @@ class GenerationReader:
         if generation is None or snapshot.manifest is None:
             raise NoGeneration("a bundled list has no item rows")
         return self._call(lambda: self._store.read_items(generation, item_ids))
+
+    def item_block(
+        self,
+        snapshot: Snapshot,
+        item_ids: Sequence[str],
+        schema: PackedSchema,
+        *,
+        fields: Sequence[str] | None = None,
+    ) -> FeatureBlock:
+        """Item features, from the near cache and with one read of the store for the rest.
+
+        Args:
+            snapshot: of the generation to read from.
+            item_ids: C items; an unknown one is absent.
+            schema: of the generation's item rows.
+            fields: names of the fields to read. None: all.
+
+        Raises:
+            ServingError: the store is away, a row is damaged, or there is no such field.
+        """
+
+        def fetch(missing: Sequence[str]) -> list[bytes | None]:
+            return self.item_rows(snapshot, missing)
+
+        try:
+            if self.near_cache is None or snapshot.generation is None:
+                return schema.unpack(fetch(item_ids), fields=fields)
+            return self.near_cache.get_many(
+                snapshot.generation, item_ids, fetch, schema=schema, fields=fields
+            )
+        except DataError as error:
+            self._on_error("corrupt_value")
+            raise CorruptValue(f"item rows cannot be read: {error}") from error
 
     # -- inside -------------------------------------------------------------------------------
 

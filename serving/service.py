@@ -93,6 +93,8 @@ class RecommendationService:
             clock=clock,
             on_error=lambda problem: self.telemetry.stage_error("store", problem),
         )
+        if self._reader.near_cache is not None:
+            self.telemetry.watch_near_cache(self._reader.near_cache.stats)
         self._live = BoundedLive(live, workers=self.settings.live_workers) if live else None
         self._slates = SlateMaker(
             self._reader, row_vectors=row_vectors, build=build_slate, pool=self.settings.slate_pool

@@ -21,6 +21,7 @@ class ServiceSettings:
         diversity: used where a request does not say, 0 (by score alone) to 1.
         slate_pool: candidates considered by a diverse slate, at least.
         remembered_users: lists kept in process for when the store is away.
+        near_cache_bytes: of packed item rows kept in process; 0: every request asks the store.
     """
 
     head_ttl_s: float = 1.0
@@ -31,6 +32,7 @@ class ServiceSettings:
     diversity: float = 0.0
     slate_pool: int = 50
     remembered_users: int = 10_000
+    near_cache_bytes: int = 64_000_000
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -38,8 +40,8 @@ class ServiceSettings:
             if field.name == "diversity":
                 if not 0.0 <= value <= 1.0:
                     raise ValueError(f"diversity must be in 0..1, got {value}")
-            elif field.name == "remembered_users":
+            elif field.name in ("remembered_users", "near_cache_bytes"):
                 if value < 0:
-                    raise ValueError(f"remembered_users must be >= 0, got {value}")
+                    raise ValueError(f"{field.name} must be >= 0, got {value}")
             elif value <= 0:
                 raise ValueError(f"{field.name} must be > 0, got {value}")

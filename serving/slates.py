@@ -5,46 +5,79 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from features.errors import DataError
 from features.packing import PackedSchema
 from serving.errors import ServingError
 from serving.reader import GenerationReader
 from serving.selection import Named
 from serving.snapshot import Snapshot
 
-__all__ = ["RowVectors", "SlateBuilder", "SlateMaker", "vectors_of_field"]
+__all__ = ["FieldVectors", "RowVectors", "SlateBuilder", "SlateMaker", "vectors_of_field"]
 
 RowVectors = Callable[[Sequence[bytes | None], str], np.ndarray]
 """(packed rows [C], item schema) -> [C, D] float32; a missing row gives zeros."""
 
 
-def vectors_of_field(name: str) -> RowVectors:
+@dataclass(frozen=True)
+class FieldVectors:
+    """Reads the vectors in one field of rows packed by `features.packing`.
+
+    The service reads such rows through its near cache.
+
+    Attributes:
+        field: name of the field that holds the vector.
+    """
+
+    field: str
+
+    def __call__(self, rows: Sequence[bytes | None], schema: str) -> np.ndarray:
+        """The vectors, [C, D] float32; see `RowVectors`.
+
+        Raises:
+            ServingError: the schema has no such field or cannot be read.
+        """
+        try:
+            block = self.schema(schema).unpack(rows, fields=[self.field])
+        except DataError as error:
+            raise _unreadable(self.field, error) from error
+        return block.values[self.field].reshape(len(rows), -1)
+
+    def schema(self, text: str) -> PackedSchema:
+        """The schema as the manifest has it.
+
+        Raises:
+            ServingError: it has no such field or cannot be read.
+        """
+        try:
+            schema = _schema_of(text)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise _unreadable(self.field, error) from error
+        if self.field not in {field.name for field in schema.fields}:
+            raise _unreadable(self.field, "the schema has none of that name")
+        return schema
+
+
+def vectors_of_field(name: str) -> FieldVectors:
     """A `RowVectors` that reads one field of rows packed by `features.packing`.
 
     Args:
         name: of the field that holds the vector.
-
-    Raises (when called):
-        ServingError: the schema has no such field or cannot be read.
     """
+    return FieldVectors(name)
 
-    @functools.lru_cache(maxsize=4)
-    def schema_of(text: str) -> PackedSchema:
-        return PackedSchema.from_dict(json.loads(text))
 
-    def read(rows: Sequence[bytes | None], schema: str) -> np.ndarray:
-        try:
-            values = schema_of(schema).unpack(rows).values[name]
-        except (ValueError, KeyError) as error:
-            raise ServingError(
-                f"item rows have no readable field {name!r}: {error}", stage="slate"
-            ) from error
-        return values.reshape(len(rows), -1).astype(np.float32, copy=False)
+@functools.lru_cache(maxsize=4)
+def _schema_of(text: str) -> PackedSchema:
+    return PackedSchema.from_dict(json.loads(text))
 
-    return read
+
+def _unreadable(name: str, reason: object) -> ServingError:
+    return ServingError(f"item rows have no readable field {name!r}: {reason}", stage="slate")
 
 
 class SlateBuilder(Protocol):
@@ -115,8 +148,7 @@ class SlateMaker:
         manifest = snapshot.manifest
         if self._row_vectors is None or manifest is None or manifest.item_schema is None:
             return None
-        rows = self._reader.item_rows(snapshot, item_ids)
-        vectors = self._row_vectors(rows, manifest.item_schema)
+        vectors = self._read(snapshot, item_ids, self._row_vectors, manifest.item_schema)
         if vectors.shape[:1] != (len(item_ids),) or vectors.ndim != 2:
             raise ServingError(
                 f"row_vectors must return [C, D] for {len(item_ids)} rows, "
@@ -124,6 +156,17 @@ class SlateMaker:
                 stage="slate",
             )
         return vectors
+
+    def _read(
+        self, snapshot: Snapshot, item_ids: list[str], row_vectors: RowVectors, schema: str
+    ) -> np.ndarray:
+        if not isinstance(row_vectors, FieldVectors):
+            return row_vectors(self._reader.item_rows(snapshot, item_ids), schema)
+        name = row_vectors.field
+        block = self._reader.item_block(
+            snapshot, item_ids, row_vectors.schema(schema), fields=[name]
+        )
+        return block.values[name].reshape(len(item_ids), -1)
 
     def _rule(self) -> SlateBuilder:
         if self._build is None:

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from features.near_cache import NearCacheStats
 
 __all__ = ["CONTENT_TYPE", "Telemetry", "log_request"]
 
@@ -51,6 +58,7 @@ class Telemetry:
         self._in_flight = Gauge(
             "recsys_requests_in_flight", "Requests being answered.", registry=self.registry
         )
+        self._near_cache: _NearCacheCollector | None = None
 
     def request_started(self) -> None:
         """Count a request in."""
@@ -77,9 +85,38 @@ class Telemetry:
         """Count a failure that a fallback hid."""
         self._errors.labels(stage, kind).inc()
 
+    def watch_near_cache(self, stats: Callable[[], NearCacheStats]) -> None:
+        """Show a near cache's counters, read when the metrics are.
+
+        Args:
+            stats: gives them. Of several calls the last one counts.
+        """
+        if self._near_cache is not None:
+            self.registry.unregister(self._near_cache)
+        self._near_cache = _NearCacheCollector(stats)
+        self.registry.register(self._near_cache)
+
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class _NearCacheCollector(Collector):
+    def __init__(self, stats: Callable[[], NearCacheStats]) -> None:
+        self._stats = stats
+
+    def collect(self) -> Iterator[Metric]:
+        stats = self._stats()
+        for name, text, value in (
+            ("hits", "Item rows answered from memory.", stats.hits),
+            ("misses", "Item rows that were fetched.", stats.misses),
+            ("evicted", "Item rows taken out to make room.", stats.evicted),
+        ):
+            yield CounterMetricFamily(f"recsys_near_cache_{name}", text, value=value)
+        yield GaugeMetricFamily("recsys_near_cache_rows", "Item rows in memory.", value=stats.rows)
+        yield GaugeMetricFamily(
+            "recsys_near_cache_bytes", "Memory of the item rows.", value=stats.bytes
+        )
 
 
 def log_request(**fields: object) -> None:
