@@ -24,8 +24,10 @@ from features.definitions import (
 from features.errors import DataError, Problem, UnknownIdError
 from features.histories import Histories
 from features.interactions import Interactions, read_interactions
+from features.memory_source import InMemorySource
 from features.offline import FeatureComputer, compute_features, item_features, request_features
 from features.packing import FeatureBlock, PackedField, PackedSchema
+from features.parquet_directory import ParquetDirectory
 from features.registry import (
     default_definitions,
     definitions_sha256,
@@ -33,7 +35,7 @@ from features.registry import (
     load_definitions,
 )
 from features.schema import EVENT, ITEM, TIMESTAMP, USER, WEIGHT, EventColumns
-from features.source import FeatureSource, ParquetDirectory, ViewDescription
+from features.source import FeatureSource, ViewDescription, WriteReceipt
 from features.tables import ItemTable, UserTable, read_items, read_users
 from features.validation import find_problems
 from features.vocabulary import Vocabulary
@@ -58,6 +60,7 @@ __all__ = [
     "Field",
     "Histories",
     "HourOfDay",
+    "InMemorySource",
     "Interactions",
     "ItemTable",
     "LastNOverlap",
@@ -77,6 +80,7 @@ __all__ = [
     "UserTable",
     "ViewDescription",
     "Vocabulary",
+    "WriteReceipt",
     "compute_features",
     "default_definitions",
     "definitions_sha256",

@@ -1,27 +1,35 @@
-"""Where feature tables live: the protocol, and a directory of Parquet files.
+"""Where feature tables live: what every feature store can do here.
 
-A view is a table of one entity with a time on every row: id column, timestamp, values. What holds
-at a moment is, for each id, its newest row at or before that moment.
+A view is a table with a key (one id, or several such as user and item), the time of each row and
+values. What holds at a moment is, for each key, its newest row at or before that moment:
+
+- the row must have been known: where a view says when a row was created, a row created after the
+  moment is not seen;
+- of several rows with one time, the one created last holds; of those, the one written last;
+- a row older than the view's ``ttl`` holds no longer, and then nothing does. A row exactly as old
+  as its ``ttl`` still holds.
+
+Times are UTC without a zone, to the microsecond.
 """
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterator, Sequence
-from datetime import datetime
-from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import polars as pl
 
 from features.errors import DataError
-from features.schema import TIMESTAMP
+from features.packing import FeatureBlock
 
-__all__ = ["FeatureSource", "ParquetDirectory", "ViewDescription"]
+__all__ = ["CREATED", "FeatureSource", "Id", "ViewDescription", "WriteReceipt"]
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_PART = "part-{:06d}.parquet"
+CREATED = "created"
+BATCH_ROWS = 65_536
+
+Id: TypeAlias = str | int
 
 
 class ViewDescription(NamedTuple):
@@ -29,15 +37,38 @@ class ViewDescription(NamedTuple):
 
     Attributes:
         name: the view.
-        entity: its id column.
+        keys: its id columns; two for a view of users and items.
         columns: the value columns and their types.
-        rows: how many rows it has.
+        rows: how many rows it has; None: counting them would read them.
+        ttl: how long a row holds after its time; None: until a newer one comes.
+        version: which definition of the view this is, as the store names it; None: it has no
+            versions.
+        created: whether rows say when they were created.
     """
 
     name: str
-    entity: str
+    keys: tuple[str, ...]
     columns: dict[str, pl.DataType]
+    rows: int | None = None
+    ttl: timedelta | None = None
+    version: str | None = None
+    created: bool = False
+
+
+class WriteReceipt(NamedTuple):
+    """What a write did.
+
+    Attributes:
+        view: the view written to.
+        rows: rows handed to the store. A store may keep a newer row that it already has.
+        stores: which stores took them, such as ("online", "offline").
+        version: the view's version; None: it has no versions.
+    """
+
+    view: str
     rows: int
+    stores: tuple[str, ...]
+    version: str | None = None
 
 
 @runtime_checkable
@@ -48,169 +79,78 @@ class FeatureSource(Protocol):
         """The views, sorted by name."""
         ...
 
-    def as_of(self, view: str, keys: pl.DataFrame) -> pl.DataFrame:
-        """Values as they stood at each key's own time.
+    def as_of(
+        self, views: str | Sequence[str], keys: pl.DataFrame, *, full_names: bool = False
+    ) -> pl.DataFrame:
+        """Values as they stood at each row's own moment.
 
         Args:
-            view: the view's name.
-            keys: R rows with the view's id column and ``timestamp`` Datetime("us").
+            views: one view or several.
+            keys: R rows with the views' id columns and ``timestamp``, a Datetime; other columns
+                are carried along.
+            full_names: name the values ``view__column``. False: ``column``, which must then be
+                one view's only.
 
         Returns:
-            The R rows in the same order with the value columns; null where nothing was known.
+            The R rows as they came, in the same order, and after them the values; null where
+            nothing held. Equal rows stay as many as they were.
         """
         ...
 
-    def latest(self, view: str, ids: Sequence[str], moment: datetime | None = None) -> pl.DataFrame:
-        """The newest values of each id at or before ``moment`` (None: of all), one row an id."""
-        ...
-
-    def scan(self, view: str) -> Iterator[pl.DataFrame]:
-        """All rows, part by part."""
-        ...
-
-    def write(self, view: str, rows: pl.DataFrame) -> None:
-        """Append rows: the id column first, then ``timestamp``, then the values."""
-        ...
-
-
-class ParquetDirectory:
-    """A `FeatureSource` in a directory: one folder a view, one Parquet file a write.
-
-    Files are never changed. A file is written under a temporary name and renamed, so a reader sees
-    all of a write or nothing of it. One writer at a time.
-
-    Args:
-        root: the directory; made at the first write.
-    """
-
-    def __init__(self, root: Path | str) -> None:
-        self._root = Path(root)
-
-    def describe(self) -> list[ViewDescription]:
-        """The views, sorted by name."""
-        found = []
-        for folder in sorted(self._root.iterdir()) if self._root.is_dir() else []:
-            parts = _parts(folder)
-            if not parts:
-                continue
-            schema = dict(pl.read_parquet_schema(parts[0]))
-            entity = next(iter(schema))
-            values = {
-                name: dtype for name, dtype in schema.items() if name not in (entity, TIMESTAMP)
-            }
-            rows = pl.scan_parquet(parts).select(pl.len()).collect().item()
-            found.append(ViewDescription(folder.name, entity, values, int(rows)))
-        return found
-
-    def as_of(self, view: str, keys: pl.DataFrame) -> pl.DataFrame:
-        """Values as they stood at each key's own time; see `FeatureSource.as_of`.
-
-        Raises:
-            DataError: there is no such view, or ``keys`` lacks its id column or the timestamp.
-        """
-        table = self._read(view)
-        entity = table.columns[0]
-        for name in (entity, TIMESTAMP):
-            if name not in keys.columns:
-                raise DataError(
-                    f"keys must have the column {name!r} for view {view!r}, got "
-                    f"{', '.join(keys.columns)}"
-                )
-        keys = keys.with_columns(
-            pl.col(entity).cast(pl.String), pl.col(TIMESTAMP).cast(pl.Datetime("us"))
-        )
-        joined = (
-            keys.with_row_index("__row")
-            .sort(TIMESTAMP)
-            .join_asof(
-                table.sort(TIMESTAMP, maintain_order=True),
-                on=TIMESTAMP,
-                by=entity,
-                strategy="backward",
-                check_sortedness=False,
-            )
-        )
-        return joined.sort("__row").drop("__row")
-
-    def latest(self, view: str, ids: Sequence[str], moment: datetime | None = None) -> pl.DataFrame:
-        """The newest values of each id at or before ``moment``; null where nothing was known.
-
-        Raises:
-            DataError: there is no such view.
-        """
-        table = self._read(view)
-        if moment is not None:
-            table = table.filter(pl.col(TIMESTAMP) <= moment)
-        entity = table.columns[0]
-        newest = table.sort(TIMESTAMP, maintain_order=True).unique(entity, keep="last")
-        wanted = pl.DataFrame({entity: pl.Series(ids, dtype=pl.String)})
-        return wanted.join(newest, on=entity, how="left", maintain_order="left")
-
-    def scan(self, view: str) -> Iterator[pl.DataFrame]:
-        """All rows, one frame a write, oldest write first.
-
-        Raises:
-            DataError: there is no such view.
-        """
-        for part in self._view_parts(view):
-            yield pl.read_parquet(part)
-
-    def write(self, view: str, rows: pl.DataFrame) -> None:
-        """Append rows to a view, which exists from its first write on.
+    def latest(
+        self,
+        view: str,
+        ids: Sequence[Id] | Sequence[tuple[Id, ...]],
+        moment: datetime | None = None,
+    ) -> FeatureBlock:
+        """What holds for each id at one moment; an id that nobody knows is absent, no error.
 
         Args:
-            view: letters, digits, "_", "-" and "."; not starting with "-" or ".".
-            rows: the id column first, then ``timestamp``, then the values.
+            view: the view.
+            ids: C ids, or C tuples of one id a key column.
+            moment: UTC. None: now.
 
-        Raises:
-            DataError: the name is another one, an id or a time is null, or the columns are not
-                those of earlier writes.
+        Returns:
+            By column, [C] float32 for Float32, [C] float64 for other numbers and booleans, [C]
+            datetime64 for times, [C, width] for `polars.Array`, otherwise [C] objects (text,
+            lists as arrays). Absent or null: NaN, NaT or None. Ages count from ``moment``.
         """
-        if not _NAME.fullmatch(view):
-            raise DataError(f"view must be letters, digits, '_', '-', '.', got {view!r}; rename it")
-        if rows.width < 2 or rows.columns[1] != TIMESTAMP:
-            raise DataError(
-                f"rows must have an id column, then {TIMESTAMP!r}, then values, got "
-                f"{', '.join(rows.columns) or 'none'}; reorder them"
-            )
-        entity = rows.columns[0]
-        if not isinstance(rows.schema[TIMESTAMP], pl.Datetime):
-            raise DataError(
-                f"rows: {TIMESTAMP} must be a Datetime, got {rows.schema[TIMESTAMP]}; cast it"
-            )
-        rows = rows.with_columns(
-            pl.col(entity).cast(pl.String), pl.col(TIMESTAMP).cast(pl.Datetime("us"))
-        )
-        for name in (entity, TIMESTAMP):
-            if rows[name].null_count():
-                raise DataError(
-                    f"rows: {name} must not be null: {rows[name].null_count()} of {rows.height} "
-                    "are; drop them"
-                )
-        folder = self._root / view
-        parts = _parts(folder)
-        if parts and dict(pl.read_parquet_schema(parts[0])) != dict(rows.schema):
-            raise DataError(
-                f"rows must have the columns of earlier writes of view {view!r}, "
-                f"{dict(pl.read_parquet_schema(parts[0]))}, got {dict(rows.schema)}; "
-                "write a new view"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / _PART.format(len(parts))
-        partial = target.with_suffix(".tmp")
-        rows.write_parquet(partial)
-        os.replace(partial, target)
+        ...
 
-    def _view_parts(self, view: str) -> list[Path]:
-        parts = _parts(self._root / view) if _NAME.fullmatch(view) else []
-        if not parts:
-            known = ", ".join(description.name for description in self.describe()) or "none"
-            raise DataError(f"view {view!r} must exist in {self._root}; known: {known}")
-        return parts
+    def scan(
+        self, view: str, *, as_of: datetime | None = None, batch_rows: int = BATCH_ROWS
+    ) -> Iterator[pl.DataFrame]:
+        """All rows of a view, a batch at a time.
 
-    def _read(self, view: str) -> pl.DataFrame:
-        return pl.concat([pl.read_parquet(part) for part in self._view_parts(view)])
+        Args:
+            view: the view.
+            as_of: UTC; only rows that were known then. None: all.
+            batch_rows: the most rows a batch may have.
+
+        Yields:
+            Frames with the id columns, ``timestamp``, ``created`` where the view has it, and the
+            values.
+        """
+        ...
+
+    def write(self, view: str, rows: pl.DataFrame) -> WriteReceipt:
+        """Add rows: the id columns, ``timestamp``, ``created`` where the view has it, values."""
+        ...
 
 
-def _parts(folder: Path) -> list[Path]:
-    return sorted(folder.glob("part-*.parquet")) if folder.is_dir() else []
+def unknown_view(name: str, known: Iterable[str], where: str) -> DataError:
+    """The error of a view that is not there, naming the nearest one that is."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
+    return DataError(f"view {name!r} must exist in {where}; {hint}")
+
+
+def check_batch_rows(batch_rows: int) -> None:
+    """Refuse a batch of no rows.
+
+    Raises:
+        DataError: ``batch_rows`` is < 1.
+    """
+    if batch_rows < 1:
+        raise DataError(f"batch_rows must be >= 1, got {batch_rows}")

@@ -1,0 +1,115 @@
+"""Feature tables in memory: for tests, notebooks and small jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from features.errors import DataError
+from features.packing import FeatureBlock
+from features.point_in_time import ViewTable, join_as_of, known_at, newest
+from features.source import (
+    BATCH_ROWS,
+    Id,
+    ViewDescription,
+    WriteReceipt,
+    check_batch_rows,
+    unknown_view,
+)
+from features.view_settings import ViewSettings, check_columns, check_view_name, first_settings
+
+__all__ = ["InMemorySource"]
+
+
+class InMemorySource:
+    """A `FeatureSource` that keeps its rows in frames of this process."""
+
+    def __init__(self) -> None:
+        self._settings: dict[str, ViewSettings] = {}
+        self._rows: dict[str, pl.DataFrame] = {}
+
+    def declare(
+        self,
+        view: str,
+        keys: Sequence[str],
+        *,
+        ttl: timedelta | None = None,
+        created: bool = False,
+    ) -> None:
+        """Say what a view is before its first write; see `ParquetDirectory.declare`.
+
+        Raises:
+            DataError: the name or the settings break their rules, or the view has rows.
+        """
+        check_view_name(view)
+        if view in self._rows:
+            raise DataError(f"view {view!r} must have no rows yet to be declared; use a new name")
+        self._settings[view] = ViewSettings(tuple(keys), ttl, created)
+
+    def describe(self) -> list[ViewDescription]:
+        """The views that have rows, sorted by name."""
+        return [self._table(view).view for view in sorted(self._rows)]
+
+    def as_of(
+        self, views: str | Sequence[str], keys: pl.DataFrame, *, full_names: bool = False
+    ) -> pl.DataFrame:
+        """Values as they stood at each row's own moment; see `FeatureSource.as_of`.
+
+        Raises:
+            DataError: there is no such view, ``keys`` lacks an id column or the timestamp, or a
+                value column would have a name that is taken.
+        """
+        names = [views] if isinstance(views, str) else views
+        return join_as_of([self._table(name) for name in names], keys, full_names=full_names)
+
+    def latest(
+        self,
+        view: str,
+        ids: Sequence[Id] | Sequence[tuple[Id, ...]],
+        moment: datetime | None = None,
+    ) -> FeatureBlock:
+        """What holds for each id at one moment; see `FeatureSource.latest`.
+
+        Raises:
+            DataError: there is no such view, or its ids must be tuples.
+        """
+        return newest([self._table(view)], ids, moment)
+
+    def scan(
+        self, view: str, *, as_of: datetime | None = None, batch_rows: int = BATCH_ROWS
+    ) -> Iterator[pl.DataFrame]:
+        """All rows in the order they were written.
+
+        Raises:
+            DataError: there is no such view, or ``batch_rows`` is < 1.
+        """
+        check_batch_rows(batch_rows)
+        table = self._table(view)
+        batches = self._rows[view].iter_slices(batch_rows)
+        return batches if as_of is None else known_at(batches, as_of, created=table.view.created)
+
+    def write(self, view: str, rows: pl.DataFrame) -> WriteReceipt:
+        """Append rows to a view; see `ParquetDirectory.write`.
+
+        Raises:
+            DataError: the name is another one, an id or a time is null, or the columns are not
+                those of earlier writes.
+        """
+        check_view_name(view)
+        settings = self._settings.get(view) or first_settings(rows)
+        rows = settings.checked(rows)
+        earlier = self._rows.get(view)
+        if earlier is not None:
+            check_columns(view, rows, earlier.schema)
+        self._settings[view] = settings
+        self._rows[view] = rows if earlier is None else pl.concat([earlier, rows])
+        return WriteReceipt(view, rows.height, ("memory",))
+
+    def _table(self, view: str) -> ViewTable:
+        rows = self._rows.get(view)
+        if rows is None:
+            raise unknown_view(view, self._rows, "memory")
+        described = self._settings[view].describe(view, rows.schema, rows.height)
+        return ViewTable(described, rows.lazy())
