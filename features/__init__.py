@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from features.definitions import (
-    Affinity,
-    Age,
     Category,
-    Count,
     DayOfWeek,
     Definition,
     Field,
     HourOfDay,
-    LastNOverlap,
-    MeanWeight,
-    Rate,
-    Recency,
+    ListContains,
+    ListSize,
+    Position,
     RetrievalRank,
     RetrievalScore,
-    Similarity,
     SlateRelative,
-    Trend,
+    TextMatch,
+    VectorComponent,
 )
 from features.errors import DataError, Problem, UnknownIdError
+from features.event_definitions import Age, Count, MeanWeight, Rate, Recency, Trend, UniqueCount
 from features.histories import Histories
+from features.history_definitions import Affinity, LastNOverlap, Session, Similarity
 from features.interactions import Interactions, read_interactions
 from features.memory_source import InMemorySource
 from features.offline import FeatureComputer, compute_features, item_features, request_features
@@ -34,13 +32,14 @@ from features.registry import (
     dump_definitions,
     load_definitions,
 )
-from features.schema import EVENT, ITEM, TIMESTAMP, USER, WEIGHT, EventColumns
+from features.schema import CREATED, EVENT, ITEM, TIMESTAMP, USER, WEIGHT, EventColumns
 from features.source import FeatureSource, ViewDescription, WriteReceipt
 from features.tables import ItemTable, UserTable, read_items, read_users
 from features.validation import find_problems
 from features.vocabulary import Vocabulary
 
 __all__ = [
+    "CREATED",
     "EVENT",
     "ITEM",
     "TIMESTAMP",
@@ -64,20 +63,27 @@ __all__ = [
     "Interactions",
     "ItemTable",
     "LastNOverlap",
+    "ListContains",
+    "ListSize",
     "MeanWeight",
     "PackedField",
     "PackedSchema",
     "ParquetDirectory",
+    "Position",
     "Problem",
     "Rate",
     "Recency",
     "RetrievalRank",
     "RetrievalScore",
+    "Session",
     "Similarity",
     "SlateRelative",
+    "TextMatch",
     "Trend",
+    "UniqueCount",
     "UnknownIdError",
     "UserTable",
+    "VectorComponent",
     "ViewDescription",
     "Vocabulary",
     "WriteReceipt",

@@ -1,60 +1,38 @@
-"""What a feature is, declared once; `features.offline` knows how to compute it.
+"""What a feature is, declared once; `features.offline` and `features.online` compute it.
 
-Every definition speaks of one row: a user, a candidate item and a moment. "Events" are always those
-strictly before the moment. A window of d days holds the events of the last d days before it.
-
-Events are looked at in groups (argument ``by``):
-
-    global           all events
-    item             events of the candidate
-    user             events of the user
-    user_item        events of the user with the candidate
-    attribute        events of items that share a value of ``column`` with the candidate
-    user_attribute   the same, of this user
-
-For a candidate with several values (genres) the attribute groups take each value by itself and
-then the mean over the values (Recency: the most recent, Age: the oldest).
+Every definition speaks of one row: a user, a candidate item and a moment. This module holds the
+kinds that read tables, vectors and the request; `features.event_definitions` those that count
+events, `features.history_definitions` those that compare with the user's last items.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
+from zoneinfo import ZoneInfo
 
 from features.errors import DataError
 
 __all__ = [
-    "Affinity",
-    "Age",
     "Category",
-    "Count",
     "DayOfWeek",
     "Definition",
     "Field",
-    "Grouping",
     "HourOfDay",
-    "LastNOverlap",
-    "MeanWeight",
-    "Rate",
-    "Recency",
+    "ListContains",
+    "ListSize",
+    "Position",
     "RetrievalRank",
     "RetrievalScore",
     "Scope",
-    "Similarity",
     "SlateRelative",
-    "Trend",
+    "TextMatch",
+    "VectorComponent",
+    "check_choice",
+    "check_positive",
 ]
 
-Grouping = Literal["global", "item", "user", "user_item", "attribute", "user_attribute"]
 Scope = Literal["global", "item", "user", "user_item", "request"]
-_SCOPE_OF: dict[str, Scope] = {
-    "global": "global",
-    "item": "item",
-    "user": "user",
-    "user_item": "user_item",
-    "attribute": "item",
-    "user_attribute": "user_item",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +75,7 @@ class _OfColumn(Definition):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_choice(self.name, "table", self.table, ("item", "user"))
+        check_choice(self.name, "table", self.table, ("item", "user"))
 
     @property
     def scope(self) -> Scope:
@@ -134,260 +112,45 @@ class Category(_OfColumn):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _OfEvents(Definition):
-    """A statistic of a group of events.
+class ListSize(_OfColumn):
+    """Number of values in a list column; missing for an unknown id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListContains(_OfColumn):
+    """1 if a list column holds a value, 0 if not; missing for an unknown id.
 
     Attributes:
-        by: the group, see the head of this file.
-        column: the item column of an attribute group (category or list), otherwise None.
-        event: only events of this kind. None: all.
+        value: the value, as text.
     """
 
-    by: Grouping = "item"
-    column: str | None = None
-    event: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_choice(self.name, "by", self.by, get_args(Grouping))
-        if (self.column is not None) != self.by.endswith("attribute"):
-            raise DataError(
-                f"definition {self.name!r}: column must be given for by='attribute' and "
-                f"by='user_attribute' and for no other, got by={self.by!r} and "
-                f"column={self.column!r}"
-            )
-
-    @property
-    def scope(self) -> Scope:
-        """What the value depends on besides the moment."""
-        return _SCOPE_OF[self.by]
-
-    def columns(self) -> tuple[str, ...]:
-        """Columns that are read."""
-        return () if self.column is None else (f"item.{self.column}",)
+    value: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Windowed(_OfEvents):
-    """A statistic of the events of a window.
-
-    Attributes:
-        window_days: only events of the last so many days. None: all.
-    """
-
-    window_days: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_positive(self.name, "window_days", self.window_days)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Count(_Windowed):
-    """Number of events; 0 for an unknown id, missing for a candidate without attribute values.
-
-    Attributes:
-        weighted: the sum of the events' weights instead of their number.
-        log: log(1 + value).
-    """
-
-    weighted: bool = False
-    log: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Smoothed(_Windowed):
-    """A mean pulled towards a prior: (sum + prior_count * prior) / (count + prior_count).
-
-    Attributes:
-        prior: the prior mean. None: the mean of all events of the same kind and window for the
-            item and attribute groups, of the user's events for user_item and user_attribute; not
-            allowed for user, whose features must be computable from the user's own events.
-        prior_count: how many events the prior is worth; 0: no smoothing, missing without events.
-    """
-
-    prior: float | None = None
-    prior_count: float = 10.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.prior_count >= 0:
-            raise DataError(
-                f"definition {self.name!r}: prior_count must be >= 0, got {self.prior_count}"
-            )
-        if self.by == "user" and self.prior is None and self.prior_count > 0:
-            raise DataError(
-                f"definition {self.name!r}: prior must be a number for by='user', got None; a "
-                "live request sees only the user's own events (or set prior_count = 0)"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rate(_Smoothed):
-    """Share of the events whose weight is at least ``threshold``, smoothed.
-
-    Attributes:
-        threshold: the smallest weight that counts.
-    """
-
-    threshold: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeanWeight(_Smoothed):
-    """Mean weight of the events, smoothed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recency(_OfEvents):
-    """Time since the last event; missing without one.
-
-    Attributes:
-        unit: "s" seconds, or "log_days" log(1 + days).
-    """
-
-    unit: Literal["s", "log_days"] = "log_days"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_choice(self.name, "unit", self.unit, ("s", "log_days"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Age(_OfEvents):
-    """Time since the first event, or years since the year in a column of the item table.
-
-    Attributes:
-        unit: as `Recency`; for events only.
-        year_column: item column of a year; the value is the moment's year minus it, and ``by``
-            stays "item". None: since the first event.
-    """
-
-    unit: Literal["s", "log_days"] = "log_days"
-    year_column: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_choice(self.name, "unit", self.unit, ("s", "log_days"))
-        if self.year_column is not None and self.by != "item":
-            raise DataError(
-                f"definition {self.name!r}: by must be 'item' with a year_column, got {self.by!r}"
-            )
-
-    def columns(self) -> tuple[str, ...]:
-        """Columns that are read."""
-        return super().columns() if self.year_column is None else (f"item.{self.year_column}",)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trend(_OfEvents):
-    """Events in a short window over events in a long one, 0..1; missing if both are empty.
-
-    Attributes:
-        short_days: the short window.
-        long_days: the long window, which ends at the same moment.
-    """
-
-    short_days: float
-    long_days: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.short_days < self.long_days:
-            raise DataError(
-                f"definition {self.name!r}: windows must be 0 < short_days < long_days, got "
-                f"{self.short_days} and {self.long_days}"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _OfHistory(Definition):
-    """The user's events against the candidate.
-
-    Attributes:
-        event: only events of this kind. None: all.
-    """
-
-    event: str | None = None
-
-    @property
-    def scope(self) -> Scope:
-        """What the value depends on besides the moment."""
-        return "user_item"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Affinity(_OfHistory):
-    """Share of the user's events whose item has the candidate's values of an attribute.
-
-    Missing without events and for a candidate without values.
-
-    Attributes:
-        column: the item column (category or list).
-        how: "mean": the share with each value of the candidate, averaged over the values; "any":
-            the share with at least one of them (needs ``last``).
-        last: only the user's newest so many events. None: all.
-    """
-
-    column: str
-    how: Literal["mean", "any"] = "mean"
-    last: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_choice(self.name, "how", self.how, ("mean", "any"))
-        _check_positive(self.name, "last", self.last)
-        if self.how == "any" and self.last is None:
-            raise DataError(
-                f"definition {self.name!r}: last must be a number for how='any', got None; every "
-                "candidate is compared with every event"
-            )
-
-    def columns(self) -> tuple[str, ...]:
-        """Columns that are read."""
-        return (f"item.{self.column}",)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LastNOverlap(_OfHistory):
-    """Mean Jaccard overlap of attribute values between the candidate and the user's last items.
-
-    Missing without events and for a candidate without values.
-
-    Attributes:
-        column: the item column (category or list).
-        last: the user's newest so many events.
-    """
-
-    column: str
-    last: int = 10
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_positive(self.name, "last", self.last)
-
-    def columns(self) -> tuple[str, ...]:
-        """Columns that are read."""
-        return (f"item.{self.column}",)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Similarity(_OfHistory):
-    """Cosine between the candidate's vector and the mean vector of the user's last items.
-
-    Missing if either is zero or unknown; events of items without a vector are passed over.
+class VectorComponent(Definition):
+    """One component of the candidate's vector; missing without a vector.
 
     Attributes:
         vectors: the name of the vectors given to the computation.
-        last: the user's newest so many events.
+        component: 0 .. D - 1.
     """
 
     vectors: str
-    last: int = 20
+    component: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_positive(self.name, "last", self.last)
+        if self.component < 0:
+            raise DataError(
+                f"definition {self.name!r}: component must be >= 0, got {self.component}; the "
+                "first one is 0"
+            )
+
+    @property
+    def scope(self) -> Scope:
+        """What the value depends on besides the moment."""
+        return "item"
 
     def columns(self) -> tuple[str, ...]:
         """Columns that are read."""
@@ -395,13 +158,96 @@ class Similarity(_OfHistory):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HourOfDay(Definition):
-    """Hour of the moment, UTC, 0..24 with its fraction."""
+class _OfClock(Definition):
+    """What a clock shows at the moment.
+
+    Attributes:
+        zone: name of the time zone, as "Europe/Berlin".
+        zone_column: column of the user table with such names; ``zone`` stands in for a user
+            without one. None: ``zone`` for everybody.
+    """
+
+    zone: str = "UTC"
+    zone_column: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            ZoneInfo(self.zone)
+        except (KeyError, ValueError, OSError) as error:
+            raise DataError(
+                f"definition {self.name!r}: zone must be the name of a time zone such as "
+                f"'Europe/Berlin', got {self.zone!r}"
+            ) from error
+
+    def columns(self) -> tuple[str, ...]:
+        """Columns that are read."""
+        return () if self.zone_column is None else (f"user.{self.zone_column}",)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DayOfWeek(Definition):
-    """Day of the moment, UTC: 0 Monday .. 6 Sunday."""
+class HourOfDay(_OfClock):
+    """Hour of the moment, 0..24 with its fraction."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DayOfWeek(_OfClock):
+    """Day of the moment: 0 Monday .. 6 Sunday."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position(Definition):
+    """Where the candidate was shown: the request column ``position`` of a logged slate.
+
+    A live request has no position yet, so every candidate gets the same ``online`` value there: a
+    ranker then learns what position explains and cannot use it.
+
+    Attributes:
+        online: the value in a live request.
+    """
+
+    online: float = 0.0
+
+    def columns(self) -> tuple[str, ...]:
+        """Columns that are read."""
+        return ("request.position",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextMatch(Definition):
+    """BM25 of a text column of the candidate against the text of the request.
+
+    Words are runs of letters and digits, lower case. With n_w of N items holding the word w, f of
+    it in this item's text of length L words (mean length M):
+
+        sum over the request's words of log(1 + (N - n_w + 1/2) / (n_w + 1/2))
+            * f (k1 + 1) / (f + k1 (1 - b + b L / M))
+
+    0 without a shared word; missing for an unknown item or a null text of the request.
+
+    Attributes:
+        column: text column of the item table.
+        query: request column that holds the text.
+        k1: how soon repetitions of a word stop to count.
+        b: how much long texts are held back, 0..1.
+
+    Source: Robertson, Zaragoza. The Probabilistic Relevance Framework: BM25 and Beyond. 2009.
+    """
+
+    column: str
+    query: str = "query"
+    k1: float = 1.2
+    b: float = 0.75
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self.name, "k1", self.k1)
+        if not 0 <= self.b <= 1:
+            raise DataError(f"definition {self.name!r}: b must be 0..1, got {self.b}")
+
+    def columns(self) -> tuple[str, ...]:
+        """Columns that are read."""
+        return (f"item.{self.column}", f"request.{self.query}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -449,15 +295,17 @@ class SlateRelative(Definition):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_choice(self.name, "how", self.how, ("minus_mean", "rank"))
+        check_choice(self.name, "how", self.how, ("minus_mean", "rank"))
 
 
-def _check_choice(name: str, argument: str, value: str, allowed: tuple[str, ...]) -> None:
+def check_choice(name: str, argument: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Refuse a value that is none of the allowed ones."""
     if value not in allowed:
         known = ", ".join(allowed)
         raise DataError(f"definition {name!r}: {argument} must be one of {known}; got {value!r}")
 
 
-def _check_positive(name: str, argument: str, value: float | None) -> None:
+def check_positive(name: str, argument: str, value: float | None) -> None:
+    """Refuse a number that is not positive; None is fine."""
     if value is not None and not value > 0:
         raise DataError(f"definition {name!r}: {argument} must be > 0, got {value}")

@@ -1,11 +1,19 @@
-"""Events sorted by group and time, so that any running statistic is one binary search away."""
+"""Events sorted by group and time, so that any running statistic is one binary search away.
+
+An event is *seen* from the first moment after it arrived. It may have happened earlier than that;
+most logs know only one of the two times, and then they are equal.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
-__all__ = ["GroupedEvents", "Statistic"]
+from features.dominance import DominanceSums
+
+__all__ = ["DistinctValues", "EventArrays", "GroupedEvents", "Statistic"]
 
 Statistic = tuple[str, float]
 COUNT: Statistic = ("count", 0.0)
@@ -14,60 +22,77 @@ LAST: Statistic = ("last", 0.0)
 FIRST: Statistic = ("first", 0.0)
 
 
-class GroupedEvents:
-    """Running statistics of each group of events.
+class EventArrays(NamedTuple):
+    """E events in the order in which they arrived.
 
-    Events are kept in order of (group, time):
-
-        group    1 1 1 2 2 5
-        time     3 4 4 1 9 2
-        count    1 2 3 1 2 1     value just after each event, within its group
-
-    The value "strictly before moment m" is that of the group's last event with time < m. Sums run
-    within each group only, so later events and other groups cannot change a bit of them.
-
-    Args:
-        group: [E] int64 >= 0 in order of time; events of group 0 belong to none and are dropped.
-        rank: [E] int64, position of the event's time among the T distinct times, 0..T-1.
-        timestamp: [E] int64 microseconds since 1970-01-01 UTC.
+    Attributes:
+        arrival: [E] int64, position of the arrival among the T distinct times of arrival, 0..T-1.
+        happened: [E] int64 microseconds since 1970-01-01 UTC, at or before the arrival.
+        late: [E] bool, it happened before it arrived.
         weight: [E] float64.
-        item: [E] int64 item index.
         num_times: T.
     """
 
-    def __init__(
-        self,
-        group: np.ndarray,
-        rank: np.ndarray,
-        timestamp: np.ndarray,
-        weight: np.ndarray,
-        item: np.ndarray,
-        num_times: int,
-    ) -> None:
+    arrival: np.ndarray
+    happened: np.ndarray
+    late: np.ndarray
+    weight: np.ndarray
+    num_times: int
+
+    def take(self, rows: np.ndarray) -> EventArrays:
+        """The events at ``rows``."""
+        return EventArrays(
+            self.arrival[rows],
+            self.happened[rows],
+            self.late[rows],
+            self.weight[rows],
+            self.num_times,
+        )
+
+
+class GroupedEvents:
+    """Running statistics of each group of events.
+
+    Events are kept in order of (group, arrival):
+
+        group    1 1 1 2 2 5
+        arrival  3 4 4 1 9 2
+        count    1 2 3 1 2 1     value just after each event, within its group
+
+    The value at a moment m is that of the group's last event with arrival < m. Sums run within
+    each group only, so later events and other groups cannot change a bit of them.
+
+    Args:
+        group: [E] int64 >= 0; events of group 0 belong to none and are dropped.
+        events: the events.
+    """
+
+    def __init__(self, group: np.ndarray, events: EventArrays) -> None:
         order = np.argsort(group, kind="stable")
         order = order[np.searchsorted(group[order], 1) :]
-        self.group = group[order]
-        self.item = item[order]
-        self._timestamp = timestamp[order]
-        self._weight = weight[order]
-        self._stride = num_times + 1
-        self._key = self.group * self._stride + rank[order]
+        self._group = group[order]
+        self._events = events.take(order)
+        self._stride = events.num_times + 1
+        self._key = self._group * self._stride + self._events.arrival
+        self._late = np.flatnonzero(self._events.late)
+        self._late_key = self._key[self._late]
         self._values: dict[Statistic, np.ndarray] = {}
+        self._late_sums: dict[Statistic, DominanceSums] = {}
 
     def locate(self, group: np.ndarray, rank: np.ndarray) -> np.ndarray:
         """Position of the last event of each group before a time, -1 if there is none.
 
         Args:
             group: [Q] int64.
-            rank: [Q] int64, number of distinct times before the moment asked for, 0..T.
+            rank: [Q] int64, number of distinct times of arrival before the moment, 0..T.
 
         Returns:
             [Q] int64 positions in the order of this object.
         """
-        if self.group.size == 0:
+        if self._group.size == 0:
             return np.full(group.shape, -1, dtype=np.int64)
         place = np.searchsorted(self._key, group * self._stride + rank, side="left") - 1
-        hit = (place >= 0) & (self.group[place] == group) & (group > 0)
+        hit = (place >= 0) & (self._group[place] == group) & (group > 0)
         return np.where(hit, place, -1)
 
     def at(self, statistic: Statistic, place: np.ndarray) -> np.ndarray:
@@ -80,19 +105,129 @@ class GroupedEvents:
         values: np.ndarray = self._values[statistic][place]
         return values
 
+    def late(
+        self,
+        statistic: Statistic,
+        group: np.ndarray,
+        start_rank: np.ndarray,
+        rank: np.ndarray,
+        start_us: np.ndarray,
+    ) -> np.ndarray:
+        """The part of a count or sum that arrived in a window and had happened before it.
+
+        Args:
+            statistic: a count or a sum.
+            group: [Q] int64.
+            start_rank: [Q] int64, number of distinct times of arrival before the window.
+            rank: [Q] int64, the same before the moment.
+            start_us: [Q] int64 microseconds, where the window begins.
+
+        Returns:
+            [Q] float64.
+        """
+        if self._late.size == 0:
+            return np.zeros(group.shape)
+        if statistic not in self._late_sums:
+            rows = self._events.take(self._late)
+            self._late_sums[statistic] = DominanceSums(rows.happened, _step(statistic, rows))
+        sums, base = self._late_sums[statistic], group * self._stride
+        begin, end = (
+            np.searchsorted(self._late_key, base + ranks, side="left")
+            for ranks in (start_rank, rank)
+        )
+        found: np.ndarray = sums.below(end, start_us) - sums.below(begin, start_us)
+        return found
+
     def _running(self, statistic: Statistic) -> np.ndarray:
         """[E + 1] float64; the extra last entry is what position -1 reads."""
-        name, threshold = statistic
+        name = statistic[0]
         if name in ("last", "first"):
-            times = self._timestamp.astype(np.float64)
-            if name == "first" and times.size:
-                starts = np.flatnonzero(np.diff(self.group, prepend=-1))
-                times = np.repeat(times[starts], np.diff(np.append(starts, times.size)))
-            return np.append(times, np.nan)
-        if name == "count":
-            step = np.ones(self.group.size)
-        else:
-            step = self._weight if name == "weight" else (self._weight >= threshold).astype(float)
-        frame = pl.DataFrame({"group": self.group, "step": step})
+            frame = pl.DataFrame({"group": self._group, "step": self._events.happened})
+            step = pl.col("step").cum_max() if name == "last" else pl.col("step").cum_min()
+            times = frame.select(step.over("group"))["step"].to_numpy()
+            return np.append(times.astype(np.float64), np.nan)
+        frame = pl.DataFrame({"group": self._group, "step": _step(statistic, self._events)})
         running = frame.select(pl.col("step").cum_sum().over("group"))["step"].to_numpy()
         return np.append(running, 0.0)
+
+
+class DistinctValues:
+    """How many different values the events of each group have.
+
+    For a (group, value) the last time it happened rises with some of its events. Each rise starts
+    one record and ends the one before, so at a moment every value that was seen has exactly one
+    record, and the values of a window are the records whose time lies in it.
+
+    Args:
+        group: [E] int64 >= 0; events of group 0 belong to none and are dropped.
+        value: [E] int64 >= 1.
+        events: the events.
+    """
+
+    def __init__(self, group: np.ndarray, value: np.ndarray, events: EventArrays) -> None:
+        order = np.lexsort((value, group))  # stable: arrivals stay in order
+        order = order[np.searchsorted(group[order], 1) :]
+        group, value, events = group[order], value[order], events.take(order)
+        frame = pl.DataFrame({"group": group, "value": value, "happened": events.happened})
+        before = pl.col("happened").cum_max().shift(1).over("group", "value")
+        rises = frame.select((before.is_null() | (pl.col("happened") > before)).alias("rises"))
+        kept = rises["rises"].to_numpy()
+        group, value, events = group[kept], value[kept], events.take(np.flatnonzero(kept))
+        follows = (group[1:] == group[:-1]) & (value[1:] == value[:-1])
+        replaced = np.flatnonzero(follows)
+        self._starts = _Records(group, events.arrival, events.happened, events.num_times)
+        self._ends = _Records(
+            group[replaced],
+            events.arrival[replaced + 1],
+            events.happened[replaced],
+            events.num_times,
+        )
+
+    def count(self, group: np.ndarray, rank: np.ndarray, start_us: np.ndarray | None) -> np.ndarray:
+        """[Q] float64 number of values seen before the time, of those since ``start_us``.
+
+        Args:
+            group: [Q] int64.
+            rank: [Q] int64, number of distinct times of arrival before the moment.
+            start_us: [Q] int64 microseconds, where the window begins. None: no window.
+        """
+        started = self._starts.count(group, rank, start_us)
+        current: np.ndarray = started - self._ends.count(group, rank, start_us)
+        return current
+
+
+class _Records:
+    """Points (group, arrival, time): how many of a group before an arrival, since a time."""
+
+    def __init__(
+        self, group: np.ndarray, arrival: np.ndarray, happened: np.ndarray, num_times: int
+    ) -> None:
+        self._stride = num_times + 1
+        key = group * self._stride + arrival
+        order = np.argsort(key, kind="stable")
+        self._key = key[order]
+        self._happened = happened[order]
+        self._before: DominanceSums | None = None
+
+    def count(self, group: np.ndarray, rank: np.ndarray, start_us: np.ndarray | None) -> np.ndarray:
+        base = group * self._stride
+        begin = np.searchsorted(self._key, base, side="left")
+        end = np.searchsorted(self._key, base + rank, side="left")
+        found: np.ndarray = (end - begin).astype(np.float64)
+        if start_us is None:
+            return found
+        if self._before is None:
+            self._before = DominanceSums(self._happened, np.ones(self._key.size))
+        found -= self._before.below(end, start_us) - self._before.below(begin, start_us)
+        return found
+
+
+def _step(statistic: Statistic, events: EventArrays) -> np.ndarray:
+    """[E] float64: what each event adds to a count or sum."""
+    name, threshold = statistic
+    if name == "count":
+        return np.ones(events.weight.size)
+    if name == "weight":
+        return events.weight
+    hits: np.ndarray = (events.weight >= threshold).astype(np.float64)
+    return hits

@@ -15,6 +15,7 @@ from features.errors import DataError
 from features.hashing import update_with_series
 from features.reading import read_frame
 from features.schema import (
+    CREATED,
     EVENT,
     INTERACTION_SCHEMA,
     ITEM,
@@ -38,7 +39,9 @@ class Interactions:
 
     Attributes:
         frame: columns user_id String, item_id String, timestamp Datetime("us") (UTC, no zone),
-            event String, weight Float32; sorted by timestamp, user_id, item_id, event.
+            event String, weight Float32; sorted by timestamp, user_id, item_id, event. A log that
+            knows when its events arrived has a sixth column, created Datetime("us"), at or after
+            the timestamp: what happened is seen from then on.
 
     Raises:
         DataError: ``frame`` has other columns or types.
@@ -47,7 +50,8 @@ class Interactions:
     frame: pl.DataFrame
 
     def __post_init__(self) -> None:
-        if dict(self.frame.schema) != INTERACTION_SCHEMA:
+        schema = dict(self.frame.schema)
+        if schema not in (INTERACTION_SCHEMA, INTERACTION_SCHEMA | {CREATED: pl.Datetime("us")}):
             wanted = ", ".join(f"{name} {dtype}" for name, dtype in INTERACTION_SCHEMA.items())
             got = ", ".join(f"{name} {dtype}" for name, dtype in self.frame.schema.items())
             raise DataError(
@@ -67,8 +71,12 @@ class Interactions:
     ) -> Self:
         """Check a raw log and bring it into the one form used inside.
 
+        Where the log says when events arrived, an event that arrived twice (same user, item, time
+        and kind) counts from its first arrival, one without a time of arrival arrived when it
+        happened, and one dated later than its arrival happened at its arrival.
+
         Args:
-            frame: the raw log; other columns than the five roles are dropped.
+            frame: the raw log; other columns than the six roles are dropped.
             columns: roles of the columns; None: the names of `features.schema`.
             source: what to call the log in messages.
             items: the catalogue; an event of an item it does not hold is then a problem.
@@ -96,7 +104,17 @@ class Interactions:
             kind.cast(pl.String).alias(EVENT),
             amount.cast(pl.Float32).alias(WEIGHT),
         )
-        return cls(checked.sort(TIMESTAMP, USER, ITEM, EVENT))
+        created = columns.optional("created", frame.columns)
+        if created is not None:
+            arrival = time_in_microseconds(created, frame.schema[created], columns.unit)
+            arrived = frame.select(arrival.alias(CREATED))[CREATED]
+            checked = (
+                checked.with_columns(arrived.fill_null(checked[TIMESTAMP]))
+                .sort(CREATED, maintain_order=True)
+                .unique((USER, ITEM, TIMESTAMP, EVENT), keep="first", maintain_order=True)
+                .with_columns(pl.min_horizontal(TIMESTAMP, CREATED).alias(TIMESTAMP))
+            )
+        return cls(checked.sort(TIMESTAMP, USER, ITEM, EVENT, maintain_order=True))
 
     def __len__(self) -> int:
         return self.frame.height
@@ -112,8 +130,9 @@ class Interactions:
         return self.frame[ITEM].n_unique()
 
     def before(self, moment: datetime) -> Interactions:
-        """The events strictly before ``moment`` (UTC, no zone)."""
-        return Interactions(self.frame.filter(pl.col(TIMESTAMP) < moment))
+        """The events that happened, and had arrived, strictly before ``moment`` (UTC, no zone)."""
+        seen = CREATED if CREATED in self.frame.columns else TIMESTAMP
+        return Interactions(self.frame.filter(pl.col(seen) < moment))
 
     def filter_users(self, ids: Sequence[str] | pl.Series) -> Interactions:
         """The events of these users; ids without events are allowed."""

@@ -12,28 +12,26 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.computation import Computation
+from features.computation import Computation, Group
 from features.definitions import (
-    Affinity,
-    Age,
     Category,
-    Count,
     DayOfWeek,
     Definition,
     Field,
     HourOfDay,
-    LastNOverlap,
-    MeanWeight,
-    Rate,
-    Recency,
+    ListContains,
+    ListSize,
+    Position,
     RetrievalRank,
     RetrievalScore,
-    Similarity,
     SlateRelative,
-    Trend,
+    TextMatch,
+    VectorComponent,
 )
 from features.errors import DataError
+from features.event_definitions import Age, Count, MeanWeight, Rate, Recency, Trend, UniqueCount
 from features.grouped import COUNT, FIRST, LAST, WEIGHT
+from features.history_definitions import Affinity, LastNOverlap, Session, Similarity
 from features.vocabulary import Vocabulary
 
 __all__ = ["COMPUTE", "slate_relative"]
@@ -53,15 +51,40 @@ def _category(computation: Computation, definition: Category) -> np.ndarray:
     return codes.index(column).astype(np.float64)
 
 
+def _list_size(computation: Computation, definition: ListSize) -> np.ndarray:
+    column = _table_column(computation, definition.table, definition.column)
+    return column.list.len().cast(pl.Float64).fill_null(float("nan")).to_numpy()
+
+
+def _list_contains(computation: Computation, definition: ListContains) -> np.ndarray:
+    column = _table_column(computation, definition.table, definition.column)
+    found = column.list.contains(definition.value)
+    return found.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+
+
+def _vector_component(computation: Computation, definition: VectorComponent) -> np.ndarray:
+    vocabulary, vectors = computation.tables.vectors[definition.vectors]
+    rows = computation.rows_in(vocabulary, computation.level("item").item)
+    component = vectors[:, definition.component].astype(np.float64)
+    return np.where(rows > 0, component[rows], np.nan)
+
+
+def _group(definition: Any) -> Group:
+    refresh_us = round(definition.refresh_s * 1e6)
+    return Group(definition.by, definition.column, definition.event, refresh_us)
+
+
 def _count(computation: Computation, definition: Count) -> np.ndarray:
-    value = computation.statistic(
-        definition.by,
-        definition.column,
-        definition.event,
-        WEIGHT if definition.weighted else COUNT,
-        _microseconds(definition.window_days),
-    )
+    statistic = WEIGHT if definition.weighted else COUNT
+    window = _microseconds(definition.window_days)
+    value = computation.statistic(_group(definition), statistic, window)
     return np.log1p(np.maximum(value, 0.0)) if definition.log else value
+
+
+def _unique_count(computation: Computation, definition: UniqueCount) -> np.ndarray:
+    window = _microseconds(definition.window_days)
+    value = computation.distinct(_group(definition), definition.of, window)
+    return np.log1p(value) if definition.log else value
 
 
 def _rate(computation: Computation, definition: Rate) -> np.ndarray:
@@ -75,21 +98,22 @@ def _mean_weight(computation: Computation, definition: MeanWeight) -> np.ndarray
 def _smoothed(
     computation: Computation, definition: Rate | MeanWeight, statistic: tuple[str, float]
 ) -> np.ndarray:
-    by, column, event = definition.by, definition.column, definition.event
-    window = _microseconds(definition.window_days)
-    total = computation.statistic(by, column, event, statistic, window)
-    count = computation.statistic(by, column, event, COUNT, window)
+    group, window = _group(definition), _microseconds(definition.window_days)
+    total = computation.statistic(group, statistic, window)
+    count = computation.statistic(group, COUNT, window)
     if definition.prior_count == 0:
         return _divided(total, count)
     if definition.prior is not None:
         prior: np.ndarray | float = definition.prior
     else:
-        wider = "user" if by in ("user_item", "user_attribute") else "global"
-        prior = _divided(
-            computation.statistic(wider, None, event, statistic, window),
-            computation.statistic(wider, None, event, COUNT, window),
+        wider = group._replace(
+            by="user" if group.by in ("user_item", "user_attribute") else "global", column=None
         )
-        if wider == "user":
+        prior = _divided(
+            computation.statistic(wider, statistic, window),
+            computation.statistic(wider, COUNT, window),
+        )
+        if wider.by == "user":
             prior = prior[computation.level("user").of_row]
         else:
             prior = prior[computation.level(definition.scope).moment]
@@ -97,7 +121,11 @@ def _smoothed(
 
 
 def _recency(computation: Computation, definition: Recency) -> np.ndarray:
-    last = computation.statistic(definition.by, definition.column, definition.event, LAST)
+    group = _group(definition)
+    last = computation.statistic(group, LAST)
+    if definition.ttl_days is not None:
+        moment = computation.moments_of(group)[computation.level(definition.scope).moment]
+        last = np.where(moment - last <= definition.ttl_days * _DAY_US, last, np.nan)
     return _since(computation, definition, last)
 
 
@@ -109,13 +137,12 @@ def _age(computation: Computation, definition: Age) -> np.ndarray:
         born = year.cast(pl.Float64).fill_null(float("nan")).to_numpy()
         years: np.ndarray = now[computation.level("item").moment] - born
         return years
-    first = computation.statistic(definition.by, definition.column, definition.event, FIRST)
-    return _since(computation, definition, first)
+    return _since(computation, definition, computation.statistic(_group(definition), FIRST))
 
 
 def _since(computation: Computation, definition: Recency | Age, time_us: np.ndarray) -> np.ndarray:
-    moment = computation.moments[computation.level(definition.scope).moment]
-    seconds: np.ndarray = (moment - time_us) / 1e6
+    moments = computation.moments_of(_group(definition))
+    seconds: np.ndarray = (moments[computation.level(definition.scope).moment] - time_us) / 1e6
     if definition.unit == "log_days":
         seconds = np.log1p(seconds / 86_400.0)
     return seconds
@@ -123,9 +150,7 @@ def _since(computation: Computation, definition: Recency | Age, time_us: np.ndar
 
 def _trend(computation: Computation, definition: Trend) -> np.ndarray:
     short, long = (
-        computation.statistic(
-            definition.by, definition.column, definition.event, COUNT, _microseconds(days)
-        )
+        computation.statistic(_group(definition), COUNT, _microseconds(days))
         for days in (definition.short_days, definition.long_days)
     )
     return _divided(short, long)
@@ -134,31 +159,105 @@ def _trend(computation: Computation, definition: Trend) -> np.ndarray:
 def _affinity(computation: Computation, definition: Affinity) -> np.ndarray:
     column, event = definition.column, definition.event
     if definition.last is not None:
-        return computation.overlaps(column, event, definition.last, definition.how)
-    with_value = computation.statistic("user_attribute", column, event, COUNT)
-    events = computation.statistic("user", None, event, COUNT)
+        history = _history(computation, definition, definition.last)
+        return computation.overlaps(column, history, definition.how)
+    window = _microseconds(definition.ttl_days)
+    with_value = computation.statistic(Group("user_attribute", column, event), COUNT, window)
+    events = computation.statistic(Group("user", None, event), COUNT, window)
     return _divided(with_value, events[computation.level("user").of_row])
 
 
 def _last_n_overlap(computation: Computation, definition: LastNOverlap) -> np.ndarray:
-    return computation.overlaps(definition.column, definition.event, definition.last, "jaccard")
+    history = _history(computation, definition, definition.last)
+    return computation.overlaps(definition.column, history, "jaccard")
 
 
 def _similarity(computation: Computation, definition: Similarity) -> np.ndarray:
-    return computation.cosine(definition.vectors, definition.event, definition.last)
+    return computation.cosine(
+        definition.vectors, _history(computation, definition, definition.last)
+    )
+
+
+def _history(
+    computation: Computation, definition: Affinity | LastNOverlap | Similarity, last: int
+) -> np.ndarray:
+    """[n, last] int64 items of the user's newest events."""
+    ttl = _microseconds(definition.ttl_days)
+    session = _session_us(definition.session_minutes)
+    return computation.past(definition.event, last, ttl, session).item
+
+
+def _session(computation: Computation, definition: Session) -> np.ndarray:
+    session = _session_us(definition.session_minutes)
+    past = computation.past(definition.event, definition.last, session_us=session)
+    real = past.item > 0
+    events: np.ndarray = real.sum(axis=1).astype(np.float64)
+    if definition.what == "events":
+        return events
+    if definition.what == "weight":
+        total: np.ndarray = past.weight.sum(axis=1)
+        return total
+    if definition.what == "items":
+        item = np.sort(past.item, axis=1)
+        fresh = (item > 0) & (np.diff(item, axis=1, prepend=0) > 0)
+        items: np.ndarray = fresh.sum(axis=1).astype(np.float64)
+        return items
+    moment = computation.moments[computation.level("user").moment]
+    far = np.iinfo(np.int64).max
+    first = np.where(real, past.happened, far).min(axis=1, initial=far)
+    return np.where(events > 0, (moment - np.where(events > 0, first, 0)) / 1e6, np.nan)
 
 
 def _hour_of_day(computation: Computation, definition: HourOfDay) -> np.ndarray:
-    hours: np.ndarray = (computation.moments % _DAY_US) / _HOUR_US
-    spread: np.ndarray = hours[computation.rows.moment]
-    return spread
+    hours: np.ndarray = (_local_us(computation, definition) % _DAY_US) / _HOUR_US
+    return hours
 
 
 def _day_of_week(computation: Computation, definition: DayOfWeek) -> np.ndarray:
     # 1970-01-01 was a Thursday
-    days = ((computation.moments // _DAY_US + 3) % 7).astype(np.float64)
-    spread: np.ndarray = days[computation.rows.moment]
+    days: np.ndarray = (_local_us(computation, definition) // _DAY_US + 3) % 7
+    return days.astype(np.float64)
+
+
+def _local_us(computation: Computation, definition: HourOfDay | DayOfWeek) -> np.ndarray:
+    """[R] int64 microseconds since 1970-01-01 00:00 of the clock in each row's zone."""
+    rows = computation.rows
+    if definition.zone_column is None:
+        spread: np.ndarray = _in_zone(computation.moments, definition.zone)[rows.moment]
+        return spread
+    level = computation.level("user")
+    zones = _table_column(computation, "user", definition.zone_column).cast(pl.String)
+    zones = zones.fill_null(definition.zone)
+    local = np.empty(level.moment.size, dtype=np.int64)
+    for zone in zones.unique():
+        there = (zones == zone).to_numpy()
+        local[there] = _in_zone(computation.moments[level.moment[there]], zone)
+    spread = local[level.of_row]
     return spread
+
+
+def _in_zone(moment_us: np.ndarray, zone: str) -> np.ndarray:
+    if zone == "UTC":
+        return moment_us
+    moments = pl.Series(moment_us).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    try:
+        local = moments.dt.convert_time_zone(zone)
+    except pl.exceptions.ComputeError as error:
+        raise DataError(
+            f"a time zone must be a name such as 'Europe/Berlin', got {zone!r} in the user table; "
+            "repair it or make it null"
+        ) from error
+    return local.dt.replace_time_zone(None).to_physical().to_numpy().astype(np.int64)
+
+
+def _position(computation: Computation, definition: Position) -> np.ndarray:
+    return computation.requests["position"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+
+
+def _text_match(computation: Computation, definition: TextMatch) -> np.ndarray:
+    matcher = computation.tables.matcher(definition.column)
+    query = computation.requests[definition.query]
+    return matcher.scores(computation.rows.item, query, k1=definition.k1, b=definition.b)
 
 
 def _retrieval(computation: Computation, definition: RetrievalScore | RetrievalRank) -> np.ndarray:
@@ -189,13 +288,20 @@ COMPUTE: Mapping[type[Definition], Callable[[Computation, Any], np.ndarray]] = {
     Field: _field,
     HourOfDay: _hour_of_day,
     LastNOverlap: _last_n_overlap,
+    ListContains: _list_contains,
+    ListSize: _list_size,
     MeanWeight: _mean_weight,
+    Position: _position,
     Rate: _rate,
     Recency: _recency,
     RetrievalRank: _retrieval,
     RetrievalScore: _retrieval,
+    Session: _session,
     Similarity: _similarity,
+    TextMatch: _text_match,
     Trend: _trend,
+    UniqueCount: _unique_count,
+    VectorComponent: _vector_component,
 }
 
 
@@ -203,10 +309,10 @@ def _table_column(computation: Computation, table: str, column: str) -> pl.Serie
     """The column's value for each combination of the level ``table``, null where there is none."""
     if table == "item":
         rows = computation.level("item").item - 1
-        frame = computation.item_frame
+        frame = computation.tables.item_frame
         rows = np.where(rows < frame.height, rows, -1)
-    elif computation.users is not None:
-        known, frame = computation.users
+    elif computation.tables.users is not None:
+        known, frame = computation.tables.users
         row_of = known.index(computation.user_ids.to_series()) - 1
         rows = row_of[computation.level("user").user - 1]
     else:
@@ -225,3 +331,7 @@ def _divided(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 def _microseconds(days: float | None) -> int | None:
     return None if days is None else round(days * _DAY_US)
+
+
+def _session_us(minutes: float | None) -> int | None:
+    return None if minutes is None else round(minutes * 60_000_000)

@@ -13,16 +13,23 @@ from datetime import datetime
 import numpy as np
 import polars as pl
 
-from features.attributes import AttributeValues
-from features.computation import Computation, Vectors
-from features.definitions import Definition, SlateRelative
+from features.definitions import (
+    Definition,
+    ListContains,
+    ListSize,
+    Position,
+    SlateRelative,
+    TextMatch,
+    VectorComponent,
+)
 from features.errors import DataError
+from features.feature_tables import FeatureTables, Vectors
 from features.interactions import Interactions
 from features.kinds import COMPUTE, slate_relative
+from features.log_computation import LogComputation
 from features.registry import check_definitions
 from features.schema import ITEM, USER
 from features.tables import ItemTable, UserTable
-from features.vocabulary import Vocabulary
 
 __all__ = ["FeatureComputer", "compute_features", "item_features", "request_features"]
 
@@ -54,12 +61,7 @@ class FeatureComputer:
         self.definitions = check_definitions(definitions)
         self.items = items
         self.users = users
-        self.vectors = dict(vectors or {})
-        self._item_ids = Vocabulary.from_ids(items.frame[ITEM])
-        self._users = (
-            None if users is None else (Vocabulary.from_ids(users.frame[USER]), users.frame)
-        )
-        self._attributes: dict[str, AttributeValues] = {}
+        self.tables = FeatureTables(items, users, vectors or {})
         self._check_sources()
 
     def compute(self, requests: pl.DataFrame, interactions: Interactions) -> pl.DataFrame:
@@ -100,11 +102,15 @@ class FeatureComputer:
                 **(retrieval or {}),
             }
         )
-        requests = _checked_requests(requests, self.definitions)
+        positions = {each.name: each for each in self.definitions if isinstance(each, Position)}
+        asked = [each for each in self.definitions if each.name not in positions]
+        requests = _checked_requests(requests, asked)
         names = [
             definition.name for definition in self.definitions if definition.scope in _PUBLISHED
         ]
         given = _aligned(item_values, item_ids, names)
+        for name, position in positions.items():
+            given[name] = np.full(len(item_ids), position.online, dtype=np.float32)
         return self._columns(requests, events, self.definitions, given)
 
     def _columns(
@@ -114,15 +120,7 @@ class FeatureComputer:
         definitions: Sequence[Definition],
         given: Mapping[str, np.ndarray],
     ) -> pl.DataFrame:
-        computation = Computation(
-            requests,
-            interactions.frame,
-            item_ids=self._item_ids,
-            item_frame=self.items.frame,
-            users=self._users,
-            attributes=self._attributes,
-            vectors=self.vectors,
-        )
+        computation = LogComputation(requests, interactions.frame, self.tables)
         columns: dict[str, np.ndarray] = {}
         for definition in definitions:
             if isinstance(definition, SlateRelative):
@@ -147,7 +145,7 @@ class FeatureComputer:
         tables = {
             "item": set(self.items.frame.columns),
             "user": set() if self.users is None else set(self.users.frame.columns),
-            "vectors": set(self.vectors),
+            "vectors": set(self.tables.vectors),
         }
         for definition in self.definitions:
             if definition.name in _OWN:
@@ -162,11 +160,37 @@ class FeatureComputer:
                     raise DataError(
                         f"definition {definition.name!r}: {source} must exist; known: {known}"
                     )
-        for name, (vocabulary, vectors) in self.vectors.items():
+            self._check_type(definition)
+        for name, (vocabulary, vectors) in self.tables.vectors.items():
             if vectors.ndim != 2 or vectors.shape[0] != vocabulary.size:
                 raise DataError(
                     f"vectors {name!r} must be [N + 1, D] with N = {len(vocabulary)}, got shape "
                     f"{vectors.shape}; row 0 is the padding row"
+                )
+
+    def _check_type(self, definition: Definition) -> None:
+        if isinstance(definition, ListSize | ListContains):
+            frame = self.users.frame if definition.table == "user" and self.users else None
+            dtype = (self.items.frame if frame is None else frame).schema[definition.column]
+            if dtype != pl.List(pl.String):
+                raise DataError(
+                    f"definition {definition.name!r}: column must be a list of text, got "
+                    f"{definition.column!r} of type {dtype}; declare it a list column"
+                )
+        elif isinstance(definition, TextMatch):
+            dtype = self.items.frame.schema[definition.column]
+            if dtype != pl.String:
+                raise DataError(
+                    f"definition {definition.name!r}: column must be text, got "
+                    f"{definition.column!r} of type {dtype}"
+                )
+        elif isinstance(definition, VectorComponent):
+            vectors = self.tables.vectors[definition.vectors][1]
+            if vectors.ndim == 2 and definition.component >= vectors.shape[1]:
+                raise DataError(
+                    f"definition {definition.name!r}: component must be below the "
+                    f"{vectors.shape[1]} of vectors {definition.vectors!r}, got "
+                    f"{definition.component}"
                 )
 
 
@@ -186,8 +210,8 @@ def compute_features(
     Args:
         definitions: what to compute.
         requests: R rows: request_id (integer; rows of one request compete with each other),
-            user_id, item_id, moment Datetime("us") UTC without zone, and the columns
-            ``score__<retriever>`` and ``rank__<retriever>`` that definitions read.
+            user_id, item_id, moment Datetime("us") UTC without zone, and the columns that
+            definitions read: ``score__<retriever>``, ``rank__<retriever>``, ``position``, texts.
         interactions: the log; it may hold any later events.
         items: the catalogue.
         users: the user table, if a definition reads it.
@@ -209,6 +233,7 @@ def item_features(
     items: ItemTable,
     interactions: Interactions,
     moment: datetime,
+    vectors: Vectors | None = None,
 ) -> pl.DataFrame:
     """What depends on the item alone, for every item of the catalogue at one moment.
 
@@ -217,6 +242,7 @@ def item_features(
         items: the catalogue.
         interactions: the log.
         moment: UTC, no zone; events at or after it do not enter.
+        vectors: item vectors by name, if a definition reads them.
 
     Returns:
         N rows in the catalogue's order: item_id and one Float32 column per definition.
@@ -225,7 +251,7 @@ def item_features(
         DataError: as `compute_features`.
     """
     published = [definition for definition in definitions if definition.scope in _PUBLISHED]
-    return FeatureComputer(published, items).item_features(interactions, moment)
+    return FeatureComputer(published, items, None, vectors).item_features(interactions, moment)
 
 
 def request_features(
@@ -257,7 +283,8 @@ def request_features(
         items: the catalogue.
         users: the user table, if a definition reads it.
         vectors: item vectors by name, if a definition reads them.
-        retrieval: ``score__<retriever>`` and ``rank__<retriever>`` as [C] arrays.
+        retrieval: ``score__<retriever>``, ``rank__<retriever>`` and texts that definitions read,
+            as [C] arrays. A position is not known yet; see `Position`.
 
     Returns:
         C rows in the order of ``item_ids``.
@@ -324,11 +351,13 @@ def _checked_requests(requests: pl.DataFrame, definitions: Sequence[Definition])
         raise DataError(
             f"requests: moment must be a Datetime in UTC without time zone, got {moment}; cast it"
         )
+    texts = {each.query for each in definitions if isinstance(each, TextMatch)}
     for name in sorted(read):
-        if not requests.schema[name].is_numeric():
-            raise DataError(
-                f"requests: {name} must be a number, got {requests.schema[name]}; cast it"
-            )
+        dtype = requests.schema[name]
+        if name in texts and dtype != pl.String:
+            raise DataError(f"requests: {name} must be text, got {dtype}; cast it to String")
+        if name not in texts and not dtype.is_numeric():
+            raise DataError(f"requests: {name} must be a number, got {dtype}; cast it")
     requests = requests.with_columns(
         pl.col(USER, ITEM).cast(pl.String), pl.col("moment").cast(pl.Datetime("us"))
     )

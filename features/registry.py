@@ -10,25 +10,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from features.definitions import (
-    Affinity,
-    Age,
     Category,
-    Count,
     DayOfWeek,
     Definition,
     Field,
     HourOfDay,
-    LastNOverlap,
-    MeanWeight,
-    Rate,
-    Recency,
+    ListContains,
+    ListSize,
+    Position,
     RetrievalRank,
     RetrievalScore,
-    Similarity,
     SlateRelative,
-    Trend,
+    TextMatch,
+    VectorComponent,
 )
 from features.errors import DataError
+from features.event_definitions import Age, Count, MeanWeight, Rate, Recency, Trend, UniqueCount
+from features.history_definitions import Affinity, LastNOverlap, Session, Similarity
 from features.tables import ItemTable
 
 __all__ = [
@@ -49,14 +47,21 @@ KINDS: Mapping[str, type[Definition]] = {
     "field": Field,
     "hour_of_day": HourOfDay,
     "last_n_overlap": LastNOverlap,
+    "list_contains": ListContains,
+    "list_size": ListSize,
     "mean_weight": MeanWeight,
+    "position": Position,
     "rate": Rate,
     "recency": Recency,
     "retrieval_rank": RetrievalRank,
     "retrieval_score": RetrievalScore,
+    "session": Session,
     "similarity": Similarity,
     "slate_relative": SlateRelative,
+    "text_match": TextMatch,
     "trend": Trend,
+    "unique_count": UniqueCount,
+    "vector_component": VectorComponent,
 }
 
 

@@ -7,13 +7,14 @@ from typing import Literal, get_args
 
 import polars as pl
 
-__all__ = ["EVENT", "ITEM", "TIMESTAMP", "USER", "WEIGHT", "EventColumns", "TimeUnit"]
+__all__ = ["CREATED", "EVENT", "ITEM", "TIMESTAMP", "USER", "WEIGHT", "EventColumns", "TimeUnit"]
 
 USER = "user_id"
 ITEM = "item_id"
 TIMESTAMP = "timestamp"
 EVENT = "event"
 WEIGHT = "weight"
+CREATED = "created"
 
 INTERACTION_SCHEMA: dict[str, pl.DataType] = {
     USER: pl.String(),
@@ -39,6 +40,8 @@ class EventColumns:
             every event is a ``default_event``.
         weight: column of the event's weight, >= 0. None: the column "weight" if there is one,
             otherwise every weight is 1.
+        created: column of the time at which the event arrived. None: the column "created" if there
+            is one, otherwise every event arrived when it happened.
         unit: what a number in ``timestamp`` counts since 1970-01-01 UTC, or "iso" for text such
             as "2024-05-01T12:30:00". Columns of a date or datetime type need no unit.
         default_event: the kind of an event where the file has no such column.
@@ -52,23 +55,32 @@ class EventColumns:
     timestamp: str = TIMESTAMP
     event: str | None = None
     weight: str | None = None
+    created: str | None = None
     unit: TimeUnit = "s"
     default_event: str = "interaction"
 
     def __post_init__(self) -> None:
         if self.unit not in get_args(TimeUnit):
             raise ValueError(f"unit must be one of 's', 'ms', 'us', 'iso', got {self.unit!r}")
-        named = [self.user, self.item, self.timestamp, self.event, self.weight]
+        named = [
+            self.user,
+            self.item,
+            self.timestamp,
+            self.event,
+            self.weight,
+            self.created,
+        ]
         used = [name for name in named if name is not None]
         twice = sorted({name for name in used if used.count(name) > 1})
         if twice:
             raise ValueError(f"each role needs its own column, got {twice[0]!r} for two roles")
 
-    def optional(self, role: Literal["event", "weight"], present: list[str]) -> str | None:
+    def optional(
+        self, role: Literal["event", "weight", "created"], present: list[str]
+    ) -> str | None:
         """Column that plays an optional role in a file with the columns ``present``, or None."""
-        named = self.event if role == "event" else self.weight
-        if named is not None:
-            return named
-        default = EVENT if role == "event" else WEIGHT
-        taken = {self.user, self.item, self.timestamp, self.event, self.weight}
-        return default if default in present and default not in taken else None
+        given = {"event": self.event, "weight": self.weight, "created": self.created}
+        if given[role] is not None:
+            return given[role]
+        taken = {self.user, self.item, self.timestamp, *given.values()}
+        return role if role in present and role not in taken else None

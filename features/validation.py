@@ -33,8 +33,9 @@ def find_problems(
 
     Checked: missing columns and columns of a wrong type, null or empty ids, unparseable times,
     times in another unit than declared (before 1971 or more than a year after ``now``), negative
-    or non-finite weights, duplicate events (same user, item, time and kind), repeated ids in the
-    tables, and events whose item no row of ``items`` describes.
+    or non-finite weights, duplicate events (same user, item, time and kind; where the log says
+    when events arrived, that is one event that arrived twice, and no problem), repeated ids in
+    the tables, and events whose item no row of ``items`` describes.
 
     Args:
         events: the raw log, as a frame or a Parquet/CSV file.
@@ -91,8 +92,9 @@ def event_problems(
     present = frame.columns
     event = columns.optional("event", present)
     weight = columns.optional("weight", present)
+    created = columns.optional("created", present)
     required = [columns.user, columns.item, columns.timestamp]
-    for name in [*required, *(name for name in (event, weight) if name is not None)]:
+    for name in [*required, *(name for name in (event, weight, created) if name is not None)]:
         if name not in present:
             problems.append(_missing(source, name, present))
     frame = frame.select([name for name in present]).with_row_index(_ROW)
@@ -100,12 +102,15 @@ def event_problems(
         if name in present:
             problems += _id_problems(frame, name, source)
     if columns.timestamp in present:
-        problems += _time_problems(frame, columns, source, now)
+        problems += _time_problems(frame, columns.timestamp, columns.unit, source, now)
+    if created is not None and created in present:
+        arrived = frame.filter(pl.col(created).is_not_null())
+        problems += _time_problems(arrived, created, columns.unit, source, now)
     if event is not None and event in present:
         problems += _kind_problems(frame, event, source)
     if weight is not None and weight in present:
         problems += _weight_problems(frame, weight, source)
-    if all(name in present for name in required):
+    if created is None and all(name in present for name in required):
         key = [*required, *([event] if event in present else [])]
         problems += _duplicate_problems(frame, key, source, "user, item, time and kind")
     if item_ids is not None and columns.item in present and _is_id(frame.schema[columns.item]):
@@ -206,17 +211,17 @@ def _id_problems(frame: pl.DataFrame, column: str, source: str) -> list[Problem]
 
 
 def _time_problems(
-    frame: pl.DataFrame, columns: EventColumns, source: str, now: datetime | None
+    frame: pl.DataFrame, column: str, unit: str, source: str, now: datetime | None
 ) -> list[Problem]:
-    column, dtype = columns.timestamp, frame.schema[columns.timestamp]
+    dtype = frame.schema[column]
     numeric = dtype.is_integer() or dtype.is_float()
-    if columns.unit == "iso" and numeric:
+    if unit == "iso" and numeric:
         return [
             _wrong_type(source, column, "must be text (unit 'iso')", dtype, _unit_remedy(frame))
         ]
-    if columns.unit != "iso" and dtype == pl.String:
+    if unit != "iso" and dtype == pl.String:
         remedy = "Declare the unit 'iso', or cast the column to integers."
-        rule = f"must be a number (unit {columns.unit!r})"
+        rule = f"must be a number (unit {unit!r})"
         return [_wrong_type(source, column, rule, dtype, remedy)]
     if not (numeric or dtype == pl.String or dtype == pl.Date or isinstance(dtype, pl.Datetime)):
         remedy = "Use integers, ISO text, or a date or datetime type."
@@ -225,11 +230,11 @@ def _time_problems(
     value = pl.col(column)
     latest = (now or datetime.now(UTC).replace(tzinfo=None)) + timedelta(days=365)
     if numeric:
-        scale = MICROSECONDS_PER[columns.unit]
+        scale = MICROSECONDS_PER[unit]
         parsed = pl.when(value.is_finite()).then(value) if dtype.is_float() else value
         low, high = (pl.lit(_microseconds(moment) // scale) for moment in (_EARLIEST, latest))
     else:
-        parsed = time_in_microseconds(column, dtype, columns.unit)
+        parsed = time_in_microseconds(column, dtype, unit)
         low, high = pl.lit(_EARLIEST), pl.lit(latest)
     frame = frame.with_columns(parsed.alias("__time"))
     time = pl.col("__time")
@@ -239,7 +244,7 @@ def _time_problems(
     problems = _broken(unread, column, column, source, rule, remedy)
     outside = frame.filter(time.is_not_null() & ((time < low) | (time > high)))
     if outside.height:
-        rule = f"must lie between 1971 and {latest:%Y-%m-%d} when read as {columns.unit!r}"
+        rule = f"must lie between 1971 and {latest:%Y-%m-%d} when read as {unit!r}"
         if numeric:
             remedy = _unit_remedy(outside.select(pl.col(column).alias(column)), column, latest)
         else:

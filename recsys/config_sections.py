@@ -46,6 +46,7 @@ class EventColumnsConfig(Section):
     timestamp: str = TIMESTAMP
     event: str | None = None
     weight: str | None = None
+    created: str | None = None
     timestamp_unit: Literal["s", "ms", "us", "iso"] = "s"
     default_event: str = "interaction"
 

@@ -49,6 +49,6 @@ def own_events(
     )
     if log is None:
         return Interactions(recent)
-    logged = log.frame.filter((pl.col(USER) == user_id) & (pl.col(TIMESTAMP) < as_of))
-    merged = pl.concat([logged, recent.select(logged.columns)]).sort(TIMESTAMP, USER, ITEM, EVENT)
+    logged = log.filter_users([user_id]).before(as_of).frame
+    merged = pl.concat([logged.select(recent.columns), recent]).sort(TIMESTAMP, USER, ITEM, EVENT)
     return Interactions(merged)

@@ -145,3 +145,36 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         read_interactions(tmp_path / "none.csv")
     with pytest.raises(DataError, match=r"the suffix must be .parquet, .csv or .tsv, got '.xls'"):
         read_interactions(tmp_path / "log.xls")
+
+
+def test_a_log_that_knows_when_its_events_arrived() -> None:
+    times = [datetime(2024, 1, day) for day in (1, 1, 2, 5, 3)]
+    arrivals = [datetime(2024, 1, day) for day in (4, 2, 2, 4)]
+    raw = pl.DataFrame(
+        {
+            "user_id": ["u"] * 5,
+            "item_id": ["a", "a", "b", "c", "d"],
+            "timestamp": times,
+            "weight": [1.0, 2.0, 3.0, 4.0, 5.0],
+            "arrived": [*arrivals, None],
+        }
+    )
+    log = Interactions.from_frame(raw, columns=EventColumns(created="arrived"))
+    assert log.frame.columns[-1] == "created"
+    # a: the first arrival; c: dated after its arrival; d: arrived when it happened
+    assert log.frame["item_id"].to_list() == ["a", "b", "d", "c"]
+    assert log.frame["weight"].to_list() == [2.0, 3.0, 5.0, 4.0]
+    assert log.frame["timestamp"].dt.day().to_list() == [1, 2, 3, 4]
+    assert log.frame["created"].dt.day().to_list() == [2, 2, 3, 4]
+    assert log.before(datetime(2024, 1, 3)).frame["item_id"].to_list() == ["a", "b"]
+    assert log.before(datetime(2024, 1, 2)).frame.height == 0
+    renamed = Interactions.from_frame(raw.rename({"arrived": "created"}))
+    assert renamed.fingerprint() == log.fingerprint()
+
+
+def test_an_arrival_must_be_a_time() -> None:
+    raw = pl.DataFrame(
+        {"user_id": ["u"], "item_id": ["a"], "timestamp": [1_700_000_000], "created": ["now"]}
+    )
+    with pytest.raises(DataError, match="'created' must be a number"):
+        Interactions.from_frame(raw)

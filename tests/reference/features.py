@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
@@ -19,14 +21,21 @@ from features import (
     Field,
     HourOfDay,
     LastNOverlap,
+    ListContains,
+    ListSize,
     MeanWeight,
+    Position,
     Rate,
     Recency,
     RetrievalRank,
     RetrievalScore,
+    Session,
     Similarity,
     SlateRelative,
+    TextMatch,
     Trend,
+    UniqueCount,
+    VectorComponent,
 )
 
 NAN = math.nan
@@ -39,6 +48,11 @@ class Event:
     time: datetime
     kind: str
     weight: float
+    created: datetime | None = None
+
+    @property
+    def seen(self) -> datetime:
+        return self.created or self.time
 
 
 @dataclass(frozen=True)
@@ -48,6 +62,8 @@ class Row:
     item: str
     moment: datetime
     retrieval: Mapping[str, float]
+    query: str | None = None
+    position: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -92,7 +108,12 @@ def feature(
 
 
 def single(world: World, row: Row, definition: Definition) -> float:
-    past = [event for event in world.events if event.time < row.moment]
+    refresh_s = getattr(definition, "refresh_s", 0)
+    if refresh_s and getattr(definition, "year_column", None) is None:
+        start = datetime(1970, 1, 1)
+        refreshes = (row.moment - start) // timedelta(seconds=refresh_s)
+        row = replace(row, moment=start + refreshes * timedelta(seconds=refresh_s))
+    past = [event for event in world.events if event.seen < row.moment]
     match definition:
         case Field():
             found = cell(world, row, definition.table, definition.column)
@@ -101,6 +122,27 @@ def single(world: World, row: Row, definition: Definition) -> float:
             found = cell(world, row, definition.table, definition.column)
             known = [*definition.values]
             return float(known.index(str(found)) + 1) if str(found) in known else 0.0
+        case ListSize() | ListContains():
+            found = cell(world, row, definition.table, definition.column)
+            if found is None:
+                return NAN
+            if isinstance(definition, ListSize):
+                return float(len(found))  # type: ignore[arg-type]
+            return float(definition.value in found)  # type: ignore[operator]
+        case VectorComponent():
+            table = world.vectors[definition.vectors]
+            return float(table[row.item][definition.component]) if row.item in table else NAN
+        case Position():
+            return row.position
+        case TextMatch():
+            return bm25(world, row, definition)
+        case UniqueCount():
+            value = mean_over_groups(
+                world, row, past, definition, lambda events: different(world, events, definition.of)
+            )
+            return math.log1p(value) if definition.log and not math.isnan(value) else value
+        case Session():
+            return session(row, past, definition)
         case Count():
             value = mean_over_groups(
                 world, row, past, definition, lambda events: total(events, definition.weighted)
@@ -109,6 +151,7 @@ def single(world: World, row: Row, definition: Definition) -> float:
         case Rate() | MeanWeight():
             return smoothed(world, row, past, definition)
         case Recency():
+            past = within(past, row, definition.ttl_days)
             times = [e.time for group in groups(world, row, past, definition) for e in group]
             return since(row.moment, max(times), definition.unit) if times else NAN
         case Age():
@@ -125,11 +168,15 @@ def single(world: World, row: Row, definition: Definition) -> float:
             return short / long if long > 0 else NAN
         case Affinity() | LastNOverlap() | Similarity():
             return history_feature(world, row, past, definition)
-        case HourOfDay():
-            midnight = row.moment.replace(hour=0, minute=0, second=0, microsecond=0)
-            return (row.moment - midnight) / timedelta(hours=1)
-        case DayOfWeek():
-            return float(row.moment.weekday())
+        case HourOfDay() | DayOfWeek():
+            zone = definition.zone
+            if definition.zone_column is not None:
+                zone = str(cell(world, row, "user", definition.zone_column) or zone)
+            local = row.moment.replace(tzinfo=UTC).astimezone(ZoneInfo(zone)).replace(tzinfo=None)
+            if isinstance(definition, DayOfWeek):
+                return float(local.weekday())
+            midnight = local.replace(hour=0, minute=0, second=0, microsecond=0)
+            return (local - midnight) / timedelta(hours=1)
         case RetrievalScore():
             return row.retrieval[f"score__{definition.retriever}"]
         case RetrievalRank():
@@ -212,8 +259,11 @@ def history_feature(
     world: World, row: Row, past: list[Event], definition: Affinity | LastNOverlap | Similarity
 ) -> float:
     events = [e for e in past if e.user == row.user and definition.event in (None, e.kind)]
+    events = within(events, row, definition.ttl_days)
     if definition.last is not None:
         events = events[-definition.last :]
+    if definition.session_minutes is not None:
+        events = ongoing(events, row, definition.session_minutes)
     if isinstance(definition, Similarity):
         table = world.vectors[definition.vectors]
         known = [table[event.item] for event in events if event.item in table]
@@ -235,3 +285,57 @@ def history_feature(
         else:
             each.append(len(own_values & theirs) / len(own_values))
     return sum(each) / len(each)
+
+
+def ongoing(events: list[Event], row: Row, minutes: float) -> list[Event]:
+    """The newest events without a longer gap between them or to the moment."""
+    kept: list[Event] = []
+    following = row.moment
+    for event in reversed(events):
+        if following - event.time > timedelta(minutes=minutes):
+            break
+        kept.insert(0, event)
+        following = event.time
+    return kept
+
+
+def session(row: Row, past: list[Event], definition: Session) -> float:
+    events = [e for e in past if e.user == row.user and definition.event in (None, e.kind)]
+    events = ongoing(events[-definition.last :], row, definition.session_minutes)
+    match definition.what:
+        case "events":
+            return float(len(events))
+        case "items":
+            return float(len({event.item for event in events}))
+        case "weight":
+            return float(sum(event.weight for event in events))
+        case _:
+            return (row.moment - events[0].time) / timedelta(seconds=1) if events else NAN
+
+
+def different(world: World, events: list[Event], of: str) -> float:
+    if of == "user":
+        return float(len({event.user for event in events}))
+    if of == "item":
+        return float(len({event.item for event in events}))
+    return float(len({value for event in events for value in values(world, event.item, of)}))
+
+
+def words(text: object) -> list[str]:
+    return re.findall(r"[^\W_]+", str(text or "").lower())
+
+
+def bm25(world: World, row: Row, definition: TextMatch) -> float:
+    if row.query is None or row.item not in world.items:
+        return NAN
+    texts = [words(item.get(definition.column)) for item in world.items.values()]
+    own = words(world.items[row.item].get(definition.column))
+    mean = sum(len(text) for text in texts) / len(texts)
+    score = 0.0
+    for word in words(row.query):
+        times, having = own.count(word), sum(word in text for text in texts)
+        if times:
+            idf = math.log(1 + (len(texts) - having + 0.5) / (having + 0.5))
+            long = definition.k1 * (1 - definition.b + definition.b * len(own) / mean)
+            score += idf * times * (definition.k1 + 1) / (times + long)
+    return score

@@ -1,0 +1,51 @@
+"""The tables that features are computed from, with what is worked out of them once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import polars as pl
+
+from features.attributes import AttributeValues
+from features.schema import ITEM, USER
+from features.tables import ItemTable, UserTable
+from features.text_match import TextMatcher
+from features.vocabulary import Vocabulary
+
+__all__ = ["FeatureTables", "Vectors"]
+
+Vectors = Mapping[str, tuple[Vocabulary, np.ndarray]]
+
+
+class FeatureTables:
+    """Items, users and vectors, shared by many computations.
+
+    Attributes:
+        item_ids: ids of the item table, index 1..N.
+        item_frame: the item table.
+        users: ids of the user table and the table itself, or None.
+        vectors: by name, a vocabulary of N ids and the [N + 1, D] vectors of their indices.
+    """
+
+    def __init__(self, items: ItemTable, users: UserTable | None, vectors: Vectors) -> None:
+        self.item_ids = Vocabulary.from_ids(items.frame[ITEM])
+        self.item_frame = items.frame
+        self.users: tuple[Vocabulary, pl.DataFrame] | None = None
+        if users is not None:
+            self.users = (Vocabulary.from_ids(users.frame[USER]), users.frame)
+        self.vectors = dict(vectors)
+        self._attributes: dict[str, AttributeValues] = {}
+        self._matchers: dict[str, TextMatcher] = {}
+
+    def attribute(self, column: str) -> AttributeValues:
+        """The values of an item column."""
+        if column not in self._attributes:
+            self._attributes[column] = AttributeValues(self.item_frame[column])
+        return self._attributes[column]
+
+    def matcher(self, column: str) -> TextMatcher:
+        """The words of a text column."""
+        if column not in self._matchers:
+            self._matchers[column] = TextMatcher(self.item_frame[column])
+        return self._matchers[column]
