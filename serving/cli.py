@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from serving.cli_features import app as features_app
 from serving.cli_options import (
     AsJson,
     BundleId,
@@ -43,6 +44,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(features_app)
 
 DEFAULT_CONFIG = Path("recsys.toml")
 
