@@ -1,0 +1,3 @@
+"""Feast adapters; importing this package does not import Feast."""
+
+from __future__ import annotations
