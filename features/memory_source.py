@@ -75,7 +75,7 @@ class InMemorySource:
         Raises:
             DataError: there is no such view, or its ids must be tuples.
         """
-        return newest([self._table(view)], ids, moment)
+        return newest(self._table(view), ids, moment)
 
     def scan(
         self, view: str, *, as_of: datetime | None = None, batch_rows: int = BATCH_ROWS

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
 
 from features.errors import DataError
 from features.packing import FeatureBlock
-from features.schema import TIMESTAMP
-from features.source import CREATED, Id, ViewDescription
+from features.schema import CREATED, TIMESTAMP
+from features.source import Id, ViewDescription
 
 __all__ = ["ViewTable", "feature_block", "join_as_of", "known_at", "newest"]
 
@@ -29,8 +29,32 @@ _SEEN = "__seen"
 _NO_KEY = "__no_key"
 
 
+class PointInTimeTable(Protocol):
+    """A view that can say what held at a moment."""
+
+    @property
+    def view(self) -> ViewDescription:
+        """What the view is called, its keys and its ttl."""
+        ...
+
+    def key_types(self) -> tuple[pl.DataType, ...]:
+        """The types of its id columns."""
+        ...
+
+    def at(self, asked: pl.DataFrame) -> pl.DataFrame:
+        """The values that hold at each asked moment.
+
+        Args:
+            asked: R rows of the id columns in `key_types`, and ``timestamp`` Datetime("us").
+
+        Returns:
+            R rows with the value columns; null where nothing holds.
+        """
+        ...
+
+
 class ViewTable(NamedTuple):
-    """A view and its rows.
+    """A view whose rows Polars can read.
 
     Attributes:
         view: what the view is called, its keys and its ttl.
@@ -41,9 +65,18 @@ class ViewTable(NamedTuple):
     view: ViewDescription
     rows: pl.LazyFrame
 
+    def key_types(self) -> tuple[pl.DataType, ...]:
+        """The types of the id columns; see `PointInTimeTable.key_types`."""
+        schema = self.rows.collect_schema()
+        return tuple(schema[name] for name in self.view.keys)
+
+    def at(self, asked: pl.DataFrame) -> pl.DataFrame:
+        """The values that hold; see `PointInTimeTable.at`."""
+        return rows_at(self, asked).drop(TIMESTAMP)
+
 
 def join_as_of(
-    tables: Sequence[ViewTable], keys: pl.DataFrame, *, full_names: bool = False
+    tables: Sequence[PointInTimeTable], keys: pl.DataFrame, *, full_names: bool = False
 ) -> pl.DataFrame:
     """The rows of ``keys`` with the values of every table; see `FeatureSource.as_of`.
 
@@ -51,37 +84,27 @@ def join_as_of(
         DataError: ``keys`` lacks an id column or the timestamp, a moment is null, or a value
             column would have a name that is taken.
     """
-    moments = moments_of(keys, tables)
-    names = value_names([table.view for table in tables], keys.columns, full_names)
+    views = [table.view for table in tables]
+    moments = moments_of(keys, views)
+    names = value_names(views, keys.columns, full_names)
     columns = []
     for table, renamed in zip(tables, names, strict=True):
         asked = asked_keys(table, keys).with_columns(moments)
-        values = rows_at(table, asked).drop(TIMESTAMP)
+        values = table.at(asked)
         columns += [values[old].alias(new) for old, new in renamed.items()]
     return keys.hstack(columns)
 
 
 def newest(
-    tables: Sequence[ViewTable],
+    table: ViewTable,
     ids: Sequence[Id] | Sequence[tuple[Id, ...]],
     moment: datetime | None,
 ) -> FeatureBlock:
-    """What holds for each id at one moment; see `FeatureSource.latest`.
-
-    Several tables with the same key give one block: present where any of them has a row, as old
-    as the oldest row.
-    """
+    """What holds for each id at one moment; see `FeatureSource.latest`."""
     now = utc(moment)
-    frames, ages = [], []
-    for table in tables:
-        asked = ids_frame(table.view, ids)
-        asked = asked_keys(table, asked).with_columns(
-            pl.lit(now, pl.Datetime("us")).alias(TIMESTAMP)
-        )
-        found = rows_at(_of_keys(table, asked), asked)
-        ages.append(age_s(found[TIMESTAMP], now))
-        frames.append(found.drop(TIMESTAMP))
-    return feature_block(frames, ages)
+    asked = asked_keys(table, ids_frame(table.view, ids))
+    asked = asked.with_columns(pl.lit(now, pl.Datetime("us")).alias(TIMESTAMP))
+    return feature_block([rows_at(_of_keys(table, asked), asked)], now)
 
 
 def rows_at(table: ViewTable, asked: pl.DataFrame) -> pl.DataFrame:
@@ -160,14 +183,14 @@ def _of_keys(table: ViewTable, asked: pl.DataFrame) -> ViewTable:
     return table._replace(rows=rows)
 
 
-def moments_of(keys: pl.DataFrame, tables: Sequence[ViewTable]) -> pl.Series:
+def moments_of(keys: pl.DataFrame, views: Sequence[ViewDescription]) -> pl.Series:
     """The moments of ``keys`` in UTC without a zone.
 
     Raises:
         DataError: there is no ``timestamp``, it is no Datetime, or some are null.
     """
     if TIMESTAMP not in keys.columns:
-        shown = ", ".join(table.view.name for table in tables)
+        shown = ", ".join(view.name for view in views)
         raise DataError(
             f"keys must have the column {TIMESTAMP!r} for view {shown!r}, got "
             f"{', '.join(keys.columns) or 'none'}"
@@ -182,7 +205,7 @@ def moments_of(keys: pl.DataFrame, tables: Sequence[ViewTable]) -> pl.Series:
     return keys.select(as_utc(TIMESTAMP, dtype))[TIMESTAMP]
 
 
-def asked_keys(table: ViewTable, keys: pl.DataFrame) -> pl.DataFrame:
+def asked_keys(table: PointInTimeTable, keys: pl.DataFrame) -> pl.DataFrame:
     """The id columns of ``keys`` in the table's types; null where an id has no such value.
 
     Raises:
@@ -195,8 +218,8 @@ def asked_keys(table: ViewTable, keys: pl.DataFrame) -> pl.DataFrame:
                 f"keys must have the column {name!r} for view {view.name!r}, got "
                 f"{', '.join(keys.columns) or 'none'}"
             )
-    schema = table.rows.collect_schema()
-    return keys.select(as_id(name, keys.schema[name], schema[name]) for name in view.keys)
+    types = zip(view.keys, table.key_types(), strict=True)
+    return keys.select(as_id(name, keys.schema[name], wanted) for name, wanted in types)
 
 
 def as_id(name: str, dtype: pl.DataType, wanted: pl.DataType) -> pl.Expr:
@@ -285,32 +308,35 @@ def known_at(
             yield rows
 
 
-def age_s(times: pl.Series, moment: datetime) -> np.ndarray:
+def _age_s(times: pl.Series, moment: datetime) -> np.ndarray:
     """[C] seconds from each time to the moment; NaN where there is no time."""
     ages = (pl.lit(moment, pl.Datetime("us")) - times).alias("age")
     micro = pl.select(ages.dt.total_microseconds().cast(pl.Float64).fill_null(float("nan")))
     return micro["age"].to_numpy() / 1e6
 
 
-def feature_block(frames: Sequence[pl.DataFrame], ages: Sequence[np.ndarray]) -> FeatureBlock:
-    """One block of the values of several views for the same ids.
+def feature_block(frames: Sequence[pl.DataFrame], moment: datetime) -> FeatureBlock:
+    """One block of what several views hold for the same ids.
+
+    A candidate is present where any view has a row for it, and as old as the oldest of them.
 
     Args:
-        frames: one a view, C rows of values each, null where the view has no row.
-        ages: one a view, [C] seconds, NaN where the view has no row.
+        frames: one a view, C rows of ``timestamp`` and values, null where nothing holds.
+        moment: UTC without a zone, what ages count from.
     """
-    values = {column.name: _array(column) for frame in frames for column in frame}
-    known = np.stack([~np.isnan(age) for age in ages])  # [views, C]
-    present = known.any(axis=0)
-    oldest = np.where(known, np.stack(ages), -np.inf).max(axis=0)
-    return FeatureBlock(values, np.asarray(present), np.where(present, oldest, np.nan))
+    ages = np.stack([_age_s(frame[TIMESTAMP], moment) for frame in frames])  # [views, C]
+    present = np.asarray((~np.isnan(ages)).any(axis=0))
+    oldest = np.where(np.isnan(ages), -np.inf, ages).max(axis=0)
+    columns = [column for frame in frames for column in frame.drop(TIMESTAMP)]
+    values = {column.name: _array(column) for column in columns}
+    return FeatureBlock(values, present, np.where(present, oldest, np.nan))
 
 
 def _array(column: pl.Series) -> np.ndarray:
     dtype = column.dtype
-    if dtype == pl.Float32:
-        return column.fill_null(float("nan")).to_numpy()
-    if dtype.is_numeric() or dtype == pl.Boolean or dtype == pl.Null:
+    if dtype in (pl.Float32, pl.Boolean):
+        return column.cast(pl.Float32).fill_null(float("nan")).to_numpy()
+    if dtype.is_numeric() or dtype == pl.Null:
         return column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
     if dtype.is_temporal():
         return column.to_numpy()

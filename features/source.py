@@ -24,9 +24,8 @@ import polars as pl
 from features.errors import DataError
 from features.packing import FeatureBlock
 
-__all__ = ["CREATED", "FeatureSource", "Id", "ViewDescription", "WriteReceipt"]
+__all__ = ["FeatureSource", "Id", "ViewDescription", "WriteReceipt"]
 
-CREATED = "created"
 BATCH_ROWS = 65_536
 
 Id: TypeAlias = str | int
@@ -111,7 +110,7 @@ class FeatureSource(Protocol):
             moment: UTC. None: now.
 
         Returns:
-            By column, [C] float32 for Float32, [C] float64 for other numbers and booleans, [C]
+            By column, [C] float32 for Float32 and booleans, [C] float64 for other numbers, [C]
             datetime64 for times, [C, width] for `polars.Array`, otherwise [C] objects (text,
             lists as arrays). Absent or null: NaN, NaT or None. Ages count from ``moment``.
         """

@@ -12,8 +12,8 @@ import polars as pl
 
 from features.errors import DataError
 from features.point_in_time import as_utc
-from features.schema import TIMESTAMP
-from features.source import CREATED, ViewDescription
+from features.schema import CREATED, TIMESTAMP
+from features.source import ViewDescription
 
 __all__ = ["ViewSettings"]
 

@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import Literal
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 DATA = Path(__file__).parents[1] / "examples" / "data"
 PERIOD = "90d"
@@ -159,7 +161,7 @@ def build_feast_repository(
     home = Path(directory).absolute()
     (home / "data").mkdir(parents=True, exist_ok=True)
     for name, table in tables(users).items():
-        table.write_parquet(home / "data" / f"{name}.parquet")
+        _write(table, home / "data" / f"{name}.parquet")
     if redis is None:
         online = f"  type: sqlite\n  path: {home}/data/online.db"
     else:
@@ -248,6 +250,17 @@ def _stats(ratings: pl.DataFrame, entity: str, *more: pl.Expr) -> pl.DataFrame:
         event_timestamp=end,
         created_timestamp=end + late,
     )
+
+
+def _write(frame: pl.DataFrame, path: Path) -> None:
+    """A Parquet file without Arrow's large lists, which Feast cannot append to."""
+    arrow = frame.to_arrow()
+    lists = {"genre_list": pa.string(), "embedding": pa.float32()}
+    small = [
+        field.with_type(pa.list_(lists[field.name])) if field.name in lists else field
+        for field in arrow.schema
+    ]
+    pq.write_table(arrow.cast(pa.schema(small)), path)
 
 
 def _definitions(path: Path) -> list[object]:
