@@ -18,7 +18,7 @@ from features.proposals import Proposal, propose_columns, propose_events
 from features.registry import KINDS, dump_definitions, load_definitions
 from features.tables import ItemTable, UserTable
 
-__all__ = ["LeftOut", "Suggestion", "Suggestions", "suggest"]
+__all__ = ["LeftOut", "Suggestion", "Suggestions", "suggest_definitions"]
 
 _LEAST_COVERAGE = 0.01
 REQUEST_COLUMNS = ("request_id", "user_id", "item_id", "moment")
@@ -52,7 +52,7 @@ class LeftOut(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Suggestions:
-    """What `suggest` found.
+    """What `suggest_definitions` found.
 
     Attributes:
         kept: proposals, strongest first; those that are the same for all candidates come last.
@@ -91,7 +91,7 @@ class Suggestions:
         return "\n\n".join(parts) + "\n"
 
 
-def suggest(
+def suggest_definitions(
     interactions: Interactions,
     items: ItemTable,
     users: UserTable | None = None,

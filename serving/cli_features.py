@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from serving.cli_options import AsJson, ConfigPath
+from serving.cli_options import AsJson, BundleId, ConfigPath, ShowProgress
 from serving.output import reporting, table
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def suggest(
         settings = load_config(config)
         import numpy as np
 
-        from features.suggest import suggest as run
+        from features.suggest import suggest_definitions as run
         from features.tables import read_items, read_users
 
         data = settings.data
@@ -75,6 +75,52 @@ def suggest(
         if out_file is not None:
             out_file.write_text(found.to_toml(), encoding="utf-8")
         out.emit(_values(found, out_file), _text(found, out_file))
+
+
+@app.command()
+def publish(
+    to: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="feast:REPOSITORY, parquet:DIRECTORY, or the path of either."
+        ),
+    ],
+    config: ConfigPath = DEFAULT_CONFIG,
+    bundle: BundleId = None,
+    prefix: Annotated[str, typer.Option(help="Of the views' names.")] = "recsys_",
+    progress: ShowProgress = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a bundle's vectors, semantic ids and candidates as feature views.
+
+    Views that have the bundle's rows are left alone. In a Feast repository the views must be
+    declared; the message says which one is missing.
+    """
+    with reporting(as_json) as out:
+        from recsys.artifacts import Bundle, latest
+        from recsys.config import load_config
+
+        settings = load_config(config)
+        directory = settings.output.directory
+        chosen = latest(directory) if bundle is None else Bundle.load(directory / bundle)
+        from recsys.progress import Progress
+        from serving.feature_views import open_source, publish_features
+
+        shown = Progress.on_terminal(False if out.as_json and progress is None else progress)
+        report = publish_features(settings, chosen, open_source(to), prefix=prefix, progress=shown)
+        rows = [
+            [one.view, one.rows, "written" if one.written else "was there"] for one in report.views
+        ]
+        skipped = [f"{view}: left out, {reason}" for view, reason in report.skipped.items()]
+        out.emit(
+            {
+                "generation": report.generation,
+                "timestamp": report.moment.isoformat(),
+                "views": [one._asdict() for one in report.views],
+                "skipped": report.skipped,
+            },
+            "\n".join([table(["view", "rows", ""], rows), *skipped]),
+        )
 
 
 def _newest_events(config: Config, limit: int) -> Interactions:

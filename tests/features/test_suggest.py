@@ -15,7 +15,7 @@ from features import (
     dump_definitions,
     load_definitions,
 )
-from features.suggest import Suggestions, suggest
+from features.suggest import Suggestions, suggest_definitions
 
 START = datetime(2023, 1, 1)
 COLOURS = ["red", 'say "blue"\n', "green\\"]
@@ -86,7 +86,7 @@ def world(
 def found() -> Suggestions:
     events, items, users = world()
     rng = np.random.default_rng(0)
-    return suggest(events, items, users, sample_events=400, max_categories=40, rng=rng)
+    return suggest_definitions(events, items, users, sample_events=400, max_categories=40, rng=rng)
 
 
 def kept(found: Suggestions) -> dict[str, str]:
@@ -165,7 +165,7 @@ def test_the_sample_is_of_later_events(found: Suggestions) -> None:
 
 def test_a_log_without_weights_repeats_or_time() -> None:
     events, items, _ = world(repeats=False, weights=False, days=0.5)
-    found = suggest(events, items, sample_events=100, rng=np.random.default_rng(0))
+    found = suggest_definitions(events, items, sample_events=100, rng=np.random.default_rng(0))
     out = left(found)
     assert out["item_mean_weight"] == "all weights are 1"
     assert "only 0.0% of the events meet an item" in out["user_item_count"]
@@ -176,7 +176,9 @@ def test_a_log_without_weights_repeats_or_time() -> None:
 def test_the_same_seed_gives_the_same_proposals() -> None:
     events, items, users = world()
     first, second = (
-        suggest(events, items, users, sample_events=50, rng=np.random.default_rng(3)).to_toml()
+        suggest_definitions(
+            events, items, users, sample_events=50, rng=np.random.default_rng(3)
+        ).to_toml()
         for _ in range(2)
     )
     assert first == second
@@ -186,6 +188,6 @@ def test_arguments_are_checked() -> None:
     events, items, _ = world()
     rng = np.random.default_rng(0)
     with pytest.raises(DataError, match="max_categories must be >= 2, got 1"):
-        suggest(events, items, max_categories=1, rng=rng)
+        suggest_definitions(events, items, max_categories=1, rng=rng)
     with pytest.raises(DataError, match="interactions must have at least 2 events, got 1"):
-        suggest(Interactions(events.frame.head(1)), items, rng=rng)
+        suggest_definitions(Interactions(events.frame.head(1)), items, rng=rng)

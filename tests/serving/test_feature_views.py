@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from safetensors.numpy import load_file
+from typer.testing import CliRunner
+
+from features import Histories, ParquetDirectory, Vocabulary
+from features.errors import DataError
+from recsys.artifacts import Bundle
+from recsys.config import Config, load_config
+from recsys.dataset import read_dataset
+from recsys.pipeline import train
+from recsys.recommender import Recommender
+from recsys.semantic_ids import SemanticIds
+from serving.candidates import build_candidates
+from serving.cli import app
+from serving.feature_views import open_source, publish_features
+
+CONFIG = """
+seed = 7
+[data]
+events = "{directory}/events.parquet"
+items = "{directory}/items.parquet"
+[data.item_columns]
+text = ["title"]
+list = ["genres"]
+[output]
+directory = "{directory}/artifacts"
+[content]
+dim = 8
+[semantic_ids]
+levels = 2
+codes = 8
+epochs = 2
+[retrieval]
+dim = 8
+epochs = 1
+negatives = 16
+batch_size = 128
+history_length = 10
+[ranking]
+candidates_per_source = 10
+folds = 2
+[ranking.gbdt]
+num_trees = 5
+min_data_in_leaf = 5
+[ranking.listwise]
+epochs = 1
+dim = 8
+top = 10
+[candidates]
+k = 6
+batch_size = 16
+"""
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small world and its configuration."""
+    directory = tmp_path_factory.mktemp("world")
+    rng = np.random.default_rng(0)
+    users, items = rng.integers(0, 40, 900), rng.integers(0, 50, 900)
+    pl.DataFrame(
+        {
+            "user_id": [f"u{one}" for one in users],
+            "item_id": [f"i{one}" for one in items],
+            "timestamp": 1_600_000_000 + np.arange(900) * 600,
+        }
+    ).write_parquet(directory / "events.parquet")
+    pl.DataFrame(
+        {
+            "item_id": [f"i{one}" for one in range(50)],
+            "title": [f"the {one % 9} of {one % 7}" for one in range(50)],
+            "genres": [f"g{one % 3}|g{3 + one % 4}" for one in range(50)],
+        }
+    ).write_parquet(directory / "items.parquet")
+    (directory / "recsys.toml").write_text(CONFIG.format(directory=directory))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def config(directory: Path) -> Config:
+    return load_config(directory / "recsys.toml")
+
+
+@pytest.fixture(scope="module")
+def bundle(config: Config) -> Bundle:
+    trained = train(config)
+    build_candidates(config, trained)
+    return Bundle.load(trained.path)
+
+
+def read(source: ParquetDirectory, view: str) -> pl.DataFrame:
+    return pl.concat(source.scan(view))
+
+
+def test_what_is_read_back_is_the_bundle(config: Config, bundle: Bundle, tmp_path: Path) -> None:
+    source = ParquetDirectory(tmp_path)
+    report = publish_features(config, bundle, source)
+    assert report.generation == bundle.id
+    assert report.skipped == {}
+    assert {one.view for one in report.views if one.written} == {
+        f"recsys_{name}" for name in ("user_vectors", "item_vectors", "semantic_ids", "candidates")
+    }
+    moment = datetime.fromisoformat(bundle.manifest.created_at)
+    assert report.moment.replace(tzinfo=UTC) == moment
+    assert all(
+        read(source, one.view)["generation"].to_list() == [bundle.id] * one.rows
+        for one in report.views
+    )
+
+    recommender = Recommender.load(bundle.path)
+    assert recommender.towers is not None
+    towers = recommender.towers.retriever
+    items = read(source, "recsys_item_vectors")
+    vocabulary = Vocabulary.load(bundle.path / "data" / "items.parquet")
+    assert items["item_id"].to_list() == vocabulary.to_series().to_list()
+    np.testing.assert_array_equal(items["vector"].to_numpy(), towers.item_vectors[1:])
+
+    data = read_dataset(config)
+    users = read(source, "recsys_user_vectors")
+    assert users["user_id"].to_list() == data.user_list
+    histories = Histories.from_interactions(data.interactions, data.user_list, data.item_ids)
+    wanted = towers.user_vectors(histories, user_index=recommender.user_index(data.user_list))
+    np.testing.assert_array_equal(users["vector"].to_numpy(), wanted)
+
+    semantic = SemanticIds.load(bundle.path / "semantic-ids")
+    codes = read(source, "recsys_semantic_ids")
+    assert codes["item_id"].to_list() == list(semantic.item_ids)
+    levels = [f"code_{level}" for level in range(semantic.num_levels)]
+    np.testing.assert_array_equal(codes.select(levels).to_numpy(), semantic.codes[1:])
+    assert codes["semantic_id"][0] == "-".join(map(str, semantic.codes[1].tolist()))
+
+    lists = load_file(bundle.path / "candidates" / "lists.safetensors")
+    published = read(source, "recsys_candidates")
+    for row in (0, len(published) - 1):
+        index = lists["item_index"][row]
+        there = index > 0
+        assert published["item_ids"][row].to_list() == vocabulary.ids(index[there])
+        assert published["scores"][row].to_list() == lists["score"][row][there].tolist()
+        assert set(published["sources"][row]) <= set(recommender.source_names)
+
+
+def test_publishing_again_writes_nothing(config: Config, bundle: Bundle, tmp_path: Path) -> None:
+    source = ParquetDirectory(tmp_path)
+    publish_features(config, bundle, source, prefix="mine_")
+    before = {one.name: one.rows for one in source.describe()}
+    again = publish_features(config, bundle, source, prefix="mine_")
+    assert not any(one.written for one in again.views)
+    assert {one.name: one.rows for one in source.describe()} == before
+    assert set(before) == {one.view for one in again.views}
+
+
+def test_the_verb(
+    directory: Path, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["features", "publish", "parquet:out", "-c", str(directory / "recsys.toml")]
+    first = CliRunner().invoke(app, command)
+    assert first.exit_code == 0, first.output
+    assert "recsys_item_vectors" in first.stdout
+    assert "written" in first.stdout
+    second = CliRunner().invoke(app, [*command, "--json", "--bundle", bundle.id])
+    found: dict[str, Any] = json.loads(second.stdout)
+    assert found["generation"] == bundle.id
+    assert {one["view"]: one["written"] for one in found["views"]} == {
+        f"recsys_{name}": False
+        for name in ("user_vectors", "item_vectors", "semantic_ids", "candidates")
+    }
+    assert {one["rows"] for one in found["views"]} == {40, 50}
+    missing = CliRunner().invoke(app, [*command, "--bundle", "nothing"])
+    assert missing.exit_code == 1
+    assert "no bundle at" in missing.stderr
+
+
+def test_what_the_bundle_lacks_is_said(config: Config, bundle: Bundle, tmp_path: Path) -> None:
+    copy = tmp_path / "artifacts" / bundle.id
+    shutil.copytree(bundle.path, copy)
+    shutil.rmtree(copy / "candidates")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["files"] = {
+        name: record
+        for name, record in manifest["files"].items()
+        if not name.startswith("candidates/")
+    }
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    report = publish_features(config, Bundle.load(copy), ParquetDirectory(tmp_path / "out"))
+    assert report.skipped == {
+        "recsys_candidates": "the bundle has no candidates; run `recsys candidates`"
+    }
+    assert len(report.views) == 3
+
+
+def test_another_dimension_is_refused(config: Config, bundle: Bundle, tmp_path: Path) -> None:
+    source = ParquetDirectory(tmp_path)
+    rows = pl.DataFrame(
+        {"item_id": ["i1"], "timestamp": [datetime(2020, 1, 1)], "vector": [[1.0, 2.0]]},
+        schema_overrides={"vector": pl.Array(pl.Float32, 2)},
+    ).with_columns(generation=pl.lit("old"))
+    source.write("recsys_item_vectors", rows)
+    with pytest.raises(DataError, match="view 'recsys_item_vectors'"):
+        publish_features(config, bundle, source)
+
+
+def test_sources_by_name(tmp_path: Path) -> None:
+    assert isinstance(open_source(str(tmp_path)), ParquetDirectory)
+    source = open_source(f"parquet:{tmp_path}/deep")
+    moment = datetime(2024, 1, 1) + timedelta(days=1)
+    source.write("v", pl.DataFrame({"id": ["a"], "timestamp": [moment], "x": [1.0]}))
+    assert (tmp_path / "deep" / "v").is_dir()
