@@ -57,6 +57,10 @@ PUBLISHED = {  # recall@20, ndcg@20; the methods' authors' logs and the BARS ben
         "LightGCN-BSL": (0.1892, 0.1590),
     },
 }
+TORCH_BPR = {
+    "ml-1m-lcfn": [(5e-3, 1e-3), (2e-3, 1e-3), (5e-3, 1e-4), (2e-3, 1e-4)],
+    "gowalla": [(1e-3, 1e-3), (1e-3, 5e-4), (2e-3, 1e-3), (5e-3, 3e-3), (1e-2, 1e-4)],
+}  # learning rate of Adam, l2
 VALIDATION_USERS = 8_000  # at most so many, the same ones for every system
 Settings = Mapping[str, Any]
 Make = Callable[[Histories, int, Settings, int], Peer]
@@ -122,12 +126,15 @@ def rows_of(data: str, *, quick: bool) -> dict[str, Row]:
         ),
         "implicit BPR": Row(
             implicit_bpr,
-            product(learning_rate=[0.01, 0.003, 0.03], regularization=[0.001, 0.01]),
+            product(learning_rate=[0.01, 0.003, 0.03, 0.1], regularization=[0.001, 0.01]),
             400,
             20,
         ),
         "MF-BPR, torch": Row(
-            torch_bpr, product(learning_rate=[5e-3, 2e-3], l2=[1e-3, 1e-4]), 200, 5
+            torch_bpr,
+            [{"learning_rate": rate, "l2": l2} for rate, l2 in TORCH_BPR[data]],
+            200,
+            10 if data == "gowalla" else 5,
         ),
     }
     for name, options in QUALITY.items():
