@@ -23,9 +23,12 @@ from features.histories import Histories
 from features.history_definitions import Affinity, LastNOverlap, Session, Similarity
 from features.interactions import Interactions, read_interactions
 from features.memory_source import InMemorySource
+from features.near_cache import NearCache
 from features.offline import FeatureComputer, compute_features, item_features, request_features
+from features.packed_reader import Migration, PackedReader, migration
 from features.packing import FeatureBlock, PackedField, PackedSchema
 from features.parquet_directory import ParquetDirectory
+from features.publishing import append_impressions
 from features.registry import (
     default_definitions,
     definitions_sha256,
@@ -34,6 +37,7 @@ from features.registry import (
 )
 from features.schema import CREATED, EVENT, ITEM, TIMESTAMP, USER, WEIGHT, EventColumns
 from features.source import FeatureSource, ViewDescription, WriteReceipt
+from features.suggest import Suggestions, suggest_definitions
 from features.tables import ItemTable, UserTable, read_items, read_users
 from features.validation import find_problems
 from features.vocabulary import Vocabulary
@@ -66,7 +70,10 @@ __all__ = [
     "ListContains",
     "ListSize",
     "MeanWeight",
+    "Migration",
+    "NearCache",
     "PackedField",
+    "PackedReader",
     "PackedSchema",
     "ParquetDirectory",
     "Position",
@@ -78,6 +85,7 @@ __all__ = [
     "Session",
     "Similarity",
     "SlateRelative",
+    "Suggestions",
     "TextMatch",
     "Trend",
     "UniqueCount",
@@ -87,6 +95,7 @@ __all__ = [
     "ViewDescription",
     "Vocabulary",
     "WriteReceipt",
+    "append_impressions",
     "compute_features",
     "default_definitions",
     "definitions_sha256",
@@ -94,8 +103,10 @@ __all__ = [
     "find_problems",
     "item_features",
     "load_definitions",
+    "migration",
     "read_interactions",
     "read_items",
     "read_users",
     "request_features",
+    "suggest_definitions",
 ]
