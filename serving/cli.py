@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from serving.cli_doctor import app as doctor_app
 from serving.cli_features import app as features_app
 from serving.cli_options import (
     AsJson,
@@ -45,6 +46,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(doctor_app, name="doctor")
 app.add_typer(features_app)
 
 DEFAULT_CONFIG = Path("recsys.toml")
@@ -328,22 +330,6 @@ def similar(
         finally:
             service.close()
         _emit_answer(out, settings, answer, {"item_id": item})
-
-
-@app.command()
-def doctor(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Check installation, configuration, data, bundle and store; changes nothing."""
-    with reporting(as_json) as out:
-        from serving.doctor import examine
-
-        findings = examine(config)
-        failed = any(one.state == "FAIL" for one in findings)
-        out.emit(
-            {"healthy": not failed, "checks": [one._asdict() for one in findings]},
-            "\n".join(str(one) for one in findings),
-        )
-        if failed:
-            raise typer.Exit(1)
 
 
 @app.command()
