@@ -10,7 +10,7 @@ from typing import Any
 from features.errors import DataError
 from features.feast.direct import DirectReader, compile_plan
 from features.feast.doctor import FeastFinding
-from features.feast.doctor_offline import source_ids
+from features.feast.doctor_offline import source_times
 from features.feast.redis_reads import stored_ids
 
 __all__ = ["online_checks"]
@@ -60,8 +60,8 @@ def _ids(store: Any, view: Any) -> Ids:
         path = Path(store.config.repo_path or ".") / store.config.online_store.path
         if not path.is_file():
             return {}  # reading would create it
-    found = source_ids(store, view, _SAMPLE)
-    return {} if found is None else found.to_dict(as_series=False)
+    found = source_times(store, view, _SAMPLE)
+    return {} if found is None else found.select(view.join_keys).to_dict(as_series=False)
 
 
 def _server(store: Any) -> Iterator[FeastFinding]:

@@ -62,6 +62,13 @@ def test_the_file_store_loses_the_slate(stock) -> None:
     assert "DuckDB" in finding.remedy
 
 
+def test_the_file_store_loses_rows_that_have_no_value(stock) -> None:
+    finding = stock["rows without a value"]
+    assert finding.state == "FAIL"
+    assert "user_stats: 2 went in, 0 came back" in finding.detail
+    assert "item_types: 1 went in, 0 came back" in finding.detail  # it has no ttl
+
+
 def test_the_order_is_reported(stock) -> None:
     finding = stock["order"]
     assert finding.state == "WARN"
@@ -102,6 +109,7 @@ def test_the_registry_is_read_for_what_is_missing(stock) -> None:
 def test_the_drop_in_and_duckdb_mend_what_they_can(shop) -> None:
     found = by_check(examine(yaml_of(shop, online=ONLINE, offline="duckdb")))
     assert found["slate"].state == "OK"
+    assert found["rows without a value"].state == "OK"
     assert found["ttl online"].detail == "1 rows beyond their ttl are not answered"
     assert found["missing id"].detail.endswith(": it is answered NOT_FOUND")
     assert found["redis keys"].state == "OK"
@@ -142,9 +150,10 @@ def test_a_check_that_cannot_be_run_stops_no_other(shop, monkeypatch) -> None:
     def broken(*_: object) -> None:
         raise OSError("disk\nfull")
 
-    monkeypatch.setattr("features.feast.doctor_offline.source_ids", broken)
+    monkeypatch.setattr("features.feast.doctor_offline.source_times", broken)
     found = by_check(examine(yaml_of(shop)))
-    assert found["slate"].state == found["order"].state == "WARN"
+    for check in ("slate", "rows without a value", "order"):
+        assert found[check].state == "WARN"
     assert found["slate"].detail == "could not be run: OSError: disk full"
     assert found["redis keys"].state == "OK"
 
