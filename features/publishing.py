@@ -13,7 +13,8 @@ it. Vectors of two generations must not be compared; ``generation`` says which o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -198,7 +199,8 @@ def publish_view(
     """Write a generation's rows to a view, unless they are there.
 
     An interrupted call is repeated from its start; rows that were written twice are equal, so
-    what holds does not change.
+    what holds does not change. A store that cannot keep lists of text (Feast's file store cannot
+    append them) may declare such a column as text: it then gets each list as JSON.
 
     Args:
         source: where to.
@@ -215,8 +217,10 @@ def publish_view(
     """
     if not ids or is_published(source, view, key, ids[-1], moment, generation):
         return PublishedView(view, len(ids), written=False)
+    known = {one.name: one.columns for one in source.describe()}.get(view, {})
     for start in range(0, len(ids), batch_rows):
-        source.write(view, rows(slice(start, min(start + batch_rows, len(ids)))))
+        part = rows(slice(start, min(start + batch_rows, len(ids))))
+        source.write(view, _as_declared(part, known))
     return PublishedView(view, len(ids), written=True)
 
 
@@ -266,6 +270,19 @@ def append_impressions(
     if declare is not None and view not in {one.name for one in source.describe()}:
         declare(view, (USER, ITEM))
     return source.write(view, rows)
+
+
+def _as_declared(rows: pl.DataFrame, columns: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """Lists as JSON where the view declares text."""
+    lists = [
+        name
+        for name, dtype in rows.schema.items()
+        if isinstance(dtype, pl.List) and columns.get(name) == pl.String
+    ]
+    return rows.with_columns(
+        pl.Series(name, [json.dumps(one) for one in rows[name].to_list()], dtype=pl.String)
+        for name in lists
+    )
 
 
 def _rows(

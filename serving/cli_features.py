@@ -16,6 +16,7 @@ from serving.output import reporting, table
 if TYPE_CHECKING:
     from features.interactions import Interactions
     from features.suggest import Suggestions
+    from recsys.artifacts import Bundle
     from recsys.config import Config
 
 __all__ = ["app"]
@@ -94,15 +95,10 @@ def publish(
     """Write a bundle's vectors, semantic ids and candidates as feature views.
 
     Views that have the bundle's rows are left alone. In a Feast repository the views must be
-    declared; the message says which one is missing.
+    declared: `recsys features declare` writes their definitions.
     """
     with reporting(as_json) as out:
-        from recsys.artifacts import Bundle, latest
-        from recsys.config import load_config
-
-        settings = load_config(config)
-        directory = settings.output.directory
-        chosen = latest(directory) if bundle is None else Bundle.load(directory / bundle)
+        settings, chosen = _bundle(config, bundle)
         from recsys.progress import Progress
         from serving.feature_views import open_source, publish_features
 
@@ -121,6 +117,40 @@ def publish(
             },
             "\n".join([table(["view", "rows", ""], rows), *skipped]),
         )
+
+
+@app.command()
+def declare(
+    repository: Annotated[
+        Path, typer.Argument(metavar="REPOSITORY", help="Directory with feature_store.yaml.")
+    ],
+    config: ConfigPath = DEFAULT_CONFIG,
+    bundle: BundleId = None,
+    prefix: Annotated[str, typer.Option(help="Of the views' names.")] = "recsys_",
+    as_json: AsJson = False,
+) -> None:
+    """Write Feast definitions of what `publish` writes; then run `feast apply`."""
+    with reporting(as_json) as out:
+        settings, chosen = _bundle(config, bundle)
+        from serving.feast_views import DEFINITIONS_FILE, write_feast_views
+        from serving.feature_views import view_schemas
+
+        schemas = view_schemas(settings, chosen, prefix=prefix)
+        views = write_feast_views(repository, schemas, prefix=prefix)
+        path = repository / DEFINITIONS_FILE
+        out.emit(
+            {"file": str(path), "views": views},
+            f"{path}: {', '.join(views)}\nnow run `feast apply` in {repository}",
+        )
+
+
+def _bundle(config: Path, bundle: str | None) -> tuple[Config, Bundle]:
+    from recsys.artifacts import Bundle, latest
+    from recsys.config import load_config
+
+    settings = load_config(config)
+    directory = settings.output.directory
+    return settings, latest(directory) if bundle is None else Bundle.load(directory / bundle)
 
 
 def _newest_events(config: Config, limit: int) -> Interactions:

@@ -30,7 +30,7 @@ from recsys.progress import Progress
 if TYPE_CHECKING:
     from recsys.recommender import Recommender
 
-__all__ = ["FeatureViewsReport", "open_source", "publish_features"]
+__all__ = ["FeatureViewsReport", "open_source", "publish_features", "view_schemas"]
 
 DEFAULT_PREFIX = "recsys_"
 _FEAST = "feast:"
@@ -110,8 +110,7 @@ def publish_features(
     """
     bundle.verify()
     progress = progress or Progress()
-    created = datetime.fromisoformat(bundle.manifest.created_at)
-    moment = created.astimezone(UTC).replace(tzinfo=None)
+    moment = _moment(bundle)
     views, skipped = _views(config, bundle, moment, prefix)
     done = []
     with progress.bar(sum(len(view.ids) for view in views), "features", unit="row") as advance:
@@ -129,6 +128,24 @@ def publish_features(
             )
             advance(len(view.ids))
     return FeatureViewsReport(bundle.id, moment, tuple(done), skipped)
+
+
+def view_schemas(
+    config: Config, bundle: Bundle, *, prefix: str = DEFAULT_PREFIX
+) -> dict[str, dict[str, pl.DataType]]:
+    """Columns of each view that `publish_features` would write.
+
+    Raises:
+        ArtifactError: the bundle is damaged.
+        DataError: the log breaks a rule.
+    """
+    views, _ = _views(config, bundle, _moment(bundle), prefix)
+    return {view.name: dict(view.rows(slice(0, 1)).schema) for view in views}
+
+
+def _moment(bundle: Bundle) -> datetime:
+    created = datetime.fromisoformat(bundle.manifest.created_at)
+    return created.astimezone(UTC).replace(tzinfo=None)
 
 
 def _views(

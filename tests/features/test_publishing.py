@@ -134,6 +134,19 @@ def test_candidates_are_lists_without_padding(source: ParquetDirectory) -> None:
     assert empty.schema == rows.schema
 
 
+def test_lists_become_json_where_the_view_has_text(source: ParquetDirectory) -> None:
+    first = candidates(user_ids=["a", "b", "c"], moment=MADE - timedelta(days=1))
+    source.write("c", first.with_columns(item_ids=pl.lit("[]"), sources=pl.lit("[]")))
+    rows = candidates()
+    users = rows["user_id"].to_list()
+    publish_view(
+        source, "c", "user_id", users, lambda part: rows[part], moment=MADE, generation="g"
+    )
+    read = source.as_of("c", rows.select("user_id", "timestamp"))
+    assert read["item_ids"].to_list() == ['["b", "a"]', "[]", '["c"]']
+    assert read["scores"].to_list() == rows["scores"].to_list()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

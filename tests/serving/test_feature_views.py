@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
+import warnings
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from recsys.recommender import Recommender
 from recsys.semantic_ids import SemanticIds
 from serving.candidates import build_candidates
 from serving.cli import app
+from serving.feast_views import write_feast_views
 from serving.feature_views import open_source, publish_features
 
 CONFIG = """
@@ -216,3 +219,70 @@ def test_sources_by_name(tmp_path: Path) -> None:
     moment = datetime(2024, 1, 1) + timedelta(days=1)
     source.write("v", pl.DataFrame({"id": ["a"], "timestamp": [moment], "x": [1.0]}))
     assert (tmp_path / "deep" / "v").is_dir()
+
+
+def test_a_feast_repository(directory: Path, bundle: Bundle, tmp_path: Path) -> None:
+    feast = pytest.importorskip("feast", reason="the feast extra is not installed")
+    (tmp_path / "feature_store.yaml").write_text(
+        f"project: small\nprovider: local\nregistry: {tmp_path}/registry.db\n"
+        f"online_store: {{type: sqlite, path: {tmp_path}/online.db}}\n"
+        "entity_key_serialization_version: 3\n"
+    )
+    options = ["-c", str(directory / "recsys.toml")]
+    done = CliRunner().invoke(app, ["features", "declare", str(tmp_path), *options])
+    assert done.exit_code == 0, done.output
+    assert "now run `feast apply`" in done.stdout
+    assert "recsys_impressions" in done.stdout
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Feast's own
+        spec = importlib.util.spec_from_file_location("recsys_views", tmp_path / "recsys_views.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        store = feast.FeatureStore(repo_path=str(tmp_path))
+        kinds = (feast.Entity, feast.FeatureView)
+        store.apply([one for one in vars(module).values() if isinstance(one, kinds)])
+
+        source = open_source(str(tmp_path))
+        command = ["features", "publish", str(tmp_path), *options, "--json"]
+        runs = [CliRunner().invoke(app, command) for _ in range(2)]
+        assert [run.exit_code for run in runs] == [0, 0], runs[0].output
+        written = [json.loads(run.stdout) for run in runs]
+        assert [{one["written"] for one in each["views"]} for each in written] == [{True}, {False}]
+        towers = Recommender.load(bundle.path).towers
+        assert towers is not None
+        items = Vocabulary.load(bundle.path / "data" / "items.parquet").to_series().to_list()
+        block = source.latest("recsys_item_vectors", [items[0], "nobody", items[-1]])
+        assert block.present.tolist() == [True, False, True]
+        np.testing.assert_array_equal(
+            np.stack(list(block.values["vector"][[0, 2]])),
+            towers.retriever.item_vectors[[1, -1]],
+        )
+        lists = pl.concat(source.scan("recsys_candidates"))
+        assert all(set(json.loads(one)) <= set(items) for one in lists["item_ids"])
+        assert (
+            lists["item_ids"]
+            .str.json_decode(pl.List(pl.String))
+            .list.len()
+            .equals(lists["scores"].list.len(), null_equal=True)
+        )
+        codes = pl.concat(source.scan("recsys_semantic_ids")).sort("item_id")
+        bundled = SemanticIds.load(bundle.path / "semantic-ids")
+        assert dict(zip(codes["item_id"], codes["code_0"], strict=True)) == dict(
+            zip(bundled.item_ids, bundled.codes[1:, 0].tolist(), strict=True)
+        )
+
+
+def test_feast_definitions_are_not_overwritten(tmp_path: Path) -> None:
+    schemas = {"v": {"item_id": pl.String(), "timestamp": pl.Datetime("us"), "x": pl.Int32()}}
+    with pytest.raises(DataError, match="must be a Feast repository, but has no feature_store"):
+        write_feast_views(tmp_path, schemas, prefix="p_")
+    (tmp_path / "feature_store.yaml").write_text("")
+    for _ in range(2):  # unedited ones may be written again
+        assert write_feast_views(tmp_path, schemas, prefix="p_") == ["v", "p_impressions"]
+    assert pl.read_parquet(tmp_path / "data" / "v.parquet").columns == ["item_id", "timestamp", "x"]
+    (tmp_path / "recsys_views.py").write_text("# edited")
+    with pytest.raises(DataError, match="recsys_views.py must not be there or be unedited"):
+        write_feast_views(tmp_path, schemas, prefix="p_")
