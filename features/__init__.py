@@ -25,8 +25,10 @@ from features.interactions import Interactions, read_interactions
 from features.memory_source import InMemorySource
 from features.near_cache import NearCache
 from features.offline import FeatureComputer, compute_features, item_features, request_features
+from features.online import OnlineFeatures, UpdateReport
 from features.packed_reader import Migration, PackedReader, migration
 from features.packing import FeatureBlock, PackedField, PackedSchema
+from features.parity import Divergence, ParityReport, check_parity
 from features.parquet_directory import ParquetDirectory
 from features.publishing import append_impressions
 from features.registry import (
@@ -37,6 +39,7 @@ from features.registry import (
 )
 from features.schema import CREATED, EVENT, ITEM, TIMESTAMP, USER, WEIGHT, EventColumns
 from features.source import FeatureSource, ViewDescription, WriteReceipt
+from features.state_store import MemoryStateStore, StateStore
 from features.suggest import Suggestions, suggest_definitions
 from features.tables import ItemTable, UserTable, read_items, read_users
 from features.validation import find_problems
@@ -56,6 +59,7 @@ __all__ = [
     "DataError",
     "DayOfWeek",
     "Definition",
+    "Divergence",
     "EventColumns",
     "FeatureBlock",
     "FeatureComputer",
@@ -70,11 +74,14 @@ __all__ = [
     "ListContains",
     "ListSize",
     "MeanWeight",
+    "MemoryStateStore",
     "Migration",
     "NearCache",
+    "OnlineFeatures",
     "PackedField",
     "PackedReader",
     "PackedSchema",
+    "ParityReport",
     "ParquetDirectory",
     "Position",
     "Problem",
@@ -85,17 +92,20 @@ __all__ = [
     "Session",
     "Similarity",
     "SlateRelative",
+    "StateStore",
     "Suggestions",
     "TextMatch",
     "Trend",
     "UniqueCount",
     "UnknownIdError",
+    "UpdateReport",
     "UserTable",
     "VectorComponent",
     "ViewDescription",
     "Vocabulary",
     "WriteReceipt",
     "append_impressions",
+    "check_parity",
     "compute_features",
     "default_definitions",
     "definitions_sha256",

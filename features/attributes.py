@@ -22,7 +22,8 @@ class AttributeValues:
         column: [N] a list column, or one with a single value an item; row r is item index r + 1.
 
     Attributes:
-        num_values: V distinct values, numbered 1..V in sorted order.
+        names: the V distinct values, sorted; value v of the methods is ``names[v - 1]``.
+        num_values: V.
     """
 
     def __init__(self, column: pl.Series) -> None:
@@ -38,6 +39,7 @@ class AttributeValues:
         self._name = column.name
         values = exploded["value"]
         known = values.unique().sort()
+        self.names: list[str] = known.to_list()
         self.num_values = len(known)
         found = known.search_sorted(values) if len(values) else pl.Series([], dtype=pl.UInt32)
         self._values = found.to_numpy().astype(np.int64) + 1

@@ -17,6 +17,7 @@ from features.reading import read_frame
 from features.schema import (
     CREATED,
     EVENT,
+    EVENT_ID,
     INTERACTION_SCHEMA,
     ITEM,
     TIMESTAMP,
@@ -71,12 +72,13 @@ class Interactions:
     ) -> Self:
         """Check a raw log and bring it into the one form used inside.
 
-        Where the log says when events arrived, an event that arrived twice (same user, item, time
-        and kind) counts from its first arrival, one without a time of arrival arrived when it
-        happened, and one dated later than its arrival happened at its arrival.
+        Where the log says when events arrived or has ids of events, an event that arrived twice
+        (same user and id, or without an id same user, item, time and kind) counts from its first
+        arrival. One without a time of arrival arrived when it happened, and one dated later than
+        its arrival happened at its arrival.
 
         Args:
-            frame: the raw log; other columns than the six roles are dropped.
+            frame: the raw log; other columns than the roles are dropped.
             columns: roles of the columns; None: the names of `features.schema`.
             source: what to call the log in messages.
             items: the catalogue; an event of an item it does not hold is then a problem.
@@ -105,15 +107,14 @@ class Interactions:
             amount.cast(pl.Float32).alias(WEIGHT),
         )
         created = columns.optional("created", frame.columns)
+        event_id = columns.optional("event_id", frame.columns)
         if created is not None:
             arrival = time_in_microseconds(created, frame.schema[created], columns.unit)
             arrived = frame.select(arrival.alias(CREATED))[CREATED]
-            checked = (
-                checked.with_columns(arrived.fill_null(checked[TIMESTAMP]))
-                .sort(CREATED, maintain_order=True)
-                .unique((USER, ITEM, TIMESTAMP, EVENT), keep="first", maintain_order=True)
-                .with_columns(pl.min_horizontal(TIMESTAMP, CREATED).alias(TIMESTAMP))
-            )
+            checked = checked.with_columns(arrived.fill_null(checked[TIMESTAMP]))
+        if created is not None or event_id is not None:
+            ids = pl.lit(None, dtype=pl.String) if event_id is None else frame[event_id]
+            checked = _once(checked.with_columns(ids.cast(pl.String).alias(EVENT_ID)))
         return cls(checked.sort(TIMESTAMP, USER, ITEM, EVENT, maintain_order=True))
 
     def __len__(self) -> int:
@@ -145,6 +146,18 @@ class Interactions:
         for name in self.frame.columns:
             update_with_series(digest, self.frame[name])
         return digest.hexdigest()
+
+
+def _once(frame: pl.DataFrame) -> pl.DataFrame:
+    """The first arrival of every event, without the column of ids."""
+    order = [CREATED] if CREATED in frame.columns else [TIMESTAMP]
+    without = pl.col(EVENT_ID).is_null()
+    parts = [pl.when(without).then(pl.col(name)) for name in (ITEM, TIMESTAMP, EVENT)]
+    identity = pl.struct(USER, EVENT_ID, *parts)
+    frame = frame.sort(order, maintain_order=True).filter(identity.is_first_distinct())
+    if CREATED in frame.columns:
+        frame = frame.with_columns(pl.min_horizontal(TIMESTAMP, CREATED).alias(TIMESTAMP))
+    return frame.drop(EVENT_ID)
 
 
 def read_interactions(

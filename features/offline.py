@@ -13,6 +13,7 @@ from datetime import datetime
 import numpy as np
 import polars as pl
 
+from features.computation import Computation
 from features.definitions import (
     Definition,
     ListContains,
@@ -66,22 +67,15 @@ class FeatureComputer:
 
     def compute(self, requests: pl.DataFrame, interactions: Interactions) -> pl.DataFrame:
         """See `compute_features`."""
-        requests = _checked_requests(requests, self.definitions)
-        return self._columns(requests, interactions, self.definitions, {})
+        requests = checked_requests(requests, self.definitions)
+        return self.evaluate(LogComputation(requests, interactions.frame, self.tables), {})
 
     def item_features(self, interactions: Interactions, moment: datetime) -> pl.DataFrame:
         """See `item_features`."""
-        published = [
-            definition for definition in self.definitions if definition.scope in _PUBLISHED
-        ]
-        requests = self.items.frame.select(
-            pl.lit(0).alias("request_id"),
-            pl.lit("-").alias(USER),
-            ITEM,
-            pl.lit(moment, dtype=pl.Datetime("us")).alias("moment"),
-        )
-        result = self._columns(requests, interactions, published, {})
-        return result.select(ITEM, *(definition.name for definition in published))
+        requests = item_requests(self.items.frame[ITEM], moment)
+        computation = LogComputation(requests, interactions.frame, self.tables)
+        result = self.evaluate(computation, {}, self.published)
+        return result.select(ITEM, *(definition.name for definition in self.published))
 
     def request_features(
         self,
@@ -93,6 +87,23 @@ class FeatureComputer:
         retrieval: Mapping[str, np.ndarray] | None = None,
     ) -> pl.DataFrame:
         """See `request_features`."""
+        requests = self.live_requests(user_id, item_ids, moment, retrieval)
+        given = self.live_values(item_ids, item_values)
+        return self.evaluate(LogComputation(requests, events.frame, self.tables), given)
+
+    @property
+    def published(self) -> list[Definition]:
+        """The definitions whose values depend on the item and the moment alone."""
+        return [definition for definition in self.definitions if definition.scope in _PUBLISHED]
+
+    def live_requests(
+        self,
+        user_id: str,
+        item_ids: Sequence[str],
+        moment: datetime,
+        retrieval: Mapping[str, np.ndarray] | None,
+    ) -> pl.DataFrame:
+        """The rows of one live request, checked; see `request_features`."""
         requests = pl.DataFrame(
             {
                 "request_id": np.zeros(len(item_ids), dtype=np.int64),
@@ -102,25 +113,37 @@ class FeatureComputer:
                 **(retrieval or {}),
             }
         )
-        positions = {each.name: each for each in self.definitions if isinstance(each, Position)}
-        asked = [each for each in self.definitions if each.name not in positions]
-        requests = _checked_requests(requests, asked)
-        names = [
-            definition.name for definition in self.definitions if definition.scope in _PUBLISHED
-        ]
-        given = _aligned(item_values, item_ids, names)
-        for name, position in positions.items():
-            given[name] = np.full(len(item_ids), position.online, dtype=np.float32)
-        return self._columns(requests, events, self.definitions, given)
+        asked = [each for each in self.definitions if not isinstance(each, Position)]
+        return checked_requests(requests, asked)
 
-    def _columns(
+    def live_values(
+        self, item_ids: Sequence[str], item_values: pl.DataFrame | Mapping[str, np.ndarray] | None
+    ) -> dict[str, np.ndarray]:
+        """What a live request is given instead of computing it, by definition."""
+        given: dict[str, np.ndarray] = {}
+        if item_values is not None:
+            names = [definition.name for definition in self.published]
+            given = _aligned(item_values, item_ids, names)
+        for each in self.definitions:
+            if isinstance(each, Position):
+                given[each.name] = np.full(len(item_ids), each.online, dtype=np.float32)
+        return given
+
+    def evaluate(
         self,
-        requests: pl.DataFrame,
-        interactions: Interactions,
-        definitions: Sequence[Definition],
+        computation: Computation,
         given: Mapping[str, np.ndarray],
+        definitions: Sequence[Definition] | None = None,
     ) -> pl.DataFrame:
-        computation = LogComputation(requests, interactions.frame, self.tables)
+        """The computation's rows with a Float32 column for each definition.
+
+        Args:
+            computation: the rows, and where their past is looked up.
+            given: values that are not computed, by definition.
+            definitions: None: all.
+        """
+        requests = computation.requests
+        definitions = self.definitions if definitions is None else definitions
         columns: dict[str, np.ndarray] = {}
         for definition in definitions:
             if isinstance(definition, SlateRelative):
@@ -333,7 +356,17 @@ def _aligned(
     return given
 
 
-def _checked_requests(requests: pl.DataFrame, definitions: Sequence[Definition]) -> pl.DataFrame:
+def item_requests(item_ids: pl.Series, moment: datetime) -> pl.DataFrame:
+    """One row for each item, of nobody in particular."""
+    return item_ids.to_frame(ITEM).select(
+        pl.lit(0).alias("request_id"),
+        pl.lit("-").alias(USER),
+        ITEM,
+        pl.lit(moment, dtype=pl.Datetime("us")).alias("moment"),
+    )
+
+
+def checked_requests(requests: pl.DataFrame, definitions: Sequence[Definition]) -> pl.DataFrame:
     """The requests with String ids and microsecond moments."""
     read = {
         source.partition(".")[2]

@@ -7,7 +7,17 @@ from typing import Literal, get_args
 
 import polars as pl
 
-__all__ = ["CREATED", "EVENT", "ITEM", "TIMESTAMP", "USER", "WEIGHT", "EventColumns", "TimeUnit"]
+__all__ = [
+    "CREATED",
+    "EVENT",
+    "EVENT_ID",
+    "ITEM",
+    "TIMESTAMP",
+    "USER",
+    "WEIGHT",
+    "EventColumns",
+    "TimeUnit",
+]
 
 USER = "user_id"
 ITEM = "item_id"
@@ -15,6 +25,7 @@ TIMESTAMP = "timestamp"
 EVENT = "event"
 WEIGHT = "weight"
 CREATED = "created"
+EVENT_ID = "event_id"
 
 INTERACTION_SCHEMA: dict[str, pl.DataType] = {
     USER: pl.String(),
@@ -42,6 +53,8 @@ class EventColumns:
             otherwise every weight is 1.
         created: column of the time at which the event arrived. None: the column "created" if there
             is one, otherwise every event arrived when it happened.
+        event_id: column of ids that an event keeps when it is sent once more. None: the column
+            "event_id" if there is one, otherwise user, item, time and kind tell events apart.
         unit: what a number in ``timestamp`` counts since 1970-01-01 UTC, or "iso" for text such
             as "2024-05-01T12:30:00". Columns of a date or datetime type need no unit.
         default_event: the kind of an event where the file has no such column.
@@ -56,6 +69,7 @@ class EventColumns:
     event: str | None = None
     weight: str | None = None
     created: str | None = None
+    event_id: str | None = None
     unit: TimeUnit = "s"
     default_event: str = "interaction"
 
@@ -69,6 +83,7 @@ class EventColumns:
             self.event,
             self.weight,
             self.created,
+            self.event_id,
         ]
         used = [name for name in named if name is not None]
         twice = sorted({name for name in used if used.count(name) > 1})
@@ -76,10 +91,15 @@ class EventColumns:
             raise ValueError(f"each role needs its own column, got {twice[0]!r} for two roles")
 
     def optional(
-        self, role: Literal["event", "weight", "created"], present: list[str]
+        self, role: Literal["event", "weight", "created", "event_id"], present: list[str]
     ) -> str | None:
         """Column that plays an optional role in a file with the columns ``present``, or None."""
-        given = {"event": self.event, "weight": self.weight, "created": self.created}
+        given = {
+            EVENT: self.event,
+            WEIGHT: self.weight,
+            CREATED: self.created,
+            EVENT_ID: self.event_id,
+        }
         if given[role] is not None:
             return given[role]
         taken = {self.user, self.item, self.timestamp, *given.values()}

@@ -34,8 +34,8 @@ def find_problems(
     Checked: missing columns and columns of a wrong type, null or empty ids, unparseable times,
     times in another unit than declared (before 1971 or more than a year after ``now``), negative
     or non-finite weights, duplicate events (same user, item, time and kind; where the log says
-    when events arrived, that is one event that arrived twice, and no problem), repeated ids in
-    the tables, and events whose item no row of ``items`` describes.
+    when events arrived or has their ids, that is one event that came twice, and no problem),
+    repeated ids in the tables, and events whose item no row of ``items`` describes.
 
     Args:
         events: the raw log, as a frame or a Parquet/CSV file.
@@ -93,8 +93,12 @@ def event_problems(
     event = columns.optional("event", present)
     weight = columns.optional("weight", present)
     created = columns.optional("created", present)
+    event_id = columns.optional("event_id", present)
     required = [columns.user, columns.item, columns.timestamp]
-    for name in [*required, *(name for name in (event, weight, created) if name is not None)]:
+    for name in [
+        *required,
+        *(name for name in (event, weight, created, event_id) if name is not None),
+    ]:
         if name not in present:
             problems.append(_missing(source, name, present))
     frame = frame.select([name for name in present]).with_row_index(_ROW)
@@ -110,7 +114,8 @@ def event_problems(
         problems += _kind_problems(frame, event, source)
     if weight is not None and weight in present:
         problems += _weight_problems(frame, weight, source)
-    if created is None and all(name in present for name in required):
+    once = created is not None or event_id is not None
+    if not once and all(name in present for name in required):
         key = [*required, *([event] if event in present else [])]
         problems += _duplicate_problems(frame, key, source, "user, item, time and kind")
     if item_ids is not None and columns.item in present and _is_id(frame.schema[columns.item]):

@@ -47,6 +47,7 @@ class EventColumnsConfig(Section):
     event: str | None = None
     weight: str | None = None
     created: str | None = None
+    event_id: str | None = None
     timestamp_unit: Literal["s", "ms", "us", "iso"] = "s"
     default_event: str = "interaction"
 

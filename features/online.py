@@ -1,0 +1,333 @@
+"""Definitions to running state: updated event by event, read at any moment from then on.
+
+The state is what `features.online_plan` found that the definitions ask for. Values come from the
+code that computes them offline (`features.kinds`); only where it looks for the past is different.
+Replaying a log through `OnlineFeatures` gives what `features.compute_features` gives for it, which
+`features.parity` checks.
+
+    {plan}:g                      everybody's events
+    {plan}:i:<item>               an item's
+    {plan}:a:<column>:<value>     those of items that share a value of an attribute
+    {plan}:u:<user>               a user's: alone, with each item, with each value; the newest ones
+
+Events come in order of arrival; they may have happened earlier. One process at a time writes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from features.arrivals import Arrival, arrivals
+from features.attributes import AttributeValues
+from features.computation import Group
+from features.definitions import Definition
+from features.errors import DataError
+from features.feature_tables import Vectors
+from features.offline import FeatureComputer, checked_requests, item_requests
+from features.online_cells import Cell, Happening, Tape
+from features.online_plan import plan_state
+from features.schema import ITEM
+from features.state_computation import StateComputation
+from features.state_keys import SEEN, StateKeys
+from features.state_store import Field, MemoryStateStore, StateStore
+from features.tables import ItemTable, UserTable
+
+__all__ = ["OnlineFeatures", "UpdateReport"]
+
+_DAY_US = 86_400_000_000
+_CLOCK = struct.Struct("<q")
+_SEEN = struct.Struct("<Qq")
+
+
+class UpdateReport(NamedTuple):
+    """What became of a batch of events.
+
+    Attributes:
+        applied: events that entered the state.
+        duplicates: events that were known already.
+        late: applied events that had happened before they arrived.
+        reordered: applied events whose time of arrival lay before one already applied; they count
+            as arrived with it.
+    """
+
+    applied: int
+    duplicates: int
+    late: int
+    reordered: int
+
+
+class OnlineFeatures:
+    """Running state of a set of definitions.
+
+    Args:
+        definitions: what to compute.
+        items: the catalogue; an event counts for the attributes that its item has here.
+        users: the user table, if a definition reads it.
+        vectors: item vectors by name, if a definition reads them.
+        store: where the state lives. None: in this process.
+        remember_days: an event that comes again within so many days is counted once.
+        cached: how many cells stay unpacked between two updates, at most.
+
+    Attributes:
+        plan: what is kept.
+
+    Raises:
+        DataError: as `FeatureComputer`, or an argument that is not positive.
+    """
+
+    def __init__(
+        self,
+        definitions: Sequence[Definition],
+        items: ItemTable,
+        users: UserTable | None = None,
+        vectors: Vectors | None = None,
+        store: StateStore | None = None,
+        *,
+        remember_days: float = 7.0,
+        cached: int = 100_000,
+    ) -> None:
+        for name, value in (("remember_days", remember_days), ("cached", cached)):
+            if not value > 0:
+                raise DataError(f"{name} must be > 0, got {value}")
+        self._computer = FeatureComputer(definitions, items, users, vectors)
+        self._tables = self._computer.tables
+        self._store = MemoryStateStore() if store is None else store
+        self.plan = plan_state(self._computer.definitions, self._tables)
+        self._keys = StateKeys(self.plan)
+        self._cached = cached
+        self._open: dict[Field, Any] = {}
+        self._make: dict[str, Callable[[bytes | None], Any]] = {
+            SEEN: partial(_Seen, round(remember_days * _DAY_US))
+        }
+        for place, cell in enumerate(self.plan.cells):
+            self._make[f"c{place}"] = partial(Cell, cell)
+        for place, (_, size) in enumerate(self.plan.pasts):
+            self._make[f"t{place}"] = partial(Tape, size)
+        self._values_of: dict[str, dict[str, list[str]]] = {}
+        columns = {cell.group.column for cell in self.plan.cells} - {None}
+        columns |= {of for cell in self.plan.cells for of, _ in cell.distinct}
+        for column in columns - {"user", "item"}:
+            self._values_of[str(column)] = _values_by_item(self._tables.item_frame, str(column))
+
+    @property
+    def definitions(self) -> tuple[Definition, ...]:
+        """What is computed."""
+        return self._computer.definitions
+
+    def update(self, events: pl.DataFrame, arrived: datetime | None = None) -> UpdateReport:
+        """Take in events.
+
+        Args:
+            events: user_id, item_id, timestamp and, if known, event, weight, created (the time of
+                arrival) and event_id. An event without an id is known by its user, item, time and
+                kind.
+            arrived: UTC, when events without a time of arrival arrived. None: when they happened.
+
+        Raises:
+            DataError: a column is missing, of a wrong type, or null where it must not be; then no
+                event entered the state.
+        """
+        stream = arrivals(events, arrived)
+        if not stream:
+            return UpdateReport(0, 0, 0, 0)
+        places = [self._places(event) for event in stream]
+        wanted = {field for each in places for field in each.fields}
+        newest = self._load(wanted)
+        try:
+            report, touched, newest = self._apply(stream, places, newest)
+            packed = {field: self._open[field].pack() for field in touched}
+            self._store.write({**packed, self._keys.clock: _CLOCK.pack(newest)})
+        except BaseException:
+            self._open.clear()  # the store still has the state from before
+            raise
+        while len(self._open) > self._cached:
+            del self._open[next(iter(self._open))]
+        return report
+
+    def compute(self, requests: pl.DataFrame) -> pl.DataFrame:
+        """Features of request rows; see `features.compute_features`.
+
+        Args:
+            requests: as there; no moment before the newest arrival.
+
+        Raises:
+            DataError: as there, or a moment that lies before the newest arrival.
+        """
+        requests = checked_requests(requests, self.definitions)
+        return self._computer.evaluate(self._look(requests), {})
+
+    def request_features(
+        self,
+        user_id: str,
+        item_ids: Sequence[str],
+        moment: datetime,
+        item_values: pl.DataFrame | Mapping[str, np.ndarray] | None = None,
+        retrieval: Mapping[str, np.ndarray] | None = None,
+    ) -> pl.DataFrame:
+        """Features of one live request.
+
+        Args:
+            user_id: who asks; may be unknown.
+            item_ids: C candidates.
+            moment: UTC, no zone.
+            item_values: see `features.request_features`. None: from the state, which takes a read
+                of every candidate.
+            retrieval: see `features.request_features`.
+
+        Returns:
+            C rows in the order of ``item_ids``.
+
+        Raises:
+            DataError: as `compute`.
+        """
+        requests = self._computer.live_requests(user_id, item_ids, moment, retrieval)
+        given = self._computer.live_values(item_ids, item_values)
+        return self._computer.evaluate(self._look(requests), given)
+
+    def item_features(
+        self, moment: datetime, item_ids: Sequence[str] | None = None
+    ) -> pl.DataFrame:
+        """What depends on the item alone, to be published; see `features.item_features`.
+
+        Args:
+            moment: UTC, no zone.
+            item_ids: which items. None: the catalogue.
+        """
+        ids = self._tables.item_frame[ITEM] if item_ids is None else pl.Series(ITEM, item_ids)
+        published = self._computer.published
+        look = self._look(item_requests(ids.cast(pl.String), moment))
+        result = self._computer.evaluate(look, {}, published)
+        return result.select(ITEM, *(definition.name for definition in published))
+
+    def _look(self, requests: pl.DataFrame) -> StateComputation:
+        (clock,) = self._store.read([self._keys.clock])
+        if clock is not None and requests.height:
+            newest = pl.Series(_CLOCK.unpack(clock)).cast(pl.Datetime("us"))[0]
+            earliest = requests["moment"].min()
+            if earliest < newest:
+                raise DataError(
+                    "moment must not be before the newest event in the state, which arrived at "
+                    f"{newest}, got {earliest!s}; the state knows no past, compute_features does"
+                )
+        return StateComputation(requests, self._tables, self._store, self.plan)
+
+    def _places(self, event: Arrival) -> _Places:
+        cells: list[tuple[Field, list[list[str]]]] = []
+        for cell in self.plan.cells:
+            if cell.group.event not in (None, event.kind):
+                continue
+            values = [self._values(of, event) for of, _ in cell.distinct]
+            for value in self._group_values(cell.group, event):
+                field = self._keys.cell(cell.group, event.user, event.item, value)
+                cells.append((field, values))
+        for kind, _ in self.plan.pasts:
+            if kind in (None, event.kind):
+                cells.append((self._keys.tape(event.user, kind), []))
+        return _Places(self._keys.seen(event.user), cells)
+
+    def _group_values(self, group: Group, event: Arrival) -> list[str]:
+        if group.column is None:
+            return [""]
+        return self._values_of[group.column].get(event.item, [])
+
+    def _values(self, of: str, event: Arrival) -> list[str]:
+        if of == "user":
+            return [event.user]
+        if of == "item":
+            return [event.item]
+        return self._values_of[of].get(event.item, [])
+
+    def _load(self, wanted: set[Field]) -> int:
+        """Unpack what is not at hand; the newest arrival."""
+        missing = [field for field in wanted if field not in self._open]
+        *packed, clock = self._store.read([*missing, self._keys.clock])
+        for field, value in zip(missing, packed, strict=True):
+            make = self._make[field[1].partition("|")[0]]
+            self._open[field] = make(value)
+        return -(2**63) if clock is None else int(_CLOCK.unpack(clock)[0])
+
+    def _apply(
+        self, stream: Sequence[Arrival], places: Sequence[_Places], newest: int
+    ) -> tuple[UpdateReport, set[Field], int]:
+        """Count the events; what changed, and the newest arrival."""
+        applied = late = reordered = 0
+        touched: set[Field] = set()
+        for event, places_of_event in zip(stream, places, strict=True):
+            arrived = max(event.arrived, newest)
+            if not self._open[places_of_event.seen].note(event.identity, arrived):
+                continue
+            newest = arrived
+            applied += 1
+            late += event.happened < arrived
+            reordered += event.arrived < arrived
+            happened = min(event.happened, arrived)
+            happening = Happening(happened, arrived, event.item, event.kind, event.weight)
+            for field, values in places_of_event.cells:
+                self._open[field].add(happening, values)
+            touched.update(places_of_event.fields)
+        report = UpdateReport(applied, len(stream) - applied, late, reordered)
+        return report, touched, newest
+
+
+class _Places(NamedTuple):
+    """Where an event counts.
+
+    Attributes:
+        seen: where its user's known events are.
+        cells: cells and tapes, each with the values for its unique counts.
+    """
+
+    seen: Field
+    cells: list[tuple[Field, list[list[str]]]]
+
+    @property
+    def fields(self) -> list[Field]:
+        """All of it."""
+        return [self.seen, *(field for field, _ in self.cells)]
+
+
+class _Seen:
+    """The events of a user that may come again.
+
+    Args:
+        remember_us: how long an event is remembered, in microseconds.
+        packed: what `pack` gave. None: no event yet.
+    """
+
+    def __init__(self, remember_us: int, packed: bytes | None = None) -> None:
+        self._remember_us = remember_us
+        self._arrived = dict(_SEEN.iter_unpack(packed or b""))
+
+    def note(self, identity: int, arrived: int) -> bool:
+        """Remember an event; False if it is known already."""
+        oldest = arrived - self._remember_us
+        known = self._arrived.get(identity)
+        if known is not None and known >= oldest:
+            return False
+        self._arrived.pop(identity, None)
+        self._arrived[identity] = arrived
+        while next(iter(self._arrived.values())) < oldest:  # arrivals rise, the oldest is first
+            del self._arrived[next(iter(self._arrived))]
+        return True
+
+    def pack(self) -> bytes:
+        """The events as bytes."""
+        return b"".join(_SEEN.pack(*entry) for entry in self._arrived.items())
+
+
+def _values_by_item(frame: pl.DataFrame, column: str) -> dict[str, list[str]]:
+    """The values of an item column by item id, as `AttributeValues` sees them."""
+    values = AttributeValues(frame[column])
+    position, value = values.pairs(np.arange(1, frame.height + 1))
+    found: dict[str, list[str]] = {item: [] for item in frame[ITEM]}
+    ids = frame[ITEM].to_list()
+    for place, number in zip(position.tolist(), value.tolist(), strict=True):
+        found[ids[place]].append(values.names[number - 1])
+    return found
