@@ -284,5 +284,5 @@ def test_feast_definitions_are_not_overwritten(tmp_path: Path) -> None:
         assert write_feast_views(tmp_path, schemas, prefix="p_") == ["v", "p_impressions"]
     assert pl.read_parquet(tmp_path / "data" / "v.parquet").columns == ["item_id", "timestamp", "x"]
     (tmp_path / "recsys_views.py").write_text("# edited")
-    with pytest.raises(DataError, match="recsys_views.py must not be there or be unedited"):
+    with pytest.raises(DataError, match=r"recsys_views.py must not be there or be unedited"):
         write_feast_views(tmp_path, schemas, prefix="p_")
