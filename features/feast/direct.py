@@ -102,7 +102,8 @@ class ReadPlan(NamedTuple):
         blocks, place = {}, 0
         for view in self.views:
             stop = place + len(view.columns)
-            blocks[view.name] = _block(view, columns[place:stop], columns[stop], now_us)
+            state = _row_state(columns[stop], view.ttl, now_us, later=moment is None)
+            blocks[view.name] = _block(view, columns[place:stop], *state)
             place = stop + 1
         return blocks
 
@@ -237,12 +238,13 @@ class DirectReader(_Reader):
 
         Args:
             ids: [N], or by join key [N] each; unknown ids are no error.
-            moment: UTC (with or without a zone) that ages are taken at. None: the clock.
+            moment: UTC, with or without a zone: ages are taken at it, and a row of a later time
+                is not present. None: the clock; rows of writers whose clock is ahead count.
 
         Returns:
             A block for each view: values as `ValueColumn` says, null where not present; present
             where there is a row within the view's ttl; age_s of every row that is there, also of
-            one beyond the ttl, NaN where there is none, negative for a row of the future.
+            one beyond the ttl or, negative, of a later one; NaN where there is none.
 
         Raises:
             DataError: ids that cannot be keys, or stored bytes that are not Feast's.
@@ -271,21 +273,29 @@ class AsyncDirectReader(_Reader):
         return self.plan.decode(await read_hashes_async(self._client, self._requests(ids)), moment)
 
 
-def _block(
-    view: ViewPlan,
-    columns: Sequence[Sequence[bytes | None]],
-    stamps: Sequence[bytes | None],
-    now_us: int,
-) -> FeatureBlock:
+def _row_state(
+    stamps: Sequence[bytes | None], ttl: timedelta | None, now_us: int, *, later: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows hold, and the age in seconds of those that are there."""
     count = len(stamps)
-    known = [stamp for stamp in stamps if stamp is not None]
     found = np.fromiter((stamp is not None for stamp in stamps), dtype=bool, count=count)
-    age_us = now_us - timestamps_us(known)
+    age_us = now_us - timestamps_us([stamp for stamp in stamps if stamp is not None])
     age_s = np.full(count, np.nan)
     age_s[found] = age_us / 1e6
     present = found.copy()
-    if view.ttl is not None:
-        present[found] = age_us <= view.ttl // timedelta(microseconds=1)
+    if ttl is not None:
+        present[found] = age_us <= ttl // timedelta(microseconds=1)
+    if not later:
+        present[found] &= age_us >= 0
+    return present, age_s
+
+
+def _block(
+    view: ViewPlan,
+    columns: Sequence[Sequence[bytes | None]],
+    present: np.ndarray,
+    age_s: np.ndarray,
+) -> FeatureBlock:
     if bool(present.all()):
         values = {
             column.name: column.decode(messages)
@@ -294,7 +304,7 @@ def _block(
         return FeatureBlock(values, present, age_s)
     values, kept = {}, np.flatnonzero(present).tolist()
     for column, messages in zip(view.columns, columns, strict=True):
-        values[column.name] = column.empty(count)
+        values[column.name] = column.empty(len(present))
         if kept:
             values[column.name][present] = column.decode([messages[place] for place in kept])
     return FeatureBlock(values, present, age_s)

@@ -35,8 +35,14 @@ from feast.infra.online_stores.redis import RedisClient, RedisOnlineStore, Redis
 from feast.metrics import track_feature_statuses
 from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
 
-from features.feast.redis_format import EntityKeys, KeyType, hash_field, timestamp_field
-from features.feast.redis_format import timestamps_us as decode_timestamps
+from features.feast.redis_format import (
+    EntityKeys,
+    KeyType,
+    hash_field,
+    timestamp_field,
+    timestamps_us,
+    varint,
+)
 from features.feast.redis_reads import HashRequest, Reply, read_hashes, read_hashes_async
 
 __all__ = ["RecsysRedisOnlineStore", "RecsysRedisOnlineStoreConfig"]
@@ -243,7 +249,7 @@ def _append(response: Any, work: _Work, rows: Sequence[Reply], now_us: int) -> N
             status = np.where(here & null, FieldStatus.NULL_VALUE, row_status)
         packed = status.astype(np.uint8).tobytes()
         present += packed.count(FieldStatus.PRESENT)
-        vector = _repeated(1, values) + b"\x12" + _varint(len(packed)) + packed + times
+        vector = _repeated(1, values) + b"\x12" + varint(len(packed)) + packed + times
         response.results.add().MergeFromString(vector)
     track_feature_statuses(work.table.name, present, len(columns) * len(rows) - present)
 
@@ -253,7 +259,7 @@ def _statuses(stamps: Sequence[bytes | None], ttl: timedelta | None, now_us: int
     found = np.fromiter((stamp is not None for stamp in stamps), dtype=bool, count=len(stamps))
     status = np.where(found, FieldStatus.PRESENT, FieldStatus.NOT_FOUND)
     if ttl:
-        age_us = now_us - decode_timestamps([stamp for stamp in stamps if stamp is not None])
+        age_us = now_us - timestamps_us([stamp for stamp in stamps if stamp is not None])
         old = np.zeros(len(stamps), dtype=bool)
         old[found] = age_us > ttl // timedelta(microseconds=1)
         status[old] = FieldStatus.OUTSIDE_MAX_AGE
@@ -265,18 +271,10 @@ def _repeated(field: int, messages: Sequence[bytes]) -> bytes:
     tag = bytes([field << 3 | 2])
     sizes = set(map(len, messages))
     if len(sizes) == 1:
-        head = tag + _varint(sizes.pop())
+        head = tag + varint(sizes.pop())
         return head + head.join(messages)
-    heads = {size: tag + _varint(size) for size in sizes}
+    heads = {size: tag + varint(size) for size in sizes}
     return b"".join([heads[len(message)] + message for message in messages])
-
-
-def _varint(value: int) -> bytes:
-    parts = bytearray()
-    while value >= 0x80:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*parts, value])
 
 
 def _microseconds(moment: datetime) -> int:

@@ -200,6 +200,19 @@ def joined(messages: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return data, np.cumsum(lengths) - lengths, lengths
 
 
+def varint(value: int) -> bytes:
+    """A base-128 number, as protobuf writes lengths.
+
+    Args:
+        value: >= 0.
+    """
+    parts = bytearray()
+    while value >= 0x80:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*parts, value])
+
+
 def varints(data: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Base-128 numbers of at most ten bytes, read side by side.
 

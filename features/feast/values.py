@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from features.errors import DataError
-from features.feast.redis_format import joined, varints
+from features.feast.redis_format import joined, varint, varints
 
 __all__ = ["ValueColumn"]
 
@@ -263,16 +263,8 @@ def _rows(messages: list[bytes], tag: bytes, dtype: np.dtype[Any], width: int) -
 @cache
 def _list_head(tag: bytes, size: int) -> bytes:
     """What stands before the numbers of a list that take ``size`` bytes."""
-    inner = b"\x0a" + _varint(size) if size else b""
-    return tag + _varint(len(inner) + size) + inner
-
-
-def _varint(value: int) -> bytes:
-    parts = bytearray()
-    while value >= 0x80:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*parts, value])
+    inner = b"\x0a" + varint(size) if size else b""
+    return tag + varint(len(inner) + size) + inner
 
 
 def _objects(values: Sequence[object]) -> np.ndarray:

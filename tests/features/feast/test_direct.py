@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
 from features.errors import DataError
 from features.feast.direct import AsyncDirectReader, DirectReader, compile_plan
-from features.feast.redis_format import EntityKeys, KeyType, hash_field, timestamp_field
+from features.feast.redis_format import EntityKeys, KeyType, hash_field, timestamp_field, varint
 from features.feast.redis_reads import HashRequest, read_hashes, stored_ids
+from tests.features.feast.conftest import definitions, write_yaml
 
 TYPES = [
     *("float32", "float64", "int32", "int64", "flag", "moment", "text", "raw", "floats"),
@@ -72,7 +73,21 @@ def test_the_moment_decides_and_the_ttl_includes_its_end(shop) -> None:
             assert reader.read([4], moment=at)["item_stats"].present.tolist() == [present]
     early = reader.read([4], moment=written - timedelta(seconds=5))["item_stats"]
     assert early.age_s is not None
-    assert (early.present.tolist(), early.age_s.tolist()) == ([True], [-5.0])
+    assert (early.present.tolist(), early.age_s.tolist()) == ([False], [-5.0])
+
+
+def test_a_writer_whose_clock_is_ahead_counts_live(shop) -> None:
+    reader = DirectReader.open(shop.store, ["item_stats:clicks"], shop.client)
+    (key,) = reader.plan.keys.encode({"item_id": [1234]})
+    now = datetime.now(UTC)
+    stamp = b"\x08" + varint(int(now.timestamp()) + 60)
+    fields = {timestamp_field("item_stats"): stamp, hash_field("item_stats", "clicks"): b"\x20\x05"}
+    shop.client.hset(key, mapping=fields)
+    try:
+        assert reader.read([1234])["item_stats"].values["clicks"].tolist() == [5]
+        assert not reader.read([1234], moment=now)["item_stats"].present.any()
+    finally:
+        shop.client.delete(key)
 
 
 def test_two_join_keys_and_string_keys(shop) -> None:
@@ -216,3 +231,36 @@ def test_other_key_versions_and_stores_are_refused(shop) -> None:
         compile_plan(store, "items")
     with pytest.raises(DataError, match="online_store must be Redis to be read directly, got 'sql"):
         compile_plan(shop.reopened(online="sqlite"), "items")
+
+
+def test_versioned_views_are_read_under_their_stored_name(shop) -> None:
+    import pandas as pd
+    from feast import FeatureStore, FeatureView, Field, types
+
+    home = shop.home.parent / "versioned"
+    home.mkdir()
+    text = write_yaml(shop.home).read_text().replace("project: shop", "project: versioned")
+    registry = f"  path: {home}/registry.db\n  enable_online_feature_view_versioning: true"
+    text = text.replace(f"registry: {shop.home}/registry.db", f"registry:\n{registry}")
+    (home / "feature_store.yaml").write_text(text)
+    store = FeatureStore(repo_path=str(home))
+    _, user, *_ = everything = definitions(shop.home)
+    view = next(one for one in everything if one.name == "user_stats")
+    store.apply([user, view])
+    schema = [*view.schema, Field(name="views", dtype=types.Int64)]
+    wider = FeatureView(
+        name=view.name, entities=[user], schema=schema, source=view.batch_source, ttl=view.ttl
+    )
+    store.apply([user, wider])
+    rows = pd.DataFrame(
+        {"user_id": ["v"], "event_timestamp": [datetime.now(UTC)], "clicks": [3], "views": [4]}
+    )
+    store.write_to_online_store("user_stats", rows)
+    reader = DirectReader.open(store, ["user_stats:views"], shop.client)
+    (key,) = reader.plan.keys.encode({"user_id": ["v"]})
+    try:
+        assert reader.plan.views[0].stored_name == "user_stats_v1"
+        assert reader.check(store, ["v", "w"]) == 1
+        assert reader.read(["v"])["user_stats"].values["views"].tolist() == [4]
+    finally:
+        shop.client.delete(key)
