@@ -1,32 +1,24 @@
-"""The newest row at or before a moment, for many keys and moments at once.
+"""What held at a moment: the values of views for many keys and moments at once.
 
-The rules are those of `features.source`. They come down to one join: a row is seen from the later
-of its time and its creation on, and of the rows seen at a moment the one that ranks highest by
-(time, creation, place in the table) holds. Sorting a key's rows by when they are seen and taking
-the running maximum of the rank gives, at every moment, the row that holds.
+The rules are those of `features.source`; the search is in `features.newest_rows`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
 
 from features.errors import DataError
+from features.newest_rows import key_numbers, newest_rows
 from features.packing import FeatureBlock
 from features.schema import CREATED, TIMESTAMP
 from features.source import Id, ViewDescription
 
 __all__ = ["ViewTable", "feature_block", "join_as_of", "known_at", "newest"]
-
-_PLACE = "__place"
-_RANK = "__rank"
-_ROW = "__row"
-_SEEN = "__seen"
-_NO_KEY = "__no_key"
 
 
 class PointInTimeTable(Protocol):
@@ -129,45 +121,21 @@ def rows_at(table: ViewTable, asked: pl.DataFrame) -> pl.DataFrame:
         rows = rows.head(0)
     found = rows.collect()
     places = _places(found.select(*view.keys, *_times(view)), asked, view)
-    taken = found.select(pl.col(TIMESTAMP, *value_names).gather(places))
-    return taken
+    return found.select(pl.col(TIMESTAMP, *value_names).gather(places))
 
 
 def _places(rows: pl.DataFrame, asked: pl.DataFrame, view: ViewDescription) -> pl.Series:
     """[R] place in ``rows`` of the row that holds for each asked one, or null."""
-    by = list(view.keys)
-    if not by:  # a view without a key: one row holds for everybody
-        by = [_NO_KEY]
-        rows = rows.with_columns(pl.lit(0).alias(_NO_KEY))
-        asked = asked.with_columns(pl.lit(0).alias(_NO_KEY))
-    ranked = (
-        rows.with_row_index(_PLACE).sort(_times(view), maintain_order=True).with_row_index(_RANK)
-    )
-    order = ranked.select(_PLACE, TIMESTAMP)
-    if view.created:
-        seen = ranked.select(*by, _RANK, pl.max_horizontal(TIMESTAMP, CREATED).alias(_SEEN))
-        seen = seen.sort(_SEEN, maintain_order=True).with_columns(pl.col(_RANK).cum_max().over(by))
-    else:
-        seen = ranked.select(*by, _RANK, pl.col(TIMESTAMP).alias(_SEEN))
-    matched = (
-        asked.select(*by, TIMESTAMP)
-        .with_row_index(_ROW)
-        .sort(TIMESTAMP)
-        .join_asof(
-            seen.set_sorted(_SEEN),
-            left_on=TIMESTAMP,
-            right_on=_SEEN,
-            by=by,
-            strategy="backward",
-            check_sortedness=False,
-        )
-        .sort(_ROW)
-    )
-    held = order.select(pl.all().gather(matched[_RANK]))
-    if view.ttl is None:
-        return held[_PLACE]
-    alive = held[TIMESTAMP] >= asked[TIMESTAMP] - view.ttl
-    return held.select(pl.when(alive).then(_PLACE).alias(_PLACE))[_PLACE]
+    row_keys, wanted = key_numbers(rows, asked, view.keys)
+    times = rows[TIMESTAMP].to_physical().to_numpy()
+    created = rows[CREATED].to_physical().to_numpy() if view.created else None
+    moments = asked[TIMESTAMP].to_physical().to_numpy()
+    places = newest_rows(row_keys, times, created, wanted, moments)
+    holds = places >= 0
+    if view.ttl is not None and rows.height:
+        holds &= moments - times[places] <= view.ttl // timedelta(microseconds=1)
+    held = pl.Series(np.where(holds, places, 0))
+    return held.to_frame("place").select(pl.when(pl.Series(holds)).then("place"))["place"]
 
 
 def _times(view: ViewDescription) -> list[str]:

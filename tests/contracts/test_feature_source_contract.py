@@ -5,6 +5,7 @@ A case is filled with the rows of four views that differ in keys, ttl and creati
 
 from __future__ import annotations
 
+import random
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -15,8 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from features import DataError, FeatureSource, InMemorySource, ParquetDirectory
@@ -308,39 +307,30 @@ def test_a_tie_goes_to_the_row_written_last(case: str, fill: Fill) -> None:
     assert source.as_of("late", keys(("u", "a", 3)))["number"].to_list() == [1.0]
 
 
-DAYS = st.integers(0, 9)
-ROW = st.tuples(
-    st.sampled_from("uv"),
-    st.sampled_from("abc"),
-    DAYS,
-    st.integers(0, 4),
-    st.one_of(st.none(), st.integers(0, 99).map(float)),
-)
-KEY = st.tuples(st.sampled_from("uvw"), st.sampled_from("abcd"), st.integers(-1, 15))
-
-
-def test_as_of_equals_the_plain_loop(case: str, fill: Fill) -> None:
-    # Feast takes half a second a question, so its own answers are compared on fewer, larger logs.
-    own = case not in DEFINES_TIES
-
-    @given(
-        log=st.lists(ROW, min_size=25 if own else 2, max_size=30),
-        asked=st.lists(KEY, min_size=15 if own else 1, max_size=20),
-    )
-    @settings(max_examples=3 if own else 40)
-    def agrees(log: list[tuple[Any, ...]], asked: list[tuple[Any, ...]]) -> None:
-        log = [(user, item, day, day + late - 1, number) for user, item, day, late, number in log]
-        if own:
-            log = list({(row[1], row[2]): row for row in log}.values())
-        source = fill({view: table(view, *log) for view in VIEWS})
-        frame = keys(*asked)
-        result = source.as_of(list(VIEWS), frame, full_names=True)
-        assert result.select(frame.columns).equals(frame)
-        for view in VIEWS:
-            expected = [held(log, view, key) for key in asked]
-            assert result[f"{view}__number"].to_list() == expected, view
-
-    agrees()
+@pytest.mark.parametrize("seed", [0, 1])
+def test_as_of_equals_the_plain_loop(case: str, fill: Fill, seed: int) -> None:
+    """Fifty small random logs, an item each, with ties, late rows, nulls and unknown ids."""
+    rng = random.Random(seed)
+    log = [
+        (rng.choice("uv"), f"i{rng.randrange(50)}", day, day + rng.randrange(-1, 4), number)
+        for day, number in (
+            (rng.randrange(10), rng.choice([None, *map(float, range(20))])) for _ in range(500)
+        )
+    ]
+    if case not in DEFINES_TIES:
+        log = list({(row[1], row[2]): row for row in log}.values())
+    asked = [
+        (rng.choice("uvw"), f"i{rng.randrange(55)}", rng.randrange(-1, 16)) for _ in range(400)
+    ]
+    asked += asked[:20]
+    source = fill({view: table(view, *log) for view in VIEWS})
+    frame = keys(*asked)
+    result = source.as_of(list(VIEWS), frame, full_names=True)
+    assert result.select(frame.columns).equals(frame)
+    for view in VIEWS:
+        expected = [held(log, view, key) for key in asked]
+        assert any(number is not None for number in expected)
+        assert result[f"{view}__number"].to_list() == expected, view
 
 
 def test_scan_gives_every_row_in_bounded_batches(case: str, fill: Fill) -> None:
