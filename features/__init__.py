@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from features.arrivals import Arrival, arrival
 from features.definitions import (
     Category,
     DayOfWeek,
@@ -54,6 +55,7 @@ __all__ = [
     "WEIGHT",
     "Affinity",
     "Age",
+    "Arrival",
     "Category",
     "Count",
     "DataError",
@@ -105,6 +107,7 @@ __all__ = [
     "Vocabulary",
     "WriteReceipt",
     "append_impressions",
+    "arrival",
     "check_parity",
     "compute_features",
     "default_definitions",

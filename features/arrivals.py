@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime
+import math
+import struct
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import polars as pl
@@ -11,7 +13,9 @@ import polars as pl
 from features.errors import DataError
 from features.schema import CREATED, EVENT, EVENT_ID, ITEM, TIMESTAMP, USER, WEIGHT
 
-__all__ = ["Arrival", "arrivals"]
+__all__ = ["Arrival", "arrival", "arrivals"]
+
+_EPOCH = datetime(1970, 1, 1)
 
 
 class Arrival(NamedTuple):
@@ -34,6 +38,45 @@ class Arrival(NamedTuple):
     weight: float
     arrived: int
     identity: int
+
+
+def arrival(
+    user: str,
+    item: str,
+    timestamp: datetime,
+    *,
+    event: str = "interaction",
+    weight: float = 1.0,
+    created: datetime | None = None,
+    event_id: str | None = None,
+) -> Arrival:
+    """One event that has just come in.
+
+    Args:
+        user: user id.
+        item: item id.
+        timestamp: UTC, no zone: when it happened.
+        event: its kind.
+        weight: finite, >= 0.
+        created: UTC, no zone: when it arrived. None: when it happened.
+        event_id: what it is known by when it comes again. None: user, item, time and kind.
+
+    Raises:
+        DataError: an id or the kind is empty, a time has a zone, or the weight breaks its rule.
+    """
+    for name, text in ((USER, user), (ITEM, item), (EVENT, event)):
+        if not text:
+            raise DataError(f"{name} must not be empty, got {text!r}")
+    for name, moment in ((TIMESTAMP, timestamp), (CREATED, created)):
+        if moment is not None and moment.tzinfo is not None:
+            raise DataError(f"{name} must be UTC without time zone, got {moment.isoformat()}")
+    if not (math.isfinite(weight) and weight >= 0):
+        raise DataError(f"{WEIGHT} must be a finite number >= 0, got {weight}")
+    happened = _microseconds(timestamp)
+    arrived = happened if created is None else _microseconds(created)
+    weight = struct.unpack("<f", struct.pack("<f", weight))[0]  # a log holds float32
+    identity = _identity(user, item, happened, event, event_id)
+    return Arrival(user, item, happened, event, weight, arrived, identity)
 
 
 def arrivals(
@@ -99,11 +142,18 @@ def arrivals(
         pl.col(CREATED).to_physical(),
         EVENT_ID,
     ).iter_rows()
-    return [Arrival(*row[:-1], _identity(row)) for row in rows]  # type: ignore[call-arg]
+    found = []
+    for user, item, happened, kind, weight, created, event_id in rows:
+        identity = _identity(user, item, happened, kind, event_id)
+        found.append(Arrival(user, item, happened, kind, weight, created, identity))
+    return found
 
 
-def _identity(row: tuple[str, str, int, str, float, int, str | None]) -> int:
-    user, item, happened, kind, _, _, event_id = row
+def _microseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def _identity(user: str, item: str, happened: int, kind: str, event_id: str | None) -> int:
     parts = (user, item, str(happened), kind) if event_id is None else (user, event_id)
     text = "\0".join(parts).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")

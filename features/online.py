@@ -26,7 +26,6 @@ import polars as pl
 
 from features.arrivals import Arrival, arrivals
 from features.attributes import AttributeValues
-from features.computation import Group
 from features.definitions import Definition
 from features.errors import DataError
 from features.feature_tables import Vectors
@@ -106,8 +105,9 @@ class OnlineFeatures:
         self._make: dict[str, Callable[[bytes | None], Any]] = {
             SEEN: partial(_Seen, round(remember_days * _DAY_US))
         }
-        for place, cell in enumerate(self.plan.cells):
-            self._make[f"c{place}"] = partial(Cell, cell)
+        self._numbered = [(f"c{place}", cell) for place, cell in enumerate(self.plan.cells)]
+        for number, cell in self._numbered:
+            self._make[number] = partial(Cell, cell)
         for place, (_, size) in enumerate(self.plan.pasts):
             self._make[f"t{place}"] = partial(Tape, size)
         self._values_of: dict[str, dict[str, list[str]]] = {}
@@ -121,20 +121,22 @@ class OnlineFeatures:
         """What is computed."""
         return self._computer.definitions
 
-    def update(self, events: pl.DataFrame, arrived: datetime | None = None) -> UpdateReport:
+    def update(
+        self, events: pl.DataFrame | Sequence[Arrival], arrived: datetime | None = None
+    ) -> UpdateReport:
         """Take in events.
 
         Args:
             events: user_id, item_id, timestamp and, if known, event, weight, created (the time of
                 arrival) and event_id. An event without an id is known by its user, item, time and
-                kind.
+                kind. Or events from `features.arrival`, in order of arrival.
             arrived: UTC, when events without a time of arrival arrived. None: when they happened.
 
         Raises:
             DataError: a column is missing, of a wrong type, or null where it must not be; then no
                 event entered the state.
         """
-        stream = arrivals(events, arrived)
+        stream = arrivals(events, arrived) if isinstance(events, pl.DataFrame) else events
         if not stream:
             return UpdateReport(0, 0, 0, 0)
         places = [self._places(event) for event in stream]
@@ -219,23 +221,30 @@ class OnlineFeatures:
         return StateComputation(requests, self._tables, self._store, self.plan)
 
     def _places(self, event: Arrival) -> _Places:
+        keys = self._keys
+        user = keys.user(event.user)
         cells: list[tuple[Field, list[list[str]]]] = []
-        for cell in self.plan.cells:
-            if cell.group.event not in (None, event.kind):
+        for number, cell in self._numbered:
+            (by, column, kind, _), distinct = cell.group, cell.distinct
+            if kind is not None and kind != event.kind:
                 continue
-            values = [self._values(of, event) for of, _ in cell.distinct]
-            for value in self._group_values(cell.group, event):
-                field = self._keys.cell(cell.group, event.user, event.item, value)
-                cells.append((field, values))
-        for kind, _ in self.plan.pasts:
-            if kind in (None, event.kind):
-                cells.append((self._keys.tape(event.user, kind), []))
-        return _Places(self._keys.seen(event.user), cells)
-
-    def _group_values(self, group: Group, event: Arrival) -> list[str]:
-        if group.column is None:
-            return [""]
-        return self._values_of[group.column].get(event.item, [])
+            values = [self._values(of, event) for of, _ in distinct] if distinct else []
+            if by == "user":
+                cells.append(((user, number), values))
+            elif by == "user_item":
+                cells.append(((user, f"{number}|{event.item}"), values))
+            elif by == "user_attribute":
+                for value in self._values(str(column), event):
+                    cells.append(((user, f"{number}|{value}"), values))
+            elif by == "attribute":
+                for value in self._values(str(column), event):
+                    cells.append(((keys.attribute(str(column), value), number), values))
+            else:
+                cells.append((keys.cell(cell.group, event.user, event.item, ""), values))
+        for place, (kind, _) in enumerate(self.plan.pasts):
+            if kind is None or kind == event.kind:
+                cells.append(((user, f"t{place}"), []))
+        return _Places((user, SEEN), cells)
 
     def _values(self, of: str, event: Arrival) -> list[str]:
         if of == "user":

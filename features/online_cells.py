@@ -62,7 +62,7 @@ class Cell:
         self._latest: list[dict[str, int]] = [{} for _ in plan.distinct]
         if packed is not None:
             self._unpack(packed)
-        self._pruned = len(self._buckets) + sum(len(each) for each in self._latest)
+        self._pruned = self._size()
 
     def add(self, event: Happening, values: list[list[str]]) -> None:
         """Take in an event.
@@ -181,23 +181,27 @@ class Cell:
 
     def _count(self, happened: int, weight: float, values: list[list[str]]) -> None:
         steps = [_step(statistic, weight) for statistic in self._plan.sums]
-        self._totals = [total + step for total, step in zip(self._totals, steps, strict=True)]
+        for place, step in enumerate(steps):
+            self._totals[place] += step
         if self._plan.window_us is not None:
             bucket = happened // self._plan.bucket_us
             before = self._buckets.get(bucket)
             if before is None:
                 self._buckets[bucket] = steps
             else:
-                self._buckets[bucket] = [a + b for a, b in zip(before, steps, strict=True)]
+                for place, step in enumerate(steps):
+                    before[place] += step
         if self._first == _NEVER or happened < self._first:
             self._first = happened
-        self._last = max(self._last, happened)
-        for latest, found in zip(self._latest, values, strict=True):
-            _note(latest, found, happened)
+        if happened > self._last:
+            self._last = happened
+        if self._latest:
+            for latest, found in zip(self._latest, values, strict=True):
+                _note(latest, found, happened)
 
     def _prune(self, now_us: int) -> None:
         """Forget what no later question can ask for; now and then, so that it costs little."""
-        if len(self._buckets) + sum(len(each) for each in self._latest) < 2 * self._pruned + _SPARE:
+        if self._size() < 2 * self._pruned + _SPARE:
             return
         width = self._plan.bucket_us
         now_us = now_us // width * width
@@ -211,7 +215,11 @@ class Cell:
                 start = now_us - window_us
                 latest = self._latest[place]
                 self._latest[place] = {key: at for key, at in latest.items() if at >= start}
-        self._pruned = len(self._buckets) + sum(len(each) for each in self._latest)
+        self._pruned = self._size()
+
+    def _size(self) -> int:
+        size = len(self._buckets)
+        return size + sum(map(len, self._latest)) if self._latest else size
 
 
 class Tape:

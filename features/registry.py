@@ -148,6 +148,7 @@ def default_definitions(
     vectors: Sequence[str] = (),
     short_days: float = 30.0,
     long_days: float = 365.0,
+    refresh_s: float = 86_400.0,
 ) -> tuple[Definition, ...]:
     """A good first set for what columns the catalogue has.
 
@@ -161,15 +162,17 @@ def default_definitions(
         vectors: names of item vectors to compare with the user's last items.
         short_days: the short window of counts and trends.
         long_days: the long window.
+        refresh_s: how often the windows of items and attributes move on, in seconds; running state
+            keeps a count for each refresh of the long window. 0: with every event.
     """
     found: list[Definition] = [
         Count(name="item_count", log=True),
-        Count(name="item_count_short", window_days=short_days, log=True),
-        Count(name="item_count_long", window_days=long_days, log=True),
+        Count(name="item_count_short", window_days=short_days, log=True, refresh_s=refresh_s),
+        Count(name="item_count_long", window_days=long_days, log=True, refresh_s=refresh_s),
         MeanWeight(name="item_mean_weight"),
         Recency(name="item_recency"),
         Age(name="item_age"),
-        Trend(name="item_trend", short_days=short_days, long_days=long_days),
+        Trend(name="item_trend", short_days=short_days, long_days=long_days, refresh_s=refresh_s),
         Count(name="user_count", by="user", log=True),
         Count(name="user_count_day", by="user", window_days=1.0, log=True),
         MeanWeight(name="user_mean_weight", by="user", prior_count=0.0),
@@ -195,6 +198,7 @@ def default_definitions(
                 column=column,
                 window_days=long_days,
                 log=True,
+                refresh_s=refresh_s,
             ),
             Affinity(name=f"{column}_affinity", column=column),
             Affinity(name=f"{column}_affinity_last", column=column, last=20),

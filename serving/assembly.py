@@ -20,6 +20,8 @@ from serving.snapshot import BundledPopular
 from serving.store import GenerationStore
 
 if TYPE_CHECKING:
+    import redis
+
     from features.errors import Problem
     from recsys.recommender import Recommender
 
@@ -29,6 +31,7 @@ __all__ = [
     "find_data_problems",
     "is_embedded",
     "make_service",
+    "open_client",
     "open_store",
     "read_titles",
     "store_directory",
@@ -96,9 +99,15 @@ def open_store(config: Config, *, timeout_s: float = 2.0) -> GenerationStore:
         StageUnavailable: the embedded server could not be started.
         ValueError: the URL in the environment is malformed.
     """
+    return GenerationStore(
+        open_client(config, timeout_s=timeout_s), namespace=config.store.namespace
+    )
+
+
+def open_client(config: Config, *, timeout_s: float = 2.0) -> redis.Redis:
+    """A client of the store; see `open_store`."""
     url = None if os.environ.get(URL_VARIABLE) else config.store.url
-    client = connect(url, directory=store_directory(config), timeout_s=timeout_s)
-    return GenerationStore(client, namespace=config.store.namespace)
+    return connect(url, directory=store_directory(config), timeout_s=timeout_s)
 
 
 def make_service(config: Config, *, live: LiveModel | None = None) -> RecommendationService:

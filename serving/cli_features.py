@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from serving.cli_options import AsJson, BundleId, ConfigPath, ShowProgress
-from serving.output import reporting, table
+from serving.output import REFUSED, reporting, table
 
 if TYPE_CHECKING:
     from features.interactions import Interactions
+    from features.parity import ParityReport
     from features.suggest import Suggestions
     from recsys.artifacts import Bundle
     from recsys.config import Config
@@ -23,12 +24,23 @@ __all__ = ["app"]
 
 app = typer.Typer(
     name="features",
-    help="Feature definitions: suggest them, and publish what a bundle learnt.",
+    help="Feature definitions: suggest and check them, replay their state, publish vectors.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
 DEFAULT_CONFIG = Path("recsys.toml")
+DefinitionsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--features",
+        metavar="FILE",
+        help="TOML with [[features]].  [default: what suits the tables]",
+    ),
+]
+MaxEvents = Annotated[
+    int, typer.Option(min=2, help="Read only so many events, the newest; bounds the memory.")
+]
 
 
 @app.command()
@@ -144,6 +156,79 @@ def declare(
         )
 
 
+@app.command()
+def parity(
+    config: ConfigPath = DEFAULT_CONFIG,
+    definitions: DefinitionsFile = None,
+    requests: Annotated[
+        int, typer.Option(min=1, help="Moments of the log at which values are compared.")
+    ] = 300,
+    candidates: Annotated[int, typer.Option(min=1, help="Items compared at each moment.")] = 10,
+    max_events: MaxEvents = 200_000,
+    as_json: AsJson = False,
+) -> None:
+    """Replay the log event by event and compare every feature with its offline value.
+
+    Exit code 2 and the first value that differs, with the events behind it, if one does.
+    """
+    with reporting(as_json) as out:
+        from recsys.config import load_config
+
+        settings = load_config(config)
+        from serving.feature_replay import declared_definitions, open_tables, replay_parity
+
+        tables = open_tables(settings)
+        chosen, left_out = declared_definitions(definitions, tables)
+        report = replay_parity(
+            _newest_events(settings, max_events).frame,
+            tables,
+            chosen,
+            num_requests=requests,
+            candidates=candidates,
+            seed=settings.seed,
+        )
+        out.emit(*_parity_output(report, left_out))
+        if not report.equal:
+            raise typer.Exit(REFUSED)
+
+
+@app.command()
+def replay(
+    config: ConfigPath = DEFAULT_CONFIG,
+    definitions: DefinitionsFile = None,
+    max_events: MaxEvents = 5_000_000,
+    batch: Annotated[int, typer.Option(min=1, help="Events of one transaction.")] = 1_000,
+    progress: ShowProgress = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fill the running feature state in the store from the log; known events are skipped."""
+    with reporting(as_json) as out:
+        from recsys.config import load_config
+
+        settings = load_config(config)
+        from recsys.progress import Progress
+        from serving.feature_replay import declared_definitions, fill_state, open_tables
+
+        tables = open_tables(settings)
+        chosen, left_out = declared_definitions(definitions, tables)
+        shown = Progress.on_terminal(False if out.as_json and progress is None else progress)
+        filled = fill_state(
+            settings,
+            _newest_events(settings, max_events).frame,
+            tables,
+            chosen,
+            batch,
+            progress=shown,
+        )
+        rate = filled.update.applied / max(filled.seconds, 1e-9)
+        out.emit(
+            {**filled.update._asdict(), "state": filled.state, "seconds": filled.seconds},
+            f"state {filled.state}: {filled.update.applied:,} events applied, "
+            f"{filled.update.duplicates:,} known already, {rate:,.0f} a second\n"
+            + "\n".join(left_out),
+        )
+
+
 def _bundle(config: Path, bundle: str | None) -> tuple[Config, Bundle]:
     from recsys.artifacts import Bundle, latest
     from recsys.config import load_config
@@ -171,6 +256,41 @@ def _newest_events(config: Config, limit: int) -> Interactions:
         if columns.timestamp in frame.columns:
             frame = frame.top_k(limit, by=columns.timestamp)
     return Interactions.from_frame(frame, columns=columns, source=str(path))
+
+
+def _parity_output(report: ParityReport, left_out: list[str]) -> tuple[dict[str, object], str]:
+    update, first = report.update, report.first
+    lines = [
+        f"{report.rows:,} rows, {report.values:,} values compared; {update.applied:,} events "
+        f"replayed, {update.late:,} of them late, {update.duplicates:,} duplicates",
+        *left_out,
+    ]
+    values: dict[str, object] = {
+        "equal": report.equal,
+        "rows": report.rows,
+        "values": report.values,
+        "differing": report.differing,
+        "update": update._asdict(),
+        "left_out": left_out,
+    }
+    if first is None:
+        lines.append("online and offline are the same")
+    else:
+        counts = ", ".join(f"{name} {number:,}" for name, number in report.differing.items())
+        lines += [f"values that differ: {counts}", f"the first in time: {first}"]
+        values["first"] = {
+            "definition": first.definition.name,
+            "user": first.user,
+            "item": first.item,
+            "moment": first.moment.isoformat(),
+            "offline": first.offline,
+            "online": first.online,
+            "events": [
+                {name: str(value) for name, value in event.items()}
+                for event in first.events.to_dicts()
+            ],
+        }
+    return values, "\n".join(lines)
 
 
 def _values(found: Suggestions, out_file: Path | None) -> dict[str, object]:

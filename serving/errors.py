@@ -8,6 +8,7 @@ ServingError
   NoGeneration        nothing to serve from                -> 503
   PublishRefused      a check failed, the head is unmoved  -> the publisher's exit code
     HeadConflict      another publisher moved the head first
+  WriterReplaced      another process updates the feature state -> this one stops
 ```
 """
 
@@ -21,6 +22,7 @@ __all__ = [
     "PublishRefused",
     "ServingError",
     "StageUnavailable",
+    "WriterReplaced",
 ]
 
 
@@ -67,3 +69,10 @@ class PublishRefused(ServingError):
 
 class HeadConflict(PublishRefused):
     """The head moved between reading it and flipping it."""
+
+
+class WriterReplaced(ServingError):
+    """Another process has become the writer of the feature state."""
+
+    def __init__(self, message: str, *, stage: str = "features") -> None:
+        super().__init__(message, stage=stage)

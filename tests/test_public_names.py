@@ -18,6 +18,7 @@ PUBLIC: dict[str, list[str]] = {
     "features": [
         "Affinity",
         "Age",
+        "Arrival",
         "CREATED",
         "Category",
         "Count",
@@ -75,6 +76,7 @@ PUBLIC: dict[str, list[str]] = {
         "WEIGHT",
         "WriteReceipt",
         "append_impressions",
+        "arrival",
         "check_parity",
         "compute_features",
         "default_definitions",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -123,3 +124,106 @@ def test_help_of_the_group_is_light() -> None:
         "sys.exit(' '.join(found) or int('suggest' not in result.stdout))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_parity_of_the_default_features(project: Path) -> None:
+    code, text, _ = run("parity", "--requests", "20", "--candidates", "3")
+    assert code == 0, text
+    assert "60 rows" in text
+    assert "online and offline are the same" in text
+
+
+FEATURES = """
+[[features]]
+kind = "count"
+name = "met"
+by = "user_item"
+
+[[features]]
+kind = "retrieval_score"
+name = "score"
+retriever = "towers"
+
+[[features]]
+kind = "slate_relative"
+name = "score_rank"
+of = "score"
+
+[[features]]
+kind = "position"
+name = "shown_at"
+
+[[features]]
+kind = "similarity"
+name = "like"
+vectors = "content"
+
+[[features]]
+kind = "text_match"
+name = "words"
+column = "title"
+"""
+
+
+def test_parity_of_features_in_a_file(project: Path) -> None:
+    Path("f.toml").write_text(FEATURES)
+    code, text, _ = run("parity", "--features", "f.toml", "--requests", "5", "--json")
+    assert code == 0
+    found = json.loads(text)
+    assert found["equal"]
+    assert found["rows"] == found["values"] == 50
+    assert found["left_out"] == [
+        "score: left out, a retriever gives it with the request",
+        "score_rank: left out, a retriever gives it with the request",
+        "shown_at: left out, it differs online by design",
+        "like: left out, it reads vectors, which a bundle brings",
+        "words: left out, it reads the request",
+    ]
+
+
+def test_a_divergence_has_its_exit_code(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from features.online_cells import Cell
+
+    monkeypatch.setattr(Cell, "add", lambda self, event, values: None)
+    code, text, _ = run("parity", "--requests", "50")
+    assert code == 2
+    assert "values that differ: item_count " in text
+    assert "the first in time: " in text
+    code, text, _ = run("parity", "--requests", "50", "--json")
+    first = json.loads(text)["first"]
+    assert first["offline"] != first["online"]
+    assert first["events"][-1]["timestamp"] < first["moment"].replace("T", " ")
+
+
+def test_replay_fills_the_state_once(project: Path) -> None:
+    try:
+        code, text, _ = run("replay", "--batch", "128", "--json")
+        assert code == 0, text
+        first = json.loads(text)
+        assert (first["applied"], first["duplicates"]) == (500, 0)
+        again = json.loads(run("replay", "--json")[1])
+        assert (again["applied"], again["duplicates"]) == (0, 500)
+        assert again["state"] == first["state"]
+    finally:
+        CliRunner().invoke(app, ["stop"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "at least one of the features must be computable from the log"),
+        ('[[features]]\nkind = "cuont"\nname = "n"', "unknown kind 'cuont'.*did you mean 'count'"),
+        ('[[features]]\nkind = "field"\nname = "n"\ncolumn = "prize"', "item.prize must exist"),
+    ],
+)
+def test_mistakes_in_a_file_of_features(project: Path, text: str, message: str) -> None:
+    Path("f.toml").write_text(text)
+    code, _, error = run("parity", "--features", "f.toml")
+    assert code == 2
+    assert re.search(message, error), error
+
+
+def test_a_file_of_features_that_is_not_there(project: Path) -> None:
+    code, _, error = run("replay", "--features", "none.toml")
+    assert code != 0
+    assert "none.toml" in error

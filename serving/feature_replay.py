@@ -1,0 +1,180 @@
+"""Replaying a log: to fill running feature state, or to check it against the log."""
+
+from __future__ import annotations
+
+import time
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from features.definitions import Definition, Position, RetrievalRank, RetrievalScore, SlateRelative
+from features.errors import DataError
+from features.interactions import Interactions
+from features.online import OnlineFeatures, UpdateReport
+from features.parity import ParityReport, check_parity
+from features.registry import default_definitions, load_definitions
+from features.schema import ITEM, TIMESTAMP, USER
+from features.tables import ItemTable, UserTable, read_items, read_users
+from recsys.config import Config
+from recsys.progress import Progress
+from serving.assembly import open_client
+from serving.feature_state import RedisStateStore
+
+__all__ = ["Filled", "Tables", "declared_definitions", "fill_state", "open_tables", "replay_parity"]
+
+
+class Tables(NamedTuple):
+    """What describes items and users.
+
+    Attributes:
+        items: the catalogue.
+        users: the user table, if there is one.
+    """
+
+    items: ItemTable
+    users: UserTable | None
+
+
+class Filled(NamedTuple):
+    """What `fill_state` did.
+
+    Attributes:
+        update: what became of the events.
+        state: the name of the definitions' state.
+        seconds: how long it took.
+    """
+
+    update: UpdateReport
+    state: str
+    seconds: float
+
+
+def open_tables(config: Config) -> Tables:
+    """The item and user table of a configuration."""
+    data = config.data
+    items = read_items(data.items, **data.item_columns.to_options(ITEM))
+    if data.users is None:
+        return Tables(items, None)
+    return Tables(items, read_users(data.users, **data.user_columns.to_options(USER)))
+
+
+def declared_definitions(
+    path: Path | None, tables: Tables
+) -> tuple[tuple[Definition, ...], list[str]]:
+    """The definitions whose values a log determines, and a line for each other one.
+
+    Args:
+        path: TOML with ``[[features]]``. None: the defaults for the tables.
+        tables: what the defaults are made for.
+
+    Raises:
+        DataError: a definition breaks its rules, or none is left.
+        FileNotFoundError: there is no such file.
+    """
+    if path is None:
+        declared = default_definitions(tables.items)
+    else:
+        record = tomllib.loads(path.read_text(encoding="utf-8"))
+        declared = load_definitions(record.get("features", []))
+    by_name = {definition.name: definition for definition in declared}
+    kept, left_out = [], []
+    for definition in declared:
+        of = by_name[definition.of] if isinstance(definition, SlateRelative) else definition
+        reason = _not_of_a_log(of)
+        if reason:
+            left_out.append(f"{definition.name}: left out, {reason}")
+        else:
+            kept.append(definition)
+    if not kept:
+        raise DataError(f"{path}: at least one of the features must be computable from the log")
+    return tuple(kept), left_out
+
+
+def _not_of_a_log(definition: Definition) -> str:
+    if isinstance(definition, RetrievalScore | RetrievalRank):
+        return "a retriever gives it with the request"
+    if isinstance(definition, Position):
+        return "it differs online by design"
+    columns = definition.columns()
+    if any(column.startswith("request.") for column in columns):
+        return "it reads the request"
+    if any(column.startswith("vectors.") for column in columns):
+        return "it reads vectors, which a bundle brings"
+    return ""
+
+
+def replay_parity(
+    events: pl.DataFrame,
+    tables: Tables,
+    definitions: tuple[Definition, ...],
+    *,
+    num_requests: int,
+    candidates: int,
+    seed: int,
+) -> ParityReport:
+    """`check_parity` at moments of the log.
+
+    A request is a user of the log just before one of the user's events: the event's item and
+    others drawn from the catalogue.
+
+    Args:
+        events: rows as for `OnlineFeatures.update`.
+        tables: what describes items and users.
+        definitions: what to compare.
+        num_requests: how many moments, at most as many as there are events.
+        candidates: items at each moment.
+        seed: of moments and items.
+    """
+    rng = np.random.default_rng(seed)
+    log = Interactions.from_frame(events, source="events").frame
+    chosen = np.sort(rng.choice(log.height, size=min(num_requests, log.height), replace=False))
+    ids = tables.items.frame[ITEM]
+    drawn = rng.integers(len(ids), size=(chosen.size, candidates))
+    item = ids.gather(drawn.ravel()).to_numpy().reshape(drawn.shape)
+    item[:, 0] = log[ITEM].gather(chosen).to_numpy()
+    requests = pl.DataFrame(
+        {
+            "request_id": np.repeat(np.arange(chosen.size), candidates),
+            USER: log[USER].gather(np.repeat(chosen, candidates)),
+            ITEM: pl.Series(item.ravel().tolist(), dtype=pl.String),
+            "moment": log[TIMESTAMP].gather(np.repeat(chosen, candidates)),
+        }
+    )
+    return check_parity(definitions, requests, events, *tables)
+
+
+def fill_state(
+    config: Config,
+    events: pl.DataFrame,
+    tables: Tables,
+    definitions: tuple[Definition, ...],
+    batch: int,
+    *,
+    progress: Progress,
+) -> Filled:
+    """Feed a log to the running state in the configured store.
+
+    Args:
+        config: names the store.
+        events: rows as for `OnlineFeatures.update`.
+        tables: what describes items and users.
+        definitions: what to keep state for.
+        batch: events of one transaction.
+        progress: where to report to.
+
+    Raises:
+        StageUnavailable: the store does not answer.
+        WriterReplaced: another process has begun to update the state.
+    """
+    store = RedisStateStore(open_client(config), config.store.namespace, writer=True)
+    online = OnlineFeatures(definitions, *tables, store=store, remember_days=36_500)
+    events = events.sort("created" if "created" in events.columns else TIMESTAMP)
+    total = np.zeros(len(UpdateReport._fields), dtype=np.int64)
+    began = time.perf_counter()
+    for start in progress.track(range(0, events.height, batch), "replay events"):
+        total += online.update(events[start : start + batch])
+    seconds = time.perf_counter() - began
+    return Filled(UpdateReport(*(int(each) for each in total)), online.plan.digest, seconds)

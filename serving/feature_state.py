@@ -1,0 +1,128 @@
+"""Running feature state in Redis: one hash a group of events, one writer at a time.
+
+{ns}:f:writer                 token of the process that may write
+{ns}:f:{plan}:u:<user>        hash of packed cells; see `features.online`
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+
+import redis
+
+from features.state_store import Field
+from serving.connection import store_errors
+from serving.errors import WriterReplaced
+
+__all__ = ["RedisStateStore"]
+
+_AT_ONCE = 1_000
+
+
+class RedisStateStore:
+    """A `features.StateStore` in Redis or Valkey.
+
+    A batch of updates is one transaction: readers see all of it or nothing. The process that made
+    the newest store with ``writer=True`` is the one that may write; an older one is told so at its
+    next write and has written nothing of it. So a restart needs no lease to run out, and two
+    processes cannot undo each other's counts.
+
+    Args:
+        client: of a single server or of one behind Sentinel; a transaction cannot span a cluster.
+        namespace: first part of every key.
+        writer: whether this process will update the state.
+        expire_s: seconds after its last update at which a group is forgotten. None: never. No
+            shorter than the longest window of the definitions; counts of all time begin again.
+
+    Raises:
+        ValueError: ``expire_s`` is not positive.
+        StageUnavailable: the server does not answer.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        namespace: str = "recsys",
+        *,
+        writer: bool = False,
+        expire_s: int | None = None,
+    ) -> None:
+        if expire_s is not None and expire_s <= 0:
+            raise ValueError(f"expire_s must be > 0 seconds or None, got {expire_s}")
+        self._client = client
+        self._prefix = f"{namespace}:f:"
+        self._owner = f"{self._prefix}writer"
+        self._expire_s = expire_s
+        self._token: bytes | None = None
+        if writer:
+            self._token = secrets.token_hex(8).encode()
+            with store_errors("take over the feature state"):
+                client.set(self._owner, self._token)
+
+    def read(self, fields: Sequence[Field]) -> list[bytes | None]:
+        """The value of each (key, field), None where there is none."""
+        asked: dict[str, list[str]] = {}
+        for key, field in fields:
+            asked.setdefault(key, []).append(field)
+        found: dict[Field, bytes | None] = {}
+        keys = list(asked)
+        with store_errors("read feature state"):
+            for start in range(0, len(keys), _AT_ONCE):
+                part = keys[start : start + _AT_ONCE]
+                pipeline = self._client.pipeline(transaction=False)
+                for key in part:
+                    pipeline.hmget(self._prefix + key, asked[key])
+                for key, values in zip(part, pipeline.execute(), strict=True):
+                    found.update(
+                        ((key, field), value)
+                        for field, value in zip(asked[key], values, strict=True)
+                    )
+        return [found[field] for field in fields]
+
+    def read_all(self, keys: Sequence[str]) -> list[dict[str, bytes]]:
+        """All fields of each key; none for an unknown key."""
+        found: list[dict[str, bytes]] = []
+        with store_errors("read feature state"):
+            for start in range(0, len(keys), _AT_ONCE):
+                pipeline = self._client.pipeline(transaction=False)
+                for key in keys[start : start + _AT_ONCE]:
+                    pipeline.hgetall(self._prefix + key)
+                found += [
+                    {field.decode(): value for field, value in fields.items()}
+                    for fields in pipeline.execute()
+                ]
+        return found
+
+    def write(self, values: Mapping[Field, bytes]) -> None:
+        """Set fields; all of them or, if it fails, none.
+
+        Raises:
+            WriterReplaced: another process has become the writer; nothing was written.
+            StageUnavailable: the server does not answer.
+            ValueError: the store was made without ``writer=True``.
+        """
+        if self._token is None:
+            raise ValueError("writer must be True to update feature state, got False")
+        by_key: dict[str, dict[str, bytes]] = {}
+        for (key, field), value in values.items():
+            by_key.setdefault(self._prefix + key, {})[field] = value
+        with store_errors("write feature state"), self._client.pipeline() as pipeline:
+            try:
+                pipeline.watch(self._owner)  # type: ignore[no-untyped-call]
+                if pipeline.get(self._owner) != self._token:
+                    raise self._replaced()
+                pipeline.multi()
+                for name, mapping in by_key.items():
+                    pipeline.hset(name, mapping=mapping)
+                    if self._expire_s is not None:
+                        pipeline.expire(name, self._expire_s)
+                pipeline.execute()
+            except redis.WatchError as error:
+                raise self._replaced() from error
+
+    def _replaced(self) -> WriterReplaced:
+        return WriterReplaced(
+            f"only one process may update the feature state under {self._prefix!r}, and another "
+            "one has taken over; stop one of the two, nothing of this batch was written"
+        )
