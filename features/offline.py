@@ -16,12 +16,8 @@ import polars as pl
 from features.computation import Computation
 from features.definitions import (
     Definition,
-    ListContains,
-    ListSize,
     Position,
     SlateRelative,
-    TextMatch,
-    VectorComponent,
 )
 from features.errors import DataError
 from features.feature_tables import FeatureTables, Vectors
@@ -29,12 +25,14 @@ from features.interactions import Interactions
 from features.kinds import COMPUTE, slate_relative
 from features.log_computation import LogComputation
 from features.registry import check_definitions
+from features.requests import aligned, checked_requests, item_requests, parts_of
 from features.schema import ITEM, USER
+from features.source_checks import check_sources
 from features.tables import ItemTable, UserTable
 
 __all__ = ["FeatureComputer", "compute_features", "item_features", "request_features"]
 
-_OWN = ("request_id", USER, ITEM, "moment")
+ROWS_AT_ONCE = 1_000_000
 _PUBLISHED = ("global", "item")
 
 
@@ -63,12 +61,26 @@ class FeatureComputer:
         self.items = items
         self.users = users
         self.tables = FeatureTables(items, users, vectors or {})
-        self._check_sources()
+        check_sources(self.definitions, self.tables)
 
-    def compute(self, requests: pl.DataFrame, interactions: Interactions) -> pl.DataFrame:
+    def compute(
+        self,
+        requests: pl.DataFrame,
+        interactions: Interactions,
+        *,
+        rows_at_once: int = ROWS_AT_ONCE,
+    ) -> pl.DataFrame:
         """See `compute_features`."""
+        if rows_at_once < 1:
+            raise DataError(f"rows_at_once must be >= 1, got {rows_at_once}")
         requests = checked_requests(requests, self.definitions)
-        return self.evaluate(LogComputation(requests, interactions.frame, self.tables), {})
+        log, parts = interactions.frame, parts_of(requests, rows_at_once)
+        if len(parts) == 1:
+            return self.evaluate(LogComputation(requests, log, self.tables), {})
+        computed = [
+            self.evaluate(LogComputation(requests[part], log, self.tables), {}) for part in parts
+        ]
+        return pl.concat(computed)[np.argsort(np.concatenate(parts))]
 
     def item_features(self, interactions: Interactions, moment: datetime) -> pl.DataFrame:
         """See `item_features`."""
@@ -123,7 +135,7 @@ class FeatureComputer:
         given: dict[str, np.ndarray] = {}
         if item_values is not None:
             names = [definition.name for definition in self.published]
-            given = _aligned(item_values, item_ids, names)
+            given = aligned(item_values, item_ids, names)
         for each in self.definitions:
             if isinstance(each, Position):
                 given[each.name] = np.full(len(item_ids), each.online, dtype=np.float32)
@@ -164,58 +176,6 @@ class FeatureComputer:
         ]
         return requests.with_columns(ordered)
 
-    def _check_sources(self) -> None:
-        tables = {
-            "item": set(self.items.frame.columns),
-            "user": set() if self.users is None else set(self.users.frame.columns),
-            "vectors": set(self.tables.vectors),
-        }
-        for definition in self.definitions:
-            if definition.name in _OWN:
-                raise DataError(
-                    f"definition {definition.name!r}: name must not be one of {', '.join(_OWN)}; "
-                    "rename it"
-                )
-            for source in definition.columns():
-                table, _, column = source.partition(".")
-                if table in tables and column not in tables[table]:
-                    known = ", ".join(sorted(tables[table])) or "none given"
-                    raise DataError(
-                        f"definition {definition.name!r}: {source} must exist; known: {known}"
-                    )
-            self._check_type(definition)
-        for name, (vocabulary, vectors) in self.tables.vectors.items():
-            if vectors.ndim != 2 or vectors.shape[0] != vocabulary.size:
-                raise DataError(
-                    f"vectors {name!r} must be [N + 1, D] with N = {len(vocabulary)}, got shape "
-                    f"{vectors.shape}; row 0 is the padding row"
-                )
-
-    def _check_type(self, definition: Definition) -> None:
-        if isinstance(definition, ListSize | ListContains):
-            frame = self.users.frame if definition.table == "user" and self.users else None
-            dtype = (self.items.frame if frame is None else frame).schema[definition.column]
-            if dtype != pl.List(pl.String):
-                raise DataError(
-                    f"definition {definition.name!r}: column must be a list of text, got "
-                    f"{definition.column!r} of type {dtype}; declare it a list column"
-                )
-        elif isinstance(definition, TextMatch):
-            dtype = self.items.frame.schema[definition.column]
-            if dtype != pl.String:
-                raise DataError(
-                    f"definition {definition.name!r}: column must be text, got "
-                    f"{definition.column!r} of type {dtype}"
-                )
-        elif isinstance(definition, VectorComponent):
-            vectors = self.tables.vectors[definition.vectors][1]
-            if vectors.ndim == 2 and definition.component >= vectors.shape[1]:
-                raise DataError(
-                    f"definition {definition.name!r}: component must be below the "
-                    f"{vectors.shape[1]} of vectors {definition.vectors!r}, got "
-                    f"{definition.component}"
-                )
-
 
 def compute_features(
     definitions: Sequence[Definition],
@@ -224,6 +184,8 @@ def compute_features(
     items: ItemTable,
     users: UserTable | None = None,
     vectors: Vectors | None = None,
+    *,
+    rows_at_once: int = ROWS_AT_ONCE,
 ) -> pl.DataFrame:
     """Features of request rows, each as of its own moment.
 
@@ -239,6 +201,8 @@ def compute_features(
         items: the catalogue.
         users: the user table, if a definition reads it.
         vectors: item vectors by name, if a definition reads them.
+        rows_at_once: bounds the memory beside the log and the result; the log is sorted anew for
+            each part, and a request is never cut.
 
     Returns:
         The R rows in the same order with their own columns, and one Float32 column per definition;
@@ -248,7 +212,8 @@ def compute_features(
         DataError: definitions do not fit together or read what does not exist; requests lack a
             column, have one of a wrong type, or a null id or moment.
     """
-    return FeatureComputer(definitions, items, users, vectors).compute(requests, interactions)
+    computer = FeatureComputer(definitions, items, users, vectors)
+    return computer.compute(requests, interactions, rows_at_once=rows_at_once)
 
 
 def item_features(
@@ -324,83 +289,3 @@ def _filled(value: np.ndarray, definition: Definition) -> np.ndarray:
     if definition.default is not None:
         value[np.isnan(value)] = definition.default
     return value
-
-
-def _aligned(
-    item_values: pl.DataFrame | Mapping[str, np.ndarray], item_ids: Sequence[str], names: list[str]
-) -> dict[str, np.ndarray]:
-    """The published values of each candidate, by definition."""
-    if isinstance(item_values, pl.DataFrame):
-        absent = [name for name in (ITEM, *names) if name not in item_values.columns]
-        if absent:
-            raise DataError(
-                f"item_values must have the column {absent[0]!r}, got "
-                f"{', '.join(item_values.columns)}; make it with item_features"
-            )
-        wanted = pl.DataFrame({ITEM: pl.Series(item_ids, dtype=pl.String)})
-        joined = wanted.join(item_values, on=ITEM, how="left", maintain_order="left")
-        return {name: joined[name].fill_null(float("nan")).to_numpy() for name in names}
-    given = {}
-    for name in names:
-        if name not in item_values:
-            raise DataError(
-                f"item_values must have {name!r}, got {', '.join(item_values) or 'none'}; publish "
-                "what item_features gives"
-            )
-        given[name] = np.asarray(item_values[name], dtype=np.float32)
-        if given[name].shape != (len(item_ids),):
-            raise DataError(
-                f"item_values[{name!r}] must have one value per candidate: got shape "
-                f"{given[name].shape} for {len(item_ids)} candidates"
-            )
-    return given
-
-
-def item_requests(item_ids: pl.Series, moment: datetime) -> pl.DataFrame:
-    """One row for each item, of nobody in particular."""
-    return item_ids.to_frame(ITEM).select(
-        pl.lit(0).alias("request_id"),
-        pl.lit("-").alias(USER),
-        ITEM,
-        pl.lit(moment, dtype=pl.Datetime("us")).alias("moment"),
-    )
-
-
-def checked_requests(requests: pl.DataFrame, definitions: Sequence[Definition]) -> pl.DataFrame:
-    """The requests with String ids and microsecond moments."""
-    read = {
-        source.partition(".")[2]
-        for each in definitions
-        for source in each.columns()
-        if source.startswith("request.")
-    }
-    for name in (*_OWN, *sorted(read)):
-        if name not in requests.columns:
-            raise DataError(
-                f"requests must have the column {name!r}, got {', '.join(requests.columns)}; add it"
-            )
-    moment = requests.schema["moment"]
-    if not isinstance(moment, pl.Datetime) or moment.time_zone is not None:
-        raise DataError(
-            f"requests: moment must be a Datetime in UTC without time zone, got {moment}; cast it"
-        )
-    texts = {each.query for each in definitions if isinstance(each, TextMatch)}
-    for name in sorted(read):
-        dtype = requests.schema[name]
-        if name in texts and dtype != pl.String:
-            raise DataError(f"requests: {name} must be text, got {dtype}; cast it to String")
-        if name not in texts and not dtype.is_numeric():
-            raise DataError(f"requests: {name} must be a number, got {dtype}; cast it")
-    requests = requests.with_columns(
-        pl.col(USER, ITEM).cast(pl.String), pl.col("moment").cast(pl.Datetime("us"))
-    )
-    for name in _OWN:
-        bad = requests[name].is_null()
-        if name in (USER, ITEM):
-            bad = bad | (requests[name] == "")
-        if bool(bad.any()):
-            raise DataError(
-                f"requests: {name} must not be null or empty: {int(bad.sum())} of "
-                f"{requests.height} are, first in row {bad.arg_true()[0]}; drop these rows"
-            )
-    return requests

@@ -29,9 +29,11 @@ from features.attributes import AttributeValues
 from features.definitions import Definition
 from features.errors import DataError
 from features.feature_tables import Vectors
-from features.offline import FeatureComputer, checked_requests, item_requests
+from features.offline import FeatureComputer
 from features.online_cells import Cell, Happening, Tape
 from features.online_plan import plan_state
+from features.packing import PackedField, PackedSchema
+from features.requests import checked_requests, item_requests
 from features.schema import ITEM
 from features.state_computation import StateComputation
 from features.state_keys import SEEN, StateKeys
@@ -207,6 +209,20 @@ class OnlineFeatures:
         look = self._look(item_requests(ids.cast(pl.String), moment))
         result = self._computer.evaluate(look, {}, published)
         return result.select(ITEM, *(definition.name for definition in published))
+
+    def packed_items(
+        self, moment: datetime, item_ids: Sequence[str] | None = None
+    ) -> tuple[PackedSchema, dict[str, bytes]]:
+        """`item_features` as packed rows that know their time, to be published or cached.
+
+        `PackedSchema.unpack` gives a `FeatureBlock` with presence and age.
+        """
+        frame = self.item_features(moment, item_ids)
+        names = frame.columns[1:]
+        schema = PackedSchema(tuple(PackedField(name) for name in names), event_time=True)
+        when = np.full(frame.height, moment, dtype="datetime64[us]")
+        rows = schema.pack({name: frame[name].to_numpy() for name in names}, event_time=when)
+        return schema, dict(zip(frame[ITEM], rows, strict=True))
 
     def _look(self, requests: pl.DataFrame) -> StateComputation:
         (clock,) = self._store.read([self._keys.clock])

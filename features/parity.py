@@ -21,8 +21,9 @@ from features.event_definitions import Count, UniqueCount
 from features.feature_tables import Vectors
 from features.history_definitions import Session
 from features.interactions import Interactions
-from features.offline import FeatureComputer, checked_requests
+from features.offline import FeatureComputer
 from features.online import OnlineFeatures, UpdateReport
+from features.requests import checked_requests
 from features.schema import CREATED, EVENT, ITEM, TIMESTAMP, USER, WEIGHT
 from features.state_store import StateStore
 from features.tables import ItemTable, UserTable

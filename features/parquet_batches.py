@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import cast
 
 import polars as pl
-import pyarrow.parquet as pq
 
 __all__ = ["parquet_batches"]
 
@@ -25,6 +24,8 @@ def parquet_batches(
     Yields:
         Frames of 1..batch_rows rows with the files' columns.
     """
+    import pyarrow.parquet as pq  # a fifth of a second that `import features` should not cost
+
     for path in paths:
         with pq.ParquetFile(path) as file:
             batches = file.iter_batches(

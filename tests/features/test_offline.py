@@ -45,6 +45,7 @@ from features import (
     request_features,
 )
 from features.registry import KINDS
+from features.requests import parts_of
 from tests.feature_world import (
     DAY,
     EVENTS,
@@ -324,6 +325,34 @@ def test_a_wrong_time_zone_in_the_table() -> None:
         compute_features([HourOfDay(name="h", zone_column="zone")], rows, LOG, ITEMS, users)
 
 
+@pytest.mark.parametrize("rows_at_once", [1, 3, 7, 100])
+def test_parts_give_the_whole(rows_at_once: int) -> None:
+    rng = np.random.default_rng(0)
+    rows = requests_of(
+        [
+            (int(rng.integers(5)), "uv"[at % 2], "abcd"[at % 4], START + (at % 7) * 6 * HOUR)
+            for at in range(17)
+        ]
+    )
+    whole = compute(rows, LOG)
+    parts = compute_features(
+        EVERYTHING, rows, LOG, ITEMS, USERS, VECTORS, rows_at_once=rows_at_once
+    )
+    assert parts.equals(whole)
+    cut = parts_of(rows, rows_at_once)
+    assert sorted(np.concatenate(cut).tolist()) == list(range(17))
+    ids = [set(rows["request_id"].gather(part)) for part in cut]
+    assert sum(map(len, ids)) == rows["request_id"].n_unique()
+    assert all(
+        len(part) <= rows_at_once or len(own) == 1 for part, own in zip(cut, ids, strict=True)
+    )
+
+
+def test_rows_at_once_must_be_positive() -> None:
+    with pytest.raises(DataError, match="rows_at_once must be >= 1, got 0"):
+        compute_features([], requests_of([]), LOG, ITEMS, rows_at_once=0)
+
+
 def test_columns_are_float32_in_the_order_of_the_definitions() -> None:
     result = compute(requests_of([(0, "u", "a", START + DAY)]), LOG)
     names = [definition.name for definition in EVERYTHING]
@@ -407,7 +436,7 @@ def test_default_definitions_run() -> None:
     result = compute_features(definitions, rows, LOG, ITEMS, vectors=VECTORS)
     assert result["item_count"][0] == pytest.approx(math.log(4))
     short = default_definitions(ITEMS, short_days=7, long_days=70)
-    assert Trend(name="item_trend", short_days=7, long_days=70) in short
+    assert Trend(name="item_trend", short_days=7, long_days=70, refresh_s=86_400) in short
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,19 @@ def test_published_item_values_stand_in_for_the_items_state() -> None:
     assert online.request_features("u", ["a"], START + 3 * HOUR)["n"][0] == 3.0
 
 
+def test_packed_items_come_back_with_presence_and_age() -> None:
+    online = OnlineFeatures([Count(name="n"), Recency(name="since", unit="s")], ITEMS)
+    online.update(raw_events([("u", "a", START, "view", 1.0)]))
+    schema, rows = online.packed_items(START + HOUR)
+    assert list(rows) == ITEMS.ids
+    block = schema.unpack([rows["b"], None, rows["a"]], moment=START + 3 * HOUR)
+    assert block.present.tolist() == [True, False, True]
+    assert block.age_s is not None
+    np.testing.assert_array_equal(block.age_s, [7_200.0, np.nan, 7_200.0])
+    assert block.values["n"][[0, 2]].tolist() == [0.0, 1.0]
+    np.testing.assert_array_equal(block.values["since"][[0, 2]], [np.nan, 3_600.0])
+
+
 def test_an_event_that_comes_again_counts_once() -> None:
     online = OnlineFeatures([Count(name="n")], ITEMS, remember_days=1)
     frame = raw_events([("u", "a", START, "view", 1.0)])
