@@ -52,6 +52,18 @@ class Cell:
         packed: what `pack` gave. None: no event yet.
     """
 
+    __slots__ = (
+        "_buckets",
+        "_first",
+        "_last",
+        "_latest",
+        "_plan",
+        "_pruned",
+        "_refresh",
+        "_totals",
+        "_waiting",
+    )
+
     def __init__(self, plan: CellPlan, packed: bytes | None = None) -> None:
         self._plan = plan
         self._refresh = _NEVER  # number of the refresh after which the waiting events arrived
@@ -229,6 +241,8 @@ class Tape:
         size: how many are kept.
         packed: what `pack` gave. None: no event yet.
     """
+
+    __slots__ = ("_size", "events")
 
     def __init__(self, size: int, packed: bytes | None = None) -> None:
         self._size = size
