@@ -37,6 +37,17 @@ def test_features_point_in_time(tmp_path: Path) -> None:
     assert float(lines[-1].split()[-1]) < 1e-6
 
 
+def test_features_event_by_event(tmp_path: Path) -> None:
+    lines = run("04", tmp_path).splitlines()
+    assert lines[1] == "one more rating: 1 applied; sent again: 1 duplicate"
+    rated = [float(value) for value in lines[2].split()[1:]]
+    assert rated[1] == rated[0] + 1
+    late, duplicates = map(int, re.findall(r"\d+", lines[-2]))
+    assert late > 500
+    assert duplicates > 250
+    assert lines[-1] == "1,050 values compared, 0 differ"
+
+
 def test_semantic_ids(tmp_path: Path) -> None:
     lines = run("03", tmp_path).splitlines()
     assert lines[-1] == "9,125 films, as many different ids: 9,125"
