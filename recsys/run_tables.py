@@ -303,7 +303,9 @@ def _training_end(
     last: Any = events[TIMESTAMP].max()
     if event_problems(events, columns, source=""):
         return last, last  # there is nothing to split; the problems are told later
-    newest: Any = split_of(Interactions.from_frame(events, columns=columns), settings).train.frame[
-        TIMESTAMP
-    ].max()
+    newest: Any = (
+        split_of(Interactions.from_frame(events, columns=columns), settings)
+        .train.frame[TIMESTAMP]
+        .max()
+    )
     return newest or last, last

@@ -8,6 +8,9 @@ The registry does not say which view holds what happened. It is told by its keys
   preferred: it describes the items, where counts and means change with time.
 - **users**: the user's key alone, preferred in the same way. There may be none.
 
+Views that `recsys features publish` wrote are left alone unless they are named: their names begin
+with "recsys_".
+
 Which of the two keys of the events is the item's: the one called so ("item", "product", "movie",
 ...), or else the one that is not called a user's. Every choice comes with its reason and can be
 overridden.
@@ -21,21 +24,34 @@ from datetime import datetime
 
 import polars as pl
 
+from features.described_rows import described_rows
 from features.errors import DataError
 from features.interactions import Interactions
 from features.schema import ITEM, TIMESTAMP, USER, EventColumns
 from features.source import FeatureSource, ViewDescription, unknown_view
 from features.tables import ItemTable, UserTable
 
-__all__ = ["TrainingViews", "find_training_views", "read_training_data"]
+__all__ = [
+    "EVENT_NAMES",
+    "WEIGHT_NAMES",
+    "TrainingViews",
+    "find_training_views",
+    "names_item",
+    "names_user",
+    "read_training_data",
+]
+
+PUBLISHED_PREFIX = "recsys_"
 
 _USER_WORDS = ("user", "customer", "member", "visitor", "account", "client", "session", "person")
 _ITEM_WORDS = (
     "item", "product", "movie", "article", "song", "track", "book", "video", "ad", "listing", "sku",
     "content", "post", "game", "news",
 )  # fmt: skip
-_WEIGHTS = ("weight", "rating", "score", "stars")
-_EVENTS = ("event", "event_type", "action", "kind")
+WEIGHT_NAMES = ("weight", "rating", "score", "stars")
+"""What a column that weighs events may be called, the likeliest first."""
+EVENT_NAMES = ("event", "event_type", "action", "kind")
+"""What a column with the kind of event may be called."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +98,11 @@ def find_training_views(
         DataError: a named view is not there or has other keys, no view has a user and an item as
             its keys, or its keys do not tell which is which.
     """
-    views = {view.name: view for view in source.describe()}
+    views = {
+        view.name: view
+        for view in source.describe()
+        if view.name in (events, items, users) or not view.name.startswith(PUBLISHED_PREFIX)
+    }
     for name in (events, items, users):
         if name is not None and name not in views:
             raise unknown_view(name, views, "the feature store")
@@ -93,7 +113,7 @@ def find_training_views(
     reasons.append(why)
     user_view, why = _entity(views, users, user_key, "users")
     reasons.append(why)
-    event, weight = _column(log, _EVENTS, pl.String), _column(log, _WEIGHTS, None)
+    event, weight = _column(log, EVENT_NAMES, pl.String), _column(log, WEIGHT_NAMES, None)
     if weight is not None:
         reasons.append(f"events weigh their {weight!r}")
     return TrainingViews(
@@ -128,10 +148,10 @@ def read_training_data(
     log = Interactions.from_frame(pl.concat(parts), columns=columns, source=views.events)
     items = users = None
     if views.items is not None:
-        frame = _newest(source, views.items, views.item_key, as_of)
+        frame = described_rows(source, views.items, views.item_key, end=as_of).frame
         items = ItemTable.from_frame(frame.rename({views.item_key: ITEM}), source=views.items)
     if views.users is not None:
-        frame = _newest(source, views.users, views.user_key, as_of)
+        frame = described_rows(source, views.users, views.user_key, end=as_of).frame
         users = UserTable.from_frame(frame.rename({views.user_key: USER}), source=views.users)
     return log, items, users
 
@@ -164,14 +184,28 @@ def _events(views: dict[str, ViewDescription], named: str | None) -> tuple[ViewD
 def _roles(log: ViewDescription) -> tuple[str, str]:
     """The user's key and the item's."""
     first, second = log.keys
-    if _says(first, _USER_WORDS) != _says(second, _USER_WORDS):
-        return (first, second) if _says(first, _USER_WORDS) else (second, first)
-    if _says(first, _ITEM_WORDS) != _says(second, _ITEM_WORDS):
-        return (second, first) if _says(first, _ITEM_WORDS) else (first, second)
+    if names_user(first) != names_user(second):
+        return (first, second) if names_user(first) else (second, first)
+    if names_item(first) != names_item(second):
+        return (second, first) if names_item(first) else (first, second)
     raise DataError(
         f"the keys of view {log.name!r} must tell the user from the item, got {first!r} and "
         f"{second!r}; alias them in a feature service or rename an entity's join key"
     )
+
+
+def names_user(key: str) -> bool:
+    """True for a column called like a user's id.
+
+    >>> names_user("customer_id"), names_user("userId"), names_user("item")
+    (True, True, False)
+    """
+    return _says(key, _USER_WORDS)
+
+
+def names_item(key: str) -> bool:
+    """True for a column called like an item's id."""
+    return _says(key, _ITEM_WORDS)
 
 
 def _says(key: str, words: Iterable[str]) -> bool:
@@ -212,15 +246,3 @@ def _column(view: ViewDescription, names: Sequence[str], dtype: object) -> str |
         if kind is not None and (kind.is_numeric() if dtype is None else kind == dtype):
             return name
     return None
-
-
-def _newest(source: FeatureSource, view: str, key: str, as_of: datetime | None) -> pl.DataFrame:
-    """The newest row of each id, holding one row an id and one batch at a time."""
-    newest: pl.DataFrame | None = None
-    for batch in source.scan(view, as_of=as_of):
-        rows = batch if newest is None else pl.concat([newest, batch])
-        times = [name for name in (TIMESTAMP, "created") if name in rows.columns]
-        newest = rows.sort(times, maintain_order=True).unique(key, keep="last")
-    if newest is None:
-        raise DataError(f"view {view!r} must have rows, got none; name another")
-    return newest.sort(key).drop(TIMESTAMP, "created", strict=False)
