@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 __all__ = ["DominanceSums"]
+
+_KEPT_BYTES = 256_000_000
 
 
 class DominanceSums:
@@ -12,23 +16,27 @@ class DominanceSums:
 
     `below` sums the weights of the points at positions 0 .. p - 1 with a value less than v. Level l
     of a merge-sort tree holds the points sorted by value within blocks of 2^l, and their running
-    weights; a prefix is one block of each level that is a bit of p. O(log^2 E) a question.
+    weights; a prefix is one block of each level that is a bit of p. O(log^2 E) a question. The
+    levels stay in memory if they are small, otherwise every call of `below` makes them again, one
+    after the other: O(E log E).
 
     Args:
         value: [E] int64.
         weight: [E] float64.
+        kept_bytes: how large the levels may be to stay.
     """
 
-    def __init__(self, value: np.ndarray, weight: np.ndarray) -> None:
+    def __init__(
+        self, value: np.ndarray, weight: np.ndarray, *, kept_bytes: int = _KEPT_BYTES
+    ) -> None:
         self._distinct, rank = np.unique(value, return_inverse=True)
+        self._rank = rank.astype(np.int64)
+        self._weight = weight
         self._stride = self._distinct.size + 1
-        place = np.arange(value.size)
-        self._levels: list[tuple[np.ndarray, np.ndarray]] = []
-        for level in range(value.size.bit_length()):
-            key = (place >> level) * self._stride + rank
-            order = np.argsort(key, kind="stable")
-            running = np.concatenate([np.zeros(1), np.cumsum(weight[order])])
-            self._levels.append((key[order], running))
+        self._num_levels = value.size.bit_length()
+        self._kept: list[tuple[np.ndarray, np.ndarray]] | None = None
+        if 16 * value.size * self._num_levels <= kept_bytes:
+            self._kept = list(self._levels())
 
     def below(self, position: np.ndarray, limit: np.ndarray) -> np.ndarray:
         """[Q] float64 sums.
@@ -39,9 +47,18 @@ class DominanceSums:
         """
         rank = np.searchsorted(self._distinct, limit, side="left")
         total = np.zeros(position.shape)
-        for level, (key, running) in enumerate(self._levels):
+        levels = self._levels() if self._kept is None else self._kept
+        for level, (key, running) in enumerate(levels):
             asked = np.flatnonzero((position >> level) & 1)
             block = (position[asked] >> (level + 1)) << 1
             end = np.searchsorted(key, block * self._stride + rank[asked], side="left")
             total[asked] += running[end] - running[block << level]
         return total
+
+    def _levels(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        order = np.arange(self._rank.size)
+        for level in range(self._num_levels):
+            key = (order >> level) * self._stride + self._rank[order]
+            merged = np.argsort(key, kind="stable")  # blocks are sorted: it merges pairs of runs
+            order, key = order[merged], key[merged]
+            yield key, np.concatenate([np.zeros(1), np.cumsum(self._weight[order])])

@@ -6,6 +6,7 @@ most logs know only one of the two times, and then they are equal.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -13,13 +14,16 @@ import polars as pl
 
 from features.dominance import DominanceSums
 
-__all__ = ["DistinctValues", "EventArrays", "GroupedEvents", "Statistic"]
+__all__ = ["DistinctValues", "EventArrays", "GroupedEvents", "LateEvents", "Statistic"]
 
 Statistic = tuple[str, float]
 COUNT: Statistic = ("count", 0.0)
 WEIGHT: Statistic = ("weight", 0.0)
 LAST: Statistic = ("last", 0.0)
 FIRST: Statistic = ("first", 0.0)
+_SHORT = 0.99  # of the late events count as late by little
+_PAIRS_PER_QUESTION = 32
+_CELLS_AT_ONCE = 4_000_000
 
 
 class EventArrays(NamedTuple):
@@ -30,14 +34,19 @@ class EventArrays(NamedTuple):
         happened: [E] int64 microseconds since 1970-01-01 UTC, at or before the arrival.
         late: [E] bool, it happened before it arrived.
         weight: [E] float64.
-        num_times: T.
+        times: [T] int64 microseconds, the distinct times of arrival.
     """
 
     arrival: np.ndarray
     happened: np.ndarray
     late: np.ndarray
     weight: np.ndarray
-    num_times: int
+    times: np.ndarray
+
+    @property
+    def num_times(self) -> int:
+        """T."""
+        return int(self.times.size)
 
     def take(self, rows: np.ndarray) -> EventArrays:
         """The events at ``rows``."""
@@ -46,7 +55,7 @@ class EventArrays(NamedTuple):
             self.happened[rows],
             self.late[rows],
             self.weight[rows],
-            self.num_times,
+            self.times,
         )
 
 
@@ -74,10 +83,9 @@ class GroupedEvents:
         self._events = events.take(order)
         self._stride = events.num_times + 1
         self._key = self._group * self._stride + self._events.arrival
-        self._late = np.flatnonzero(self._events.late)
-        self._late_key = self._key[self._late]
+        late = np.flatnonzero(self._events.late)
+        self._late = LateEvents(self._key[late], self._stride, self._events.take(late))
         self._values: dict[Statistic, np.ndarray] = {}
-        self._late_sums: dict[Statistic, DominanceSums] = {}
 
     def locate(self, group: np.ndarray, rank: np.ndarray) -> np.ndarray:
         """Position of the last event of each group before a time, -1 if there is none.
@@ -125,18 +133,7 @@ class GroupedEvents:
         Returns:
             [Q] float64.
         """
-        if self._late.size == 0:
-            return np.zeros(group.shape)
-        if statistic not in self._late_sums:
-            rows = self._events.take(self._late)
-            self._late_sums[statistic] = DominanceSums(rows.happened, _step(statistic, rows))
-        sums, base = self._late_sums[statistic], group * self._stride
-        begin, end = (
-            np.searchsorted(self._late_key, base + ranks, side="left")
-            for ranks in (start_rank, rank)
-        )
-        found: np.ndarray = sums.below(end, start_us) - sums.below(begin, start_us)
-        return found
+        return self._late.straddling(statistic, group, start_rank, rank, start_us)
 
     def _running(self, statistic: Statistic) -> np.ndarray:
         """[E + 1] float64; the extra last entry is what position -1 reads."""
@@ -149,6 +146,86 @@ class GroupedEvents:
         frame = pl.DataFrame({"group": self._group, "step": _step(statistic, self._events)})
         running = frame.select(pl.col("step").cum_sum().over("group"))["step"].to_numpy()
         return np.append(running, 0.0)
+
+
+class LateEvents:
+    """The events that arrived after they happened.
+
+    Most are late by little. An event that happened before a window and arrived in it by at most a
+    short delay d arrived within d of the window's begin; those few are looked at one by one. The
+    rest, late by more than d, are summed up by `DominanceSums`.
+
+    Args:
+        key: [L] int64 rising, group * stride + rank of the arrival.
+        stride: more than the largest rank.
+        events: the same L events.
+    """
+
+    def __init__(self, key: np.ndarray, stride: int, events: EventArrays) -> None:
+        self._stride = stride
+        self._times = events.times
+        delay = events.times[events.arrival] - events.happened
+        self._short_us = int(np.quantile(delay, _SHORT, method="lower")) if delay.size else 0
+        short = delay <= self._short_us
+        self._size = int(key.size)
+        self._short, self._short_key = events.take(np.flatnonzero(short)), key[short]
+        self._long, self._long_key = events.take(np.flatnonzero(~short)), key[~short]
+        self._all, self._all_key = events, key
+        self._sums: dict[tuple[Statistic, bool], DominanceSums] = {}
+
+    def straddling(
+        self,
+        statistic: Statistic,
+        group: np.ndarray,
+        start_rank: np.ndarray,
+        rank: np.ndarray,
+        start_us: np.ndarray,
+    ) -> np.ndarray:
+        """See `GroupedEvents.late`."""
+        if self._size == 0:
+            return np.zeros(group.shape)
+        base = group * self._stride
+        soon = np.searchsorted(self._times, start_us + self._short_us, side="right")
+        begin = np.searchsorted(self._short_key, base + start_rank, side="left")
+        end = np.searchsorted(self._short_key, base + np.minimum(rank, soon), side="left")
+        if int((end - begin).sum()) > _PAIRS_PER_QUESTION * group.size + _CELLS_AT_ONCE:
+            return self._summed(statistic, base, start_rank, rank, start_us, everything=True)
+        found = self._summed(statistic, base, start_rank, rank, start_us, everything=False)
+        step = _step(statistic, self._short)
+        for part in _parts(end - begin, _CELLS_AT_ONCE):
+            count = end[part] - begin[part]
+            question = np.repeat(np.arange(part.start, part.stop), count)
+            event = np.arange(question.size) + np.repeat(
+                begin[part] - (np.cumsum(count) - count), count
+            )
+            before = self._short.happened[event] < start_us[question]
+            found += np.bincount(
+                question[before], weights=step[event[before]], minlength=found.size
+            )
+        return found
+
+    def _summed(
+        self,
+        statistic: Statistic,
+        base: np.ndarray,
+        start_rank: np.ndarray,
+        rank: np.ndarray,
+        start_us: np.ndarray,
+        *,
+        everything: bool,
+    ) -> np.ndarray:
+        events, keys = (self._all, self._all_key) if everything else (self._long, self._long_key)
+        if keys.size == 0:
+            return np.zeros(base.shape)
+        if (statistic, everything) not in self._sums:
+            self._sums[statistic, everything] = DominanceSums(
+                events.happened, _step(statistic, events)
+            )
+        sums = self._sums[statistic, everything]
+        limits = [np.searchsorted(keys, base + each, side="left") for each in (start_rank, rank)]
+        both = sums.below(np.concatenate(limits), np.tile(start_us, 2))
+        found: np.ndarray = both[base.size :] - both[: base.size]
+        return found
 
 
 class DistinctValues:
@@ -218,8 +295,19 @@ class _Records:
             return found
         if self._before is None:
             self._before = DominanceSums(self._happened, np.ones(self._key.size))
-        found -= self._before.below(end, start_us) - self._before.below(begin, start_us)
+        both = self._before.below(np.concatenate([begin, end]), np.tile(start_us, 2))
+        found -= both[begin.size :] - both[: begin.size]
         return found
+
+
+def _parts(sizes: np.ndarray, limit: int) -> list[slice]:
+    """Runs of questions with about ``limit`` pairs each."""
+    pairs = np.cumsum(sizes)
+    if pairs.size == 0 or pairs[-1] == 0:
+        return []
+    cuts = np.searchsorted(pairs, np.arange(limit, pairs[-1], limit), side="right")
+    edges = np.unique(np.concatenate([[0], cuts, [sizes.size]])).tolist()
+    return [slice(start, stop) for start, stop in pairwise(edges)]
 
 
 def _step(statistic: Statistic, events: EventArrays) -> np.ndarray:

@@ -45,7 +45,7 @@ class LogComputation(Computation):
             arrived = log[CREATED].to_physical().to_numpy().astype(np.int64)
         self._times, arrival = np.unique(arrived, return_inverse=True)
         weight = log[WEIGHT].to_numpy().astype(np.float64)
-        self._events = EventArrays(arrival, happened, happened < arrived, weight, self._times.size)
+        self._events = EventArrays(arrival, happened, happened < arrived, weight, self._times)
         self._kept: dict[str | None, np.ndarray] = {}
         self._groups: dict[Group, GroupedEvents] = {}
         self._distinct: dict[tuple[Group, str], DistinctValues] = {}
