@@ -8,8 +8,9 @@ workspace/
   retrieval.tmp-4711/   output of a stage while it runs; renamed when it is done
 ```
 
-A stage is up to date when its own settings, those of all stages before it, and the code are what
-they were. One that is not runs again, and so do all after it.
+A stage is up to date when its own settings, those of the stages it reads, and the code are what
+they were. One that is not runs again, and so do all that read it. A stage that does not say what
+it reads, reads all before it.
 """
 
 from __future__ import annotations
@@ -50,11 +51,13 @@ class Stage:
             section of the configuration, the seed, the data (see `recsys.provenance.fingerprint`).
         run: writes its output into the given directory. Outputs of earlier stages lie beside it
             under their names, but take their paths from the workspace.
+        reads: names of earlier stages whose output goes in, theirs with it. None: all of them.
     """
 
     name: str
     settings: str
     run: Callable[[Path, Progress], None]
+    reads: tuple[str, ...] | None = None
 
 
 class StageEvent(NamedTuple):
@@ -99,7 +102,7 @@ def run_stages(
         Name -> where the output lies, in the order of ``stages``.
 
     Raises:
-        ValueError: a name is malformed or appears twice.
+        ValueError: a name is malformed or appears twice, or a stage reads none before it.
         ArtifactError: another process is using the workspace.
     """
     names = [stage.name for stage in stages]
@@ -108,20 +111,28 @@ def run_stages(
             raise ValueError(f"stage names match {_NAME.pattern}, got {name!r}")
         if names.count(name) > 1:
             raise ValueError(f"stage names must be distinct, got {name!r} twice")
+    for place, stage in enumerate(stages):
+        unknown = set(stage.reads or ()) - set(names[:place])
+        if unknown:
+            raise ValueError(
+                f"stage {stage.name!r} must read stages before it, got {', '.join(sorted(unknown))}"
+            )
     progress = progress or Progress()
-    chained = code_fingerprint() if code is None else code
+    code = code_fingerprint() if code is None else code
     results: dict[str, StageResult] = {}
     workspace.mkdir(parents=True, exist_ok=True)
     with _locked(workspace):
         _sweep(workspace)
         for stage in stages:
-            chained = fingerprint(stage.name, stage.settings, chained)
-            result = None if fresh else _finished(workspace / stage.name, chained)
+            read = [results[name] for name in (results if stage.reads is None else stage.reads)]
+            inputs = [result.fingerprint for result in read]
+            own = fingerprint(stage.name, stage.settings, code, inputs)
+            # What was made from another run of a stage is made again, though the settings agree.
+            kept = not fresh and all(result.reused for result in read)
+            result = _finished(workspace / stage.name, own) if kept else None
             if result is None:
-                # Later stages were made from what is about to change.
-                fresh = True
                 _report(on_event, progress, StageEvent(stage.name, "started", 0.0))
-                result = _run(stage, workspace, chained, progress)
+                result = _run(stage, workspace, own, progress)
                 _report(on_event, progress, StageEvent(stage.name, "finished", result.seconds))
             else:
                 _report(on_event, progress, StageEvent(stage.name, "reused", result.seconds))
@@ -129,7 +140,7 @@ def run_stages(
     return results
 
 
-def _run(stage: Stage, workspace: Path, chained: str, progress: Progress) -> StageResult:
+def _run(stage: Stage, workspace: Path, own: str, progress: Progress) -> StageResult:
     target = workspace / stage.name
     draft = workspace / f"{stage.name}.tmp-{os.getpid()}"
     draft.mkdir()
@@ -139,7 +150,7 @@ def _run(stage: Stage, workspace: Path, chained: str, progress: Progress) -> Sta
         seconds = time.perf_counter() - start
         record = {
             "format": FORMAT,
-            "fingerprint": chained,
+            "fingerprint": own,
             "seconds": round(seconds, 3),
             "files": _sizes(draft),
         }
@@ -150,21 +161,21 @@ def _run(stage: Stage, workspace: Path, chained: str, progress: Progress) -> Sta
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    return StageResult(target, chained, round(seconds, 3), reused=False)
+    return StageResult(target, own, round(seconds, 3), reused=False)
 
 
-def _finished(target: Path, chained: str) -> StageResult | None:
+def _finished(target: Path, own: str) -> StageResult | None:
     """The result in ``target`` if it is complete and of this fingerprint."""
     try:
         record = json.loads((target / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if record.get("format") != FORMAT or record.get("fingerprint") != chained:
+    if record.get("format") != FORMAT or record.get("fingerprint") != own:
         return None
     if record.get("files") != _sizes(target):
         log.warning("stage %s is incomplete on disk; it runs again", target.name)
         return None
-    return StageResult(target, chained, float(record["seconds"]), reused=True)
+    return StageResult(target, own, float(record["seconds"]), reused=True)
 
 
 def _sizes(directory: Path) -> dict[str, int]:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,44 @@ def test_a_changed_stage_runs_again_and_so_do_all_after_it(run: Run) -> None:
     assert run.ran == ["b", "c"]
     run(b="other")
     assert run.ran == []
+
+
+def test_stages_that_do_not_read_a_changed_one_are_kept(tmp_path: Path) -> None:
+    ran: list[str] = []
+
+    def made(name: str, settings: str = "s", reads: tuple[str, ...] | None = None) -> Stage:
+        def run(directory: Path, progress: Progress) -> None:
+            ran.append(name)
+            (directory / "out.txt").write_text(name)
+
+        return Stage(name, settings, run, reads)
+
+    def go(**settings: str) -> list[str]:
+        ran.clear()
+        stages = [
+            made("a", settings.get("a", "s"), ()),
+            made("b", settings.get("b", "s"), ("a",)),
+            made("c", settings.get("c", "s"), ("a",)),
+            made("d", settings.get("d", "s"), ("b",)),
+            made("e", settings.get("e", "s")),
+        ]
+        run_stages(stages, tmp_path, code="code")
+        return ran
+
+    assert go() == ["a", "b", "c", "d", "e"]
+    assert go(c="new") == ["c", "e"]
+    assert go(b="new", c="new") == ["b", "d", "e"]
+    assert go(a="new", b="new", c="new") == ["a", "b", "c", "d", "e"]
+    (tmp_path / "b/out.txt").unlink()
+    assert go(a="new", b="new", c="new") == ["b", "d", "e"]
+    assert go(a="new", b="new", c="new") == []
+
+
+@pytest.mark.parametrize("reads", [("b",), ("zzz",)])
+def test_a_stage_reads_what_is_before_it(run: Run, reads: tuple[str, ...]) -> None:
+    stages = [run.stage("a"), replace(run.stage("b"), reads=reads)]
+    with pytest.raises(ValueError, match=f"'b' must read stages before it, got {reads[0]}"):
+        run_stages(stages, run.workspace)
 
 
 def test_changed_code_runs_everything_again(run: Run) -> None:
