@@ -25,7 +25,8 @@ def to_toml(values: Mapping[str, Any]) -> str:
     <BLANKLINE>
 
     Args:
-        values: text, finite numbers, booleans, lists of these, and mappings of all that.
+        values: text, finite numbers, booleans, lists of these, and mappings of all that. A list
+            of mappings, not empty, becomes tables in double brackets.
 
     Raises:
         TypeError: something else, None included: TOML has no word for it.
@@ -34,9 +35,11 @@ def to_toml(values: Mapping[str, Any]) -> str:
     return "\n".join(_lines(values, ())).lstrip("\n") + "\n"
 
 
-def _lines(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
-    plain = {name: value for name, value in table.items() if not isinstance(value, Mapping)}
-    if path and (plain or not table):
+def _lines(
+    table: Mapping[str, Any], path: tuple[str, ...], *, headed: bool = False
+) -> Iterator[str]:
+    plain = {name: value for name, value in table.items() if not _holds_tables(value)}
+    if path and not headed and (plain or not table):
         yield ""
         yield f"[{'.'.join(map(_key, path))}]"
     for name, value in plain.items():
@@ -44,6 +47,17 @@ def _lines(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
     for name, value in table.items():
         if isinstance(value, Mapping):
             yield from _lines(value, (*path, name))
+        elif _holds_tables(value):
+            for one in value:
+                yield ""
+                yield f"[[{'.'.join(map(_key, (*path, name)))}]]"
+                yield from _lines(one, (*path, name), headed=True)
+
+
+def _holds_tables(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return bool(value) and all(isinstance(one, Mapping) for one in value)
+    return isinstance(value, Mapping)
 
 
 def _key(name: str) -> str:

@@ -17,7 +17,9 @@ scalars = (
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
 tables = st.recursive(
     st.dictionaries(names, scalars | st.lists(scalars, max_size=3), max_size=3),
-    lambda inner: st.dictionaries(names, scalars | inner, max_size=3),
+    lambda inner: st.dictionaries(
+        names, scalars | inner | st.lists(inner, min_size=1, max_size=2), max_size=3
+    ),
     max_leaves=8,
 )
 
@@ -31,6 +33,12 @@ def test_the_text() -> None:
     values = {"space": {"retrieval.dim": {"low": 1}}, "seed": 1, "on": True, "x": [0.1, 1e-05]}
     assert to_toml(values) == (
         'seed = 1\non = true\nx = [0.1, 1e-05]\n\n[space."retrieval.dim"]\nlow = 1\n'
+    )
+
+
+def test_lists_of_tables() -> None:
+    assert to_toml({"features": [{"kind": "age"}, {}], "on": True}) == (
+        'on = true\n\n[[features]]\nkind = "age"\n\n[[features]]\n'
     )
 
 
