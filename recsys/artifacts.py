@@ -160,10 +160,20 @@ class Bundle:
 
         None where the bundle has no towers or does not say.
         """
+        return self._header("towers")
+
+    def features(self) -> dict[str, Any] | None:
+        """Names of the ranker's features and where their definitions stood.
+
+        `recsys.ranker_definitions.describe_definitions`; None where the bundle does not say.
+        """
+        return self._header("features")
+
+    def _header(self, name: str) -> dict[str, Any] | None:
         path = self.path / "recommender.json"
         if not path.is_file():
             return None
-        found: dict[str, Any] | None = json.loads(path.read_text()).get("towers")
+        found: dict[str, Any] | None = json.loads(path.read_text()).get(name)
         return found
 
     def file(self, name: str) -> Path:

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 
 from features.histories import Histories
+from features.registry import load_definitions
 from recsys.config import Config
 from recsys.dataset import Dataset
 from recsys.lineage import Lineage, write_trained_until
+from recsys.ranker_definitions import describe_definitions
 from recsys.retrieval.noise_scores import event_losses, noise_scores
 from recsys.retrieval.two_tower import TwoTowerRetriever
 from recsys.threads import torch_threads
@@ -63,6 +65,7 @@ def write_bundle(
     write_trained_until(out, data, trained, lineage)
     columns = asdict(data.items)
     columns.pop("frame")
+    definitions = load_definitions(json.loads((out / "features/definitions.json").read_text()))
     has_towers = TwoTowerRetriever.name in config.retrieval.sources
     header = {
         "format": 1,
@@ -72,6 +75,7 @@ def write_bundle(
         "sources": list(config.retrieval.sources),
         "towers": TwoTowerRetriever.load(out / TOWERS).settings if has_towers else None,
         "index": config.retrieval.index,
+        "features": describe_definitions(config, definitions),
         "candidates_per_source": config.ranking.candidates_per_source,
         "diversity": config.ranking.diversity,
     }

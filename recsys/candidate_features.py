@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Self
 
 import numpy as np
 import polars as pl
 
 from features.interactions import Interactions
 from features.offline import FeatureComputer
+from features.tables import UserTable
 from features.vocabulary import Vocabulary
 from recsys.candidates import CandidatePool
 from recsys.ranking.ranker import RankingRows
@@ -31,6 +33,16 @@ class FeatureInputs:
 
     computer: FeatureComputer
     item_ids: Vocabulary
+
+    def with_users(self, users: UserTable) -> Self:
+        """The same inputs with another user table.
+
+        Raises:
+            DataError: it lacks a column that a definition reads.
+        """
+        old = self.computer
+        computer = FeatureComputer(old.definitions, old.items, users, old.tables.vectors)
+        return replace(self, computer=computer)
 
     def rows(
         self,

@@ -3,7 +3,8 @@
 Sections are frozen pydantic models, one per stage; every default lives in them and nowhere else.
 Only the places that join the stages (`recsys.pipeline`, `serving.cli`, examples) read them; layers,
 losses, indexes and metrics take plain arguments. To add a setting, add a field with its default
-and its bound to the section of its stage, in `recsys.config_sections` or `recsys.config_retrieval`:
+and its bound to the section of its stage, in `recsys.config_data`, `recsys.config_sections` or
+`recsys.config_retrieval`:
 loading, messages and fingerprints follow.
 """
 
@@ -14,20 +15,31 @@ import json
 import os
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field, PrivateAttr, ValidationError, field_validator
+from pydantic import (
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from recsys.config_base import Count, Natural, Positive, Section
+from recsys.config_data import (
+    DataConfig,
+    EntityColumnsConfig,
+    EventColumnsConfig,
+    FeastConfig,
+)
 from recsys.config_errors import explain
+from recsys.config_features import parsed_records, read_features_file
 from recsys.config_retrieval import LossName, RetrievalConfig, RetrieverName
 from recsys.config_sections import (
     CandidatesConfig,
     ContentConfig,
-    DataConfig,
-    EntityColumnsConfig,
     EvaluationConfig,
-    EventColumnsConfig,
     GbdtConfig,
     ListwiseConfig,
     OutputConfig,
@@ -48,6 +60,7 @@ __all__ = [
     "EntityColumnsConfig",
     "EvaluationConfig",
     "EventColumnsConfig",
+    "FeastConfig",
     "GbdtConfig",
     "ListwiseConfig",
     "LossName",
@@ -84,6 +97,10 @@ class Config(Section):
 
     Attributes:
         seed: the one seed of the run; every stage derives its own generator from it.
+        features_file: where `load_config` took ``features`` from. None: they stand in the
+            configuration itself, or nowhere.
+        features: definitions of the ranker's features, as `features.load_definitions` takes them;
+            `recsys.config_features` says what is added. None: the defaults.
     """
 
     seed: Natural = 42
@@ -94,6 +111,8 @@ class Config(Section):
     semantic_ids: SemanticIdsConfig = SemanticIdsConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
     ranking: RankingConfig = RankingConfig()
+    features_file: Path | None = None
+    features: tuple[dict[str, Any], ...] | None = None
     candidates: CandidatesConfig = CandidatesConfig()
     store: StoreConfig = StoreConfig()
     serving: ServingConfig = ServingConfig()
@@ -101,6 +120,29 @@ class Config(Section):
     tuning: TuningConfig = TuningConfig()
 
     _directory: Path = PrivateAttr(default_factory=Path)
+
+    @field_validator("features", mode="before")
+    @classmethod
+    def _known_definitions(cls, value: Any, info: ValidationInfo) -> Any:
+        retrieval, ranking = info.data.get("retrieval"), info.data.get("ranking")
+        if value is None or retrieval is None or ranking is None:  # what is wrong there is told
+            return None
+        try:
+            return parsed_records(
+                value, retrieval.sources, retrieval_features=ranking.retrieval_features
+            )
+        except ValueError as error:
+            file = info.data.get("features_file")
+            raise ValueError(f"{file.name}: {error}" if file is not None else str(error)) from None
+
+    @model_validator(mode="after")
+    def _file_is_read(self) -> Self:
+        if self.features_file is not None and self.features is None:
+            raise ValueError(
+                f"features_file {str(self.features_file)!r} is read by load_config alone; give "
+                "features as well"
+            )
+        return self
 
     def as_used(self) -> dict[str, Any]:
         """All settings, defaults included, as plain JSON values.
@@ -110,14 +152,16 @@ class Config(Section):
         """
         values = self.model_dump(mode="json")
         for section, name in (
-            ("data", "events"),
-            ("data", "items"),
-            ("data", "users"),
-            ("output", "directory"),
+            (values["data"], "events"),
+            (values["data"], "items"),
+            (values["data"], "users"),
+            (values["output"], "directory"),
+            (values, "features_file"),
+            (values["data"]["feast"] or {}, "repository"),
         ):
-            path = values[section][name]
+            path = section.get(name)
             if path is not None and os.path.isabs(path) and self._directory.is_absolute():
-                values[section][name] = Path(os.path.relpath(path, self._directory)).as_posix()
+                section[name] = Path(os.path.relpath(path, self._directory)).as_posix()
         return values
 
     def fingerprint(self) -> str:
@@ -127,9 +171,9 @@ class Config(Section):
         only concerns publishing, serving and tuning.
         """
         values = self.as_used()
-        for section in ("output", "store", "serving", "tuning"):
+        for section in ("output", "store", "serving", "tuning", "features_file"):
             del values[section]
-        for name in ("events", "items", "users"):
+        for name in ("events", "items", "users", "feast"):
             del values["data"][name]
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
@@ -140,7 +184,8 @@ def load_config(path: Path | str) -> Config:
 
     Raises:
         ConfigError: no such file, not TOML, or settings that are unknown, missing, of a wrong
-            type or out of range. All of them are named, one a line.
+            type or out of range. All of them are named, one a line. A features_file that cannot
+            be read, or stands beside [[features]].
     """
     path = Path(path)
     try:
@@ -155,22 +200,25 @@ def load_config(path: Path | str) -> Config:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"config file {path} is not TOML: {error}") from error
+    directory = path.absolute().parent
+    features_file = values.get("features_file")
+    if isinstance(features_file, str):
+        if "features" in values:
+            raise ConfigError(
+                f"features_file {features_file!r} must not stand beside [[features]], got "
+                f"{len(values['features'])} of these; keep the definitions in one place"
+            )
+        values["features"] = read_features_file(directory / features_file)
     try:
         # As JSON, because strict mode (no "64" for 64) still takes lists and text for paths there.
         config = Config.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         raise ConfigError(explain(error, Config)) from None
-    directory = path.absolute().parent
-    data = config.data
-    found = {
-        "events": directory / data.events,
-        "items": directory / data.items,
-        "users": None if data.users is None else directory / data.users,
-    }
     config = config.model_copy(
         update={
-            "data": data.model_copy(update=found),
+            "data": config.data.below(directory),
             "output": OutputConfig(directory=directory / config.output.directory),
+            "features_file": None if features_file is None else directory / features_file,
         }
     )
     config._directory = directory

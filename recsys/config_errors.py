@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-__all__ = ["explain"]
+__all__ = ["VALUE_KINDS", "explain"]
 
 _BOUNDS: Mapping[str, tuple[str, str]] = {
     "greater_than": (">", "gt"),
@@ -17,7 +17,7 @@ _BOUNDS: Mapping[str, tuple[str, str]] = {
     "less_than": ("<", "lt"),
     "less_than_equal": ("<=", "le"),
 }
-_KINDS: Mapping[str, str] = {
+VALUE_KINDS: Mapping[str, str] = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",
@@ -29,6 +29,7 @@ _KINDS: Mapping[str, str] = {
     "model_attributes_type": "a table",
     "finite_number": "a finite number",
 }
+"""Pydantic's name of a type error -> what the value must be, in words."""
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
@@ -54,10 +55,10 @@ def _line(detail: Mapping[str, Any], model: type[BaseModel]) -> str:
         return f"{path} must be {sign} {context[key]:g}, got {given!r}"
     if kind == "literal_error":
         return _literal(location, path, given, model)
-    if kind in _KINDS:
-        return f"{path} must be {_KINDS[kind]}, got {given!r}"
+    if kind in VALUE_KINDS:
+        return f"{path} must be {VALUE_KINDS[kind]}, got {given!r}"
     if kind == "value_error":
-        return f"{path}: {context['error']}"
+        return f"{path}: {context['error']}" if path else str(context["error"])
     return f"{path}: {detail['msg']}, got {given!r}"
 
 

@@ -1,14 +1,13 @@
-"""The sections of the configuration that concern one stage each, except the retrievers'."""
+"""The sections of the configuration that concern one stage each, except data and the retrievers."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from features.schema import ITEM, TIMESTAMP, USER, EventColumns
 from recsys.config_base import (
     Closed01,
     Count,
@@ -23,10 +22,7 @@ from recsys.config_base import (
 __all__ = [
     "CandidatesConfig",
     "ContentConfig",
-    "DataConfig",
-    "EntityColumnsConfig",
     "EvaluationConfig",
-    "EventColumnsConfig",
     "GbdtConfig",
     "ListwiseConfig",
     "OutputConfig",
@@ -36,57 +32,6 @@ __all__ = [
     "SplitConfig",
     "StoreConfig",
 ]
-
-
-class EventColumnsConfig(Section):
-    """Which columns of the event file play which role."""
-
-    user: str = USER
-    item: str = ITEM
-    timestamp: str = TIMESTAMP
-    event: str | None = None
-    weight: str | None = None
-    created: str | None = None
-    event_id: str | None = None
-    timestamp_unit: Literal["s", "ms", "us", "iso"] = "s"
-    default_event: str = "interaction"
-
-    def to_event_columns(self) -> EventColumns:
-        """The same mapping as the value type the readers take."""
-        values = self.model_dump()
-        return EventColumns(unit=values.pop("timestamp_unit"), **values)
-
-
-class EntityColumnsConfig(Section):
-    """Columns of the item or user file; a role that is not named is found from the values."""
-
-    id: str | None = None
-    title: str | None = None
-    text: tuple[str, ...] | None = None
-    category: tuple[str, ...] | None = None
-    list: tuple[str, ...] | None = None
-    list_separator: Annotated[str, Field(min_length=1)] = "|"
-
-    def to_options(self, default_id: str) -> dict[str, Any]:
-        """Keyword arguments for `features.read_items` and `features.read_users`."""
-        return {
-            "id_column": self.id or default_id,
-            "text_columns": self.text,
-            "category_columns": self.category,
-            "list_columns": self.list,
-            "list_separator": self.list_separator,
-        }
-
-
-class DataConfig(Section):
-    """The files a run reads; paths are relative to the configuration file."""
-
-    events: Path
-    items: Path
-    users: Path | None = None
-    columns: EventColumnsConfig = EventColumnsConfig()
-    item_columns: EntityColumnsConfig = EntityColumnsConfig()
-    user_columns: EntityColumnsConfig = EntityColumnsConfig()
 
 
 class OutputConfig(Section):
@@ -156,6 +101,7 @@ class RankingConfig(Section):
     """From candidates to a slate."""
 
     candidates_per_source: Count = 150
+    retrieval_features: bool = True  # beside the declared or default ones; recsys.config_features
     folds: Annotated[int, Field(ge=2, le=20)] = 4  # of users, to choose trees and network
     gbdt: GbdtConfig = GbdtConfig()
     listwise: ListwiseConfig = ListwiseConfig()

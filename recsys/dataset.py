@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import polars as pl
@@ -13,20 +13,20 @@ import polars as pl
 from features.errors import DataError
 from features.hashing import update_with_series
 from features.histories import Histories
-from features.interactions import Interactions, read_interactions
+from features.interactions import Interactions
 from features.schema import ITEM, USER
-from features.tables import ItemTable, UserTable, read_items, read_users
-from features.validation import find_problems
+from features.tables import ItemTable, UserTable
 from features.vocabulary import Vocabulary
 from recsys.config import Config
-from recsys.evaluation.splits import Split, split_at, split_per_user
+from recsys.evaluation.splits import Split
+from recsys.run_tables import open_tables, split_of
 
-__all__ = ["Cut", "Dataset", "cut_histories", "read_dataset"]
+__all__ = ["Cut", "Dataset", "cut_histories", "read_dataset", "table_fingerprint"]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Everything read from the configured files.
+    """Everything read from the configured files or views.
 
     Attributes:
         interactions: the whole log.
@@ -58,8 +58,7 @@ class Dataset:
         items = self.items
         digest = hashlib.sha256(self.interactions.fingerprint().encode())
         digest.update(self.item_ids.sha256.encode())
-        for column in items.frame.iter_columns():
-            _update_with_column(digest, column)
+        _update_with_columns(digest, items.frame)
         # The same column is used in another way as text than as a category.
         roles = (
             items.text_columns,
@@ -107,12 +106,7 @@ class Dataset:
 
     def split(self, config: Config) -> Split:
         """The held-out part the configuration asks for."""
-        fraction = config.split.fraction
-        if config.split.kind == "per_user":
-            return split_per_user(self.interactions, fraction=fraction)
-        times = self.interactions.frame["timestamp"]
-        moment: Any = times[min(int(fraction * len(times)), len(times) - 1)]
-        return split_at(self.interactions, moment)
+        return split_of(self.interactions, config.split)
 
 
 @dataclass(frozen=True)
@@ -129,6 +123,18 @@ class Cut:
     history: Histories
     target: Histories
     moment: np.ndarray
+
+
+def table_fingerprint(frame: pl.DataFrame) -> str:
+    """Sha256 (hex) of the columns' names and values, in their order."""
+    digest = hashlib.sha256(json.dumps(frame.columns).encode())
+    _update_with_columns(digest, frame)
+    return digest.hexdigest()
+
+
+def _update_with_columns(digest: hashlib._Hash, frame: pl.DataFrame) -> None:
+    for column in frame.iter_columns():
+        _update_with_column(digest, column)
 
 
 def _update_with_column(digest: hashlib._Hash, column: pl.Series) -> None:
@@ -156,33 +162,21 @@ def cut_histories(history: Histories, target: Histories) -> Cut:
 
 
 def read_dataset(config: Config) -> Dataset:
-    """Read and check the configured files.
+    """Read and check the configured files or views.
 
     Raises:
-        DataError: every problem of every file at once.
+        DataError: every problem of every table at once.
     """
-    data = config.data
-    item_options = data.item_columns.to_options(ITEM)
-    user_options = data.user_columns.to_options(USER)
-    problems = find_problems(
-        data.events,
-        data.items,
-        data.users,
-        columns=data.columns.to_event_columns(),
-        item_column=item_options["id_column"],
-        user_column=user_options["id_column"],
-    )
+    tables = open_tables(config)
+    problems = tables.problems()
     if problems:
         raise DataError(problems=tuple(problems))
-    items = read_items(data.items, **item_options)
-    interactions = read_interactions(
-        data.events, columns=data.columns.to_event_columns(), items=items
-    )
-    users = None if data.users is None else read_users(data.users, **user_options)
+    items = tables.item_table()
+    interactions = tables.interactions(items)
     return Dataset(
         interactions=interactions,
         items=items,
-        users=users,
+        users=tables.user_table(),
         item_ids=Vocabulary.from_ids(items.frame[ITEM]),
         user_ids=Vocabulary.from_ids(interactions.frame[USER].unique(maintain_order=True)),
     )

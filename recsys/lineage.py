@@ -23,6 +23,7 @@ may want to hold out. Two things keep them apart:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from features.definitions import Definition
 from features.histories import Histories
+from features.registry import load_definitions
 from features.schema import USER
 from features.vocabulary import Vocabulary
 from recsys.artifacts import Bundle, latest
@@ -156,8 +159,16 @@ class Lineage:
                 was = self.start.manifest.config["retrieval"]["sources"]
                 now = list(config.retrieval.sources)
                 _check_pairs(self.start, {"sources": (was, now)}, "to go on with its ranker")
+                _check_features(self.start, config)
         if self.old is not None:
             _check_comparable(self.old, config)
+
+    def definitions(self) -> tuple[Definition, ...] | None:
+        """Of the ranker that stays; None where one is trained."""
+        if self.start is None or not self.frozen_items:
+            return None
+        path = self.start.file("ranking/definitions.json")
+        return load_definitions(json.loads(path.read_text()))
 
     def start_towers(self) -> TwoTowerRetriever | None:
         """The towers that training begins from."""
@@ -272,6 +283,20 @@ def _changed(
         elif was[name] != now[name]:
             found.append((path, was[name], now[name]))
     return found
+
+
+def _check_features(bundle: Bundle, config: Config) -> None:
+    """Definitions that are declared now must be those the bundle's ranker learned from."""
+    was, now = bundle.manifest.config.get("features"), config.as_used()["features"]
+    if was != now:
+        raise ConfigError(
+            f"features must be as in bundle {bundle.id}, whose ranker goes on being used, got "
+            f"{_counted(now)} for {_counted(was)}; train from nothing to change them"
+        )
+
+
+def _counted(records: list[Any] | None) -> str:
+    return "the defaults" if records is None else f"{len(records)} declared"
 
 
 def _check_start(bundle: Bundle, config: Config) -> None:

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.definitions import Definition, RetrievalScore
+from features.errors import DataError
 from features.interactions import Interactions
 from features.offline import FeatureComputer
-from features.registry import default_definitions, dump_definitions, load_definitions
+from features.registry import definitions_sha256, dump_definitions
 from features.schema import TIMESTAMP
 from recsys.artifacts import Bundle
 from recsys.bundle_evaluation import MEASURED_AT, evaluate
@@ -32,7 +32,8 @@ from recsys.bundle_writing import TOWERS, write_bundle, write_noise
 from recsys.candidate_features import FeatureInputs
 from recsys.candidates import pool_candidates
 from recsys.config import Config
-from recsys.dataset import Cut, Dataset, cut_histories, read_dataset
+from recsys.config_features import CONTENT
+from recsys.dataset import Cut, Dataset, cut_histories, read_dataset, table_fingerprint
 from recsys.errors import ConfigError
 from recsys.evaluation import Truth, judge
 from recsys.evaluation.metrics import ndcg
@@ -41,6 +42,13 @@ from recsys.item_stages import item_stages, load_content, load_item_inputs
 from recsys.lineage import Lineage
 from recsys.progress import Progress
 from recsys.provenance import fingerprint
+from recsys.ranker_definitions import (
+    USER_COLUMNS,
+    definitions_problems,
+    describe_definitions,
+    ranker_definitions,
+    user_columns,
+)
 from recsys.ranking.gbdt import GbdtOptions
 from recsys.ranking.leakage import check_feature_leakage, check_time_leakage
 from recsys.ranking.listwise import ListwiseOptions
@@ -82,7 +90,7 @@ def train(
 
     Raises:
         ConfigError: settings that do not fit the data or the bundles that are continued.
-        DataError: the files break a rule.
+        DataError: the files break a rule, or definitions do not fit them.
         ArtifactError: a bundle that is continued is damaged, or saw what is held out now.
         LeakageError: a ranking example could see its own future.
     """
@@ -96,9 +104,10 @@ def train(
     lineage.check(config, data, data.histories(data.split(config).test))
     work = config.output.directory / "work"
     run = _Run(config, data, work, workers, lineage)
+    run.check_definitions()
     stages = run.stages()
     if explain_noise:
-        stages.append(Stage("noise", "of every training event", run.noise))
+        stages.append(Stage("noise", "of every training event", run.noise, ("retrieval",)))
     run_stages(stages, work, progress=progress, fresh=fresh)
     with Bundle.create(
         config.output.directory,
@@ -129,6 +138,26 @@ class _Run:
         self._lineage = lineage or Lineage()
         self._train = data.split(config).train
         self._past, self._future = data.histories(self._train).head_fraction(config.split.fraction)
+        self._definitions = self._lineage.definitions() or ranker_definitions(config, data.items)
+        self._users = user_columns(data.users, self._definitions)
+
+    def check_definitions(self) -> None:
+        """Refuse definitions that do not fit the tables, before anything is trained.
+
+        Raises:
+            DataError: lists all of them.
+        """
+        start, config = self._lineage.start, self._config
+        described = describe_definitions(config, self._definitions)["source"]
+        problems = definitions_problems(
+            self._definitions,
+            self._data.items,
+            self._data.users,
+            source=f"bundle {start.id}" if start and self._lineage.frozen_items else described,
+            dim=config.content.dim,
+        )
+        if problems:
+            raise DataError(problems=problems)
 
     def stages(self) -> list[Stage]:
         """What is to be done, in order."""
@@ -137,25 +166,47 @@ class _Run:
         towers = config.retrieval.model_dump(mode="json", exclude={"index"})
         parent = lineage.fingerprint()
         split = config.split.fingerprint()
+        users = None if self._users is None else table_fingerprint(self._users.frame)
+        features = fingerprint(definitions_sha256(self._definitions), users)
         first = item_stages(config, self._data, self._work, lineage)
+        items = tuple(stage.name for stage in first)
         ranking: list[Stage] = (
-            [Stage("ranking", fingerprint(config.ranking.fingerprint(), parent), self.old_ranking)]
+            [
+                Stage(
+                    "ranking",
+                    fingerprint(config.ranking.fingerprint(), split, parent),
+                    self.old_ranking,
+                    items,
+                )
+            ]
             if lineage.frozen_items
             else [
                 Stage(
                     "retrieval-past",
                     fingerprint(towers, split, self._workers, parent),
                     self.retrieval_past,
+                    items,
                 ),
-                Stage("ranking", config.ranking.fingerprint(), self.ranking),
+                Stage(
+                    "ranking",
+                    fingerprint(config.ranking.fingerprint(), features),
+                    self.ranking,
+                    (*items, "retrieval-past"),
+                ),
             ]
         )
+        past = () if lineage.frozen_items else ("retrieval-past",)
         return [
             *first,
             *ranking,
-            Stage("retrieval", fingerprint(towers, split, self._workers, parent), self.retrieval),
-            Stage("index", config.retrieval.index, self.index),
-            Stage("features", "as of the end of the training part", self.features),
+            Stage(
+                "retrieval",
+                fingerprint(towers, split, self._workers, parent),
+                self.retrieval,
+                (*items, *past),
+            ),
+            Stage("index", config.retrieval.index, self.index, ("retrieval",)),
+            Stage("features", features, self.features, ("ranking",)),
         ]
 
     def retrieval_past(self, out: Path, progress: Progress) -> None:
@@ -192,15 +243,7 @@ class _Run:
         retrievers = load_sources(self._work / "retrieval-past", names)
         asked = np.nonzero(cut.target.counts > 0)[0]
         cut = Cut(cut.history.take(asked), cut.target.take(asked), cut.moment[asked])
-        definitions = _definitions(data, names)
-        inputs = FeatureInputs(
-            FeatureComputer(
-                definitions,
-                data.items,
-                vectors={"content": (data.item_ids, load_content(self._work))},
-            ),
-            data.item_ids,
-        )
+        inputs = FeatureInputs(self._computer(), data.item_ids)
         pool = pool_candidates(
             retrievers,
             cut.history,
@@ -245,7 +288,7 @@ class _Run:
         }
         (out / "validation.json").write_text(json.dumps(validation, indent=2) + "\n")
         (out / "definitions.json").write_text(
-            json.dumps(dump_definitions(definitions), indent=2) + "\n"
+            json.dumps(dump_definitions(self._definitions), indent=2) + "\n"
         )
 
     def retrieval(self, out: Path, progress: Progress) -> None:
@@ -298,18 +341,14 @@ class _Run:
             make_index(kind).build(tower.item_vectors).save(out)
 
     def features(self, out: Path, progress: Progress) -> None:
-        """Definitions, and the item values at the end of the training part."""
+        """Definitions, what they read of users, and item values at the end of the training part."""
         out.mkdir(parents=True, exist_ok=True)
         shutil.copy(self._work / "ranking/definitions.json", out)
-        definitions = load_definitions(json.loads((out / "definitions.json").read_text()))
-        computer = FeatureComputer(
-            definitions,
-            self._data.items,
-            vectors={"content": (self._data.item_ids, load_content(self._work))},
-        )
+        if self._users is not None:
+            self._users.frame.write_parquet(out / USER_COLUMNS)
         newest: Any = self._train.frame[TIMESTAMP].max()
         as_of = newest + timedelta(microseconds=1)
-        values = computer.item_features(self._train, as_of)
+        values = self._computer().item_features(self._train, as_of)
         values.with_columns(pl.lit(as_of).cast(pl.Datetime("us")).alias("as_of")).write_parquet(
             out / "items.parquet"
         )
@@ -331,6 +370,12 @@ class _Run:
             noise=noise,
         )
 
+    def _computer(self) -> FeatureComputer:
+        """The definitions over the run's tables and content vectors."""
+        data = self._data
+        vectors = {CONTENT: (data.item_ids, load_content(self._work))}
+        return FeatureComputer(self._definitions, data.items, self._users, vectors)
+
     def _past_log(self) -> Interactions:
         """The training events without the targets, as a log."""
         counts = self._past.counts
@@ -351,13 +396,6 @@ def _index_of(bundle: Bundle) -> str:
     """Kind of the index that a bundle has over its item vectors."""
     kind: str = json.loads(bundle.file("recommender.json").read_text())["index"]
     return kind
-
-
-def _definitions(data: Dataset, sources: tuple[str, ...]) -> tuple[Definition, ...]:
-    return (
-        *default_definitions(data.items, sources, vectors=("content",)),
-        *(RetrievalScore(name=f"share__{name}", retriever=f"{name}_share") for name in sources),
-    )
 
 
 def _listwise_options(config: Config) -> ListwiseOptions | None:

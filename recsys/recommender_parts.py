@@ -13,11 +13,13 @@ from safetensors.numpy import load_file
 
 from features.offline import FeatureComputer
 from features.registry import load_definitions
-from features.tables import ItemTable
+from features.tables import ItemTable, UserTable
 from features.vocabulary import Vocabulary
 from recsys.candidate_features import EPOCH, FeatureInputs
+from recsys.config_features import CONTENT
 from recsys.errors import ArtifactError
 from recsys.index.choices import load_index
+from recsys.ranker_definitions import USER_COLUMNS
 from recsys.ranking.ranker import Ranker
 from recsys.retrieval.protocol import Retriever
 from recsys.retrieval.tower_extras import FinishedTowers
@@ -77,9 +79,11 @@ def read_parts(bundle: Path) -> RecommenderParts:
     published = bundle / "candidates" / "item_features.parquet"
     values = published if published.is_file() else bundle / "features" / "items.parquet"
     item_values = pl.read_parquet(values)
-    definitions = json.loads((bundle / "features" / "definitions.json").read_text())
     computer = FeatureComputer(
-        load_definitions(definitions), items, vectors={"content": (item_ids, content)}
+        load_definitions(json.loads((bundle / "features" / "definitions.json").read_text())),
+        items,
+        _read_user_columns(bundle),
+        {CONTENT: (item_ids, content)},
     )
     return {
         "generation": bundle.name,
@@ -97,6 +101,15 @@ def read_parts(bundle: Path) -> RecommenderParts:
         "candidates_per_source": header["candidates_per_source"],
         "diversity": header["diversity"],
     }
+
+
+def _read_user_columns(bundle: Path) -> UserTable | None:
+    """What definitions read of the user table, newest first; None where they read nothing."""
+    for part in ("candidates", "features"):
+        path = bundle / part / USER_COLUMNS
+        if path.is_file():
+            return UserTable(pl.read_parquet(path))
+    return None
 
 
 def _read_towers(bundle: Path, retrievers: list[Retriever], index: str) -> FinishedTowers | None:

@@ -311,6 +311,7 @@ def _shown(name: str, value: Any) -> str:
 def _run_with(config: Config, best: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     """The configuration with other settings, as a file in ``directory`` must say it."""
     values = config.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+    values.pop("features_file", None)  # its definitions stand in the configuration from now on
     for section, name in (
         ("data", "events"),
         ("data", "items"),
@@ -321,6 +322,9 @@ def _run_with(config: Config, best: Mapping[str, Any], directory: Path) -> dict[
         if path is not None:
             relative = Path(os.path.relpath(path, directory)).as_posix()
             values.setdefault(section, {})[name] = relative
+    if config.data.feast is not None:
+        relative = Path(os.path.relpath(config.data.feast.repository, directory)).as_posix()
+        values["data"]["feast"]["repository"] = relative
     values[SECTION] = {
         **{field_of(name): value for name, value in best.items()},
         **{

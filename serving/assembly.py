@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recsys.artifacts import Bundle, latest
 from recsys.config import Config
@@ -29,6 +29,7 @@ __all__ = [
     "LiveModel",
     "bundled_popular",
     "find_data_problems",
+    "find_definition_problems",
     "is_embedded",
     "make_service",
     "open_client",
@@ -156,34 +157,31 @@ def bundled_popular(bundle: Bundle) -> BundledPopular | None:
 
 
 def read_titles(config: Config) -> dict[str, str]:
-    """Item id -> title from the item table; empty when no title column is configured."""
-    import polars as pl
+    """Item id -> title from the items; empty when no title column is configured."""
+    from recsys.run_tables import item_titles
 
-    from features.reading import read_frame
-    from features.schema import ITEM
-
-    columns = config.data.item_columns
-    if columns.title is None:
-        return {}
-    frame = read_frame(config.data.items)
-    rows = frame.select(pl.col(columns.id or ITEM).cast(pl.String), pl.col(columns.title))
-    return {item_id: title for item_id, title in rows.iter_rows() if title is not None}
+    return item_titles(config)
 
 
 def find_data_problems(config: Config) -> list[Problem]:
-    """All problems of the configured files at once; see `features.find_problems`."""
-    from features.schema import ITEM, USER
-    from features.validation import find_problems
+    """All problems of the configured files or views at once; see `features.find_problems`.
 
-    data = config.data
-    return find_problems(
-        data.events,
-        data.items,
-        data.users,
-        columns=data.columns.to_event_columns(),
-        item_column=data.item_columns.id or ITEM,
-        user_column=data.user_columns.id or USER,
-    )
+    Raises:
+        DataError: the views cannot be read.
+    """
+    from recsys.run_tables import open_tables
+
+    return open_tables(config).problems()
+
+
+def find_definition_problems(config: Config) -> tuple[list[Problem], dict[str, Any] | None]:
+    """Definitions that do not fit the configured tables, and what definitions there are.
+
+    See `recsys.ranker_definitions`.
+    """
+    from recsys import ranker_definitions
+
+    return ranker_definitions.find_definition_problems(config)
 
 
 def is_embedded(config: Config) -> bool:

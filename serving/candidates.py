@@ -47,19 +47,24 @@ def build_candidates(config: Config, bundle: Bundle, *, progress: Progress | Non
 
     Returns:
         The directory, which holds ``lists.safetensors`` (item_index, score, source, all [U, K]),
-        ``users.parquet``, ``neighbours.safetensors``, ``item_features.parquet`` and
-        ``popular.json``.
+        ``users.parquet``, ``neighbours.safetensors``, ``item_features.parquet``,
+        ``popular.json``, and where definitions read the user table ``user_columns.parquet``. Live
+        requests take item features and user columns from here.
 
     Raises:
-        DataError: the files break a rule.
+        DataError: the files break a rule, or the user table lost a column that definitions read.
         ArtifactError: the bundle is incomplete.
     """
     from recsys.dataset import read_dataset
+    from recsys.ranker_definitions import USER_COLUMNS, user_columns
     from recsys.recommender import Recommender
 
     progress = progress or Progress()
     data = read_dataset(config)
     recommender = Recommender.load(bundle.path)
+    people = user_columns(data.users, recommender.features.computer.definitions)
+    if people is not None:  # those who came after the training too
+        recommender.features = recommender.features.with_users(people)
     users, events = data.user_list, data.interactions
     newest: Any = events.frame[TIMESTAMP].max()
     as_of = newest + timedelta(microseconds=1)
@@ -93,6 +98,8 @@ def build_candidates(config: Config, bundle: Bundle, *, progress: Progress | Non
             out / "lists.safetensors",
         )
         pl.DataFrame({USER: users}).write_parquet(out / "users.parquet")
+        if people is not None:
+            people.frame.write_parquet(out / USER_COLUMNS)
         save_file(_neighbours(recommender, progress), out / "neighbours.safetensors")
         values.with_columns(pl.lit(as_of).cast(pl.Datetime("us")).alias("as_of")).write_parquet(
             out / "item_features.parquet"

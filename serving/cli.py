@@ -14,6 +14,7 @@ import typer
 
 from serving.cli_doctor import app as doctor_app
 from serving.cli_features import app as features_app
+from serving.cli_init import init
 from serving.cli_options import (
     AsJson,
     BundleId,
@@ -48,6 +49,7 @@ app = typer.Typer(
 
 app.add_typer(doctor_app, name="doctor")
 app.add_typer(features_app)
+app.command()(init)
 
 DEFAULT_CONFIG = Path("recsys.toml")
 
@@ -58,17 +60,24 @@ def validate(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> No
     with reporting(as_json) as out:
         from dataclasses import asdict
 
-        from serving.assembly import find_data_problems
+        from serving.assembly import find_data_problems, find_definition_problems
+        from serving.training_output import features_line
 
         settings = _load(config)
-        problems = find_data_problems(settings)
+        problems, features = find_data_problems(settings), None
+        if not problems:
+            problems, features = find_definition_problems(settings)
         count = len(problems)
         verdict = f"{count} problem{'s' if count != 1 else ''}" if problems else "no problems"
-        files = [settings.data.events, settings.data.items, settings.data.users]
-        names = ", ".join(path.name for path in files if path is not None)
-        lines = [*(str(problem) for problem in problems), f"{verdict} in {names}"]
+        lines = [*(str(problem) for problem in problems), f"{verdict} in {settings.data.shown}"]
+        if features is not None:
+            lines.append(f"ranker: {features_line(features)}")
         out.emit(
-            {"valid": not problems, "problems": [asdict(problem) for problem in problems]},
+            {
+                "valid": not problems,
+                "problems": [asdict(problem) for problem in problems],
+                "features": features,
+            },
             "\n".join(lines),
         )
         if problems:

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from features.errors import DataError
 from recsys.artifacts import Bundle, bundles
 from recsys.config import Config, load_config
 from recsys.errors import ArtifactError, ConfigError
 from recsys.provenance import library_versions
 from serving.assembly import (
     find_data_problems,
+    find_definition_problems,
     is_embedded,
     open_store,
     store_directory,
@@ -23,7 +25,7 @@ from serving.assembly import (
 )
 from serving.embedded import EmbeddedStore
 from serving.errors import ServingError
-from serving.training_output import towers_line
+from serving.training_output import features_line, towers_line
 
 __all__ = ["Finding", "examine"]
 
@@ -82,12 +84,22 @@ def _one_line(error: Exception) -> str:
 
 
 def _data(config: Config) -> Iterator[Finding]:
-    problems = find_data_problems(config)
+    try:
+        problems = find_data_problems(config)
+    except DataError as error:
+        yield Finding("FAIL", "data", _one_line(error), "correct [data.feast]")
+        return
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         yield Finding("FAIL", "data", f"{problems[0]}{more}", "see `recsys validate`")
     else:
-        yield Finding("OK", "data", f"{config.data.events.name}, {config.data.items.name}")
+        yield Finding("OK", "data", config.data.shown)
+        problems, features = find_definition_problems(config)
+        if problems or features is None:
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            yield Finding("FAIL", "features", f"{problems[0]}{more}", "see `recsys validate`")
+        else:
+            yield Finding("OK", "features", features_line(features))
 
 
 def _artifacts(config: Config) -> Iterator[Finding]:

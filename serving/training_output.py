@@ -10,7 +10,7 @@ from serving.output import Output
 if TYPE_CHECKING:
     from recsys.artifacts import Bundle
 
-__all__ = ["emit_trained", "towers_line"]
+__all__ = ["emit_trained", "features_line", "towers_line"]
 
 NOISE = "retrieval/noise.parquet"
 
@@ -25,11 +25,14 @@ def emit_trained(out: Output, bundle: Bundle, shown: str, seconds: float) -> Non
         seconds: it took.
     """
     towers, lineage = bundle.towers(), bundle.manifest.lineage
+    features = bundle.features()
     lines = [f"bundle {bundle.id} in {seconds:.1f} s: {shown}"]
     if lineage:
         lines.append("continues " + ", ".join(f"{name} ({how})" for how, name in lineage.items()))
     if towers is not None:
         lines.append(f"towers: {towers_line(towers)}")
+    if features is not None:
+        lines.append(f"ranker: {features_line(features)}")
     noise = bundle.path / NOISE
     if noise.is_file():
         lines.append(f"noise of every training event: {shown}/{NOISE}; sort it by falling noise")
@@ -40,11 +43,24 @@ def emit_trained(out: Output, bundle: Bundle, shown: str, seconds: float) -> Non
             "seconds": round(seconds, 2),
             "lineage": dict(lineage),
             "towers": towers,
+            "features": features,
             "noise": str(noise) if noise.is_file() else None,
             "metrics": bundle.manifest.metrics,
         },
         "\n".join(lines),
     )
+
+
+def features_line(features: Mapping[str, Any]) -> str:
+    """How many features a ranker has, and where their definitions stand.
+
+    >>> features_line({"source": "features.toml", "own": ["age", "year"], "added": ["rank__als"]})
+    '3 features: 2 of features.toml, 1 of retrieval'
+    """
+    own, added = len(features["own"]), len(features["added"])
+    source = "defaults" if features["source"] == "defaults" else f"of {features['source']}"
+    parts = [f"{own} {source}", *([f"{added} of retrieval"] if added else [])]
+    return f"{own + added} features: {', '.join(parts)}"
 
 
 def towers_line(towers: Mapping[str, Any]) -> str:

@@ -104,8 +104,15 @@ def test_validate_accepts_good_data_and_changes_nothing(project: Path) -> None:
     before = sorted(path.name for path in project.iterdir())
     result = run("validate")
     assert result.exit_code == 0, result.output
-    assert result.output == "no problems in events.parquet, items.parquet\n"
-    assert json.loads(run("validate", "--json").output) == {"valid": True, "problems": []}
+    assert result.output == (
+        "no problems in events.parquet, items.parquet\n"
+        "ranker: 41 features: 16 defaults, 25 of retrieval\n"
+    )
+    values = json.loads(run("validate", "--json").output)
+    assert (values["valid"], values["problems"]) == (True, [])
+    assert values["features"]["source"] == "defaults"
+    assert "item_count" in values["features"]["own"]
+    assert "rank__popularity" in values["features"]["added"]
     assert sorted(path.name for path in project.iterdir()) == before
 
 
@@ -120,6 +127,42 @@ def test_validate_prints_all_problems_at_once(project: Path) -> None:
     values = json.loads(run("validate", "--json").output)
     assert not values["valid"]
     assert {problem["column"] for problem in values["problems"]} == {"user_id", "item_id"}
+
+
+def test_validate_checks_declared_features(project: Path) -> None:
+    with (project / "recsys.toml").open("a") as file:
+        file.write(
+            '[[features]]\nkind = "field"\nname = "price"\ncolumn = "price"\n'
+            '[[features]]\nkind = "count"\nname = "seen"\n'
+        )
+    result = run("validate")
+    assert result.exit_code == 2
+    problem, verdict, ranker = result.output.splitlines()
+    assert problem.startswith("[[features]]: column 'item.price' must exist: definition 'price'")
+    assert verdict == "1 problem in events.parquet, items.parquet"
+    assert ranker == "ranker: 27 features: 2 of [[features]], 25 of retrieval"
+    told = run("doctor").stdout
+    assert "FAIL  features: [[features]]: column 'item.price' must exist" in told
+    items = pl.read_parquet(project / "items.parquet").with_columns(price=1.5)
+    items.write_parquet(project / "items.parquet")
+    assert run("validate").exit_code == 0
+    assert "OK    features: 27 features: 2 of [[features]], 25 of" in run("doctor").stdout
+    with (project / "recsys.toml").open("a") as file:
+        file.write('[[features]]\nkind = "cuont"\nname = "x"\n')
+    result = run("validate")
+    assert result.exit_code == 2
+    assert "error: features: definition 'x': unknown kind 'cuont'" in result.stderr
+
+
+def test_validate_tells_columns_that_cannot_play_their_role(project: Path) -> None:
+    with (project / "recsys.toml").open("a") as file:
+        file.write('list = ["genres"]\n')
+    result = run("validate")
+    assert result.exit_code == 2
+    assert "column 'genres' must exist" in result.output
+    assert "1 problem in events.parquet" in result.output
+    assert json.loads(run("validate", "--json").output)["features"] is None
+    assert "FAIL  features: " in run("doctor").stdout
 
 
 def test_a_mistake_in_the_configuration_is_a_message(project: Path) -> None:
@@ -167,7 +210,9 @@ def test_train_names_the_bundles_it_continues(
             project / "artifacts", config={}, data_fingerprint="d", lineage=lineage.record()
         ) as draft:
             header = {"score": "dot", "dim": 8, "pooling": "none", "user_table": True}
-            (draft.path / "recommender.json").write_text(json.dumps({"towers": header}))
+            features = {"source": "features.toml", "own": ["age"], "added": ["rank__als"]}
+            told = {"towers": header, "features": features}
+            (draft.path / "recommender.json").write_text(json.dumps(told))
             (draft.path / "retrieval").mkdir()
             (draft.path / "retrieval/noise.parquet").write_text("x")
         return draft.finished()
@@ -178,17 +223,19 @@ def test_train_names_the_bundles_it_continues(
     assert result.exit_code == 0, result.output
     assert seen["lineage"].start == seen["lineage"].old == first
     assert seen["explain_noise"]
-    head, continued, towers, noise = result.stdout.splitlines()
+    head, continued, towers, ranker, noise = result.stdout.splitlines()
     assert head.startswith("bundle 2")
     assert continued == f"continues {first.id} (from), {first.id} (compatible-with)"
     assert towers == (
         "towers: served by dot product, 8 dimensions, pooling none, users with a row of their own"
     )
+    assert ranker == "ranker: 2 features: 1 of features.toml, 1 of retrieval"
     assert noise.startswith("noise of every training event: artifacts/2")
     assert noise.endswith("/retrieval/noise.parquet; sort it by falling noise")
     values = json.loads(run("train", "--refresh-users", str(first.path), "--json").stdout)
     assert values["lineage"] == {"refresh-users": first.id}
     assert values["towers"]["score"] == "dot"
+    assert values["features"]["own"] == ["age"]
     assert seen["lineage"].frozen_items
 
 
