@@ -21,10 +21,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.errors import DataError
 from features.interactions import Interactions
-from features.offline import FeatureComputer
-from features.registry import definitions_sha256, dump_definitions
+from features.registry import dump_definitions
 from features.schema import TIMESTAMP
 from recsys.artifacts import Bundle
 from recsys.bundle_evaluation import MEASURED_AT, evaluate
@@ -32,8 +30,7 @@ from recsys.bundle_writing import TOWERS, write_bundle, write_noise
 from recsys.candidate_features import FeatureInputs
 from recsys.candidates import pool_candidates
 from recsys.config import Config
-from recsys.config_features import CONTENT
-from recsys.dataset import Cut, Dataset, cut_histories, read_dataset, table_fingerprint
+from recsys.dataset import Cut, Dataset, cut_histories, read_dataset
 from recsys.errors import ConfigError
 from recsys.evaluation import Truth, judge
 from recsys.evaluation.metrics import ndcg
@@ -42,13 +39,7 @@ from recsys.item_stages import item_stages, load_content, load_item_inputs
 from recsys.lineage import Lineage
 from recsys.progress import Progress
 from recsys.provenance import fingerprint
-from recsys.ranker_definitions import (
-    USER_COLUMNS,
-    definitions_problems,
-    describe_definitions,
-    ranker_definitions,
-    user_columns,
-)
+from recsys.ranker_features import RankerFeatures
 from recsys.ranking.gbdt import GbdtOptions
 from recsys.ranking.leakage import check_feature_leakage, check_time_leakage
 from recsys.ranking.listwise import ListwiseOptions
@@ -104,7 +95,6 @@ def train(
     lineage.check(config, data, data.histories(data.split(config).test))
     work = config.output.directory / "work"
     run = _Run(config, data, work, workers, lineage)
-    run.check_definitions()
     stages = run.stages()
     if explain_noise:
         stages.append(Stage("noise", "of every training event", run.noise, ("retrieval",)))
@@ -138,26 +128,7 @@ class _Run:
         self._lineage = lineage or Lineage()
         self._train = data.split(config).train
         self._past, self._future = data.histories(self._train).head_fraction(config.split.fraction)
-        self._definitions = self._lineage.definitions() or ranker_definitions(config, data.items)
-        self._users = user_columns(data.users, self._definitions)
-
-    def check_definitions(self) -> None:
-        """Refuse definitions that do not fit the tables, before anything is trained.
-
-        Raises:
-            DataError: lists all of them.
-        """
-        start, config = self._lineage.start, self._config
-        described = describe_definitions(config, self._definitions)["source"]
-        problems = definitions_problems(
-            self._definitions,
-            self._data.items,
-            self._data.users,
-            source=f"bundle {start.id}" if start and self._lineage.frozen_items else described,
-            dim=config.content.dim,
-        )
-        if problems:
-            raise DataError(problems=problems)
+        self._features = RankerFeatures.of_run(config, data, self._lineage)
 
     def stages(self) -> list[Stage]:
         """What is to be done, in order."""
@@ -166,8 +137,7 @@ class _Run:
         towers = config.retrieval.model_dump(mode="json", exclude={"index"})
         parent = lineage.fingerprint()
         split = config.split.fingerprint()
-        users = None if self._users is None else table_fingerprint(self._users.frame)
-        features = fingerprint(definitions_sha256(self._definitions), users)
+        features = self._features.fingerprint()
         first = item_stages(config, self._data, self._work, lineage)
         items = tuple(stage.name for stage in first)
         ranking: list[Stage] = (
@@ -243,7 +213,7 @@ class _Run:
         retrievers = load_sources(self._work / "retrieval-past", names)
         asked = np.nonzero(cut.target.counts > 0)[0]
         cut = Cut(cut.history.take(asked), cut.target.take(asked), cut.moment[asked])
-        inputs = FeatureInputs(self._computer(), data.item_ids)
+        inputs = FeatureInputs(self._features.computer(load_content(self._work)), data.item_ids)
         pool = pool_candidates(
             retrievers,
             cut.history,
@@ -288,7 +258,7 @@ class _Run:
         }
         (out / "validation.json").write_text(json.dumps(validation, indent=2) + "\n")
         (out / "definitions.json").write_text(
-            json.dumps(dump_definitions(self._definitions), indent=2) + "\n"
+            json.dumps(dump_definitions(self._features.definitions), indent=2) + "\n"
         )
 
     def retrieval(self, out: Path, progress: Progress) -> None:
@@ -344,11 +314,11 @@ class _Run:
         """Definitions, what they read of users, and item values at the end of the training part."""
         out.mkdir(parents=True, exist_ok=True)
         shutil.copy(self._work / "ranking/definitions.json", out)
-        if self._users is not None:
-            self._users.frame.write_parquet(out / USER_COLUMNS)
+        self._features.save_users(out)
         newest: Any = self._train.frame[TIMESTAMP].max()
         as_of = newest + timedelta(microseconds=1)
-        values = self._computer().item_features(self._train, as_of)
+        computer = self._features.computer(load_content(self._work))
+        values = computer.item_features(self._train, as_of)
         values.with_columns(pl.lit(as_of).cast(pl.Datetime("us")).alias("as_of")).write_parquet(
             out / "items.parquet"
         )
@@ -369,12 +339,6 @@ class _Run:
             self._lineage,
             noise=noise,
         )
-
-    def _computer(self) -> FeatureComputer:
-        """The definitions over the run's tables and content vectors."""
-        data = self._data
-        vectors = {CONTENT: (data.item_ids, load_content(self._work))}
-        return FeatureComputer(self._definitions, data.items, self._users, vectors)
 
     def _past_log(self) -> Interactions:
         """The training events without the targets, as a log."""

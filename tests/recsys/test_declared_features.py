@@ -11,17 +11,18 @@ import numpy as np
 import polars as pl
 import pytest
 
-from features import load_definitions
+from features import load_definitions, suggest_definitions
 from features.errors import DataError
 from recsys import pipeline
 from recsys.artifacts import Bundle
-from recsys.config import Config
+from recsys.config import Config, load_config
 from recsys.dataset import Dataset, read_dataset
 from recsys.errors import ConfigError
 from recsys.lineage import Lineage
 from recsys.pipeline import evaluate, train
 from recsys.recommender import Recommender
 from recsys.stages import StageEvent, run_stages
+from recsys.toml_text import to_toml
 from serving.candidates import build_candidates
 
 DECLARED: list[dict[str, Any]] = [
@@ -183,6 +184,28 @@ def test_definitions_that_do_not_fit_are_refused_before_anything_is_trained(
         train(make_config(world, tmp_path, features=records))
     assert [problem.column for problem in caught.value.problems] == ["item.prize", "user.secret"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_suggest_writes_can_be_trained_on(world: Path, data: Dataset, tmp_path: Path) -> None:
+    found = suggest_definitions(
+        data.interactions, data.items, data.users, sample_events=50, rng=np.random.default_rng(0)
+    )
+    shutil.copytree(world, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "features.toml").write_text(found.to_toml())
+    values = make_config(world, tmp_path).model_dump(
+        mode="json", exclude_defaults=True, exclude_none=True
+    )
+    del values["features"]
+    values["data"] |= {name: f"{name}.parquet" for name in ("events", "items", "users")}
+    text = to_toml({"features_file": "features.toml", **values})
+    (tmp_path / "recsys.toml").write_text(text)
+    bundle = train(load_config(tmp_path / "recsys.toml"))
+    told = bundle.features()
+    assert told is not None
+    assert told["source"] == "features.toml"
+    assert told["own"] == [one.definition.name for one in found.kept]
+    assert "user_age" in told["own"]
+    assert bundle.manifest.config["features_file"] == "features.toml"
 
 
 # -- the user table -------------------------------------------------------------------------------
