@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.definitions import Definition, SlateRelative
+from features.definitions import DayOfWeek, Definition, HourOfDay, SlateRelative
 from features.errors import DataError, Problem
 from features.interactions import Interactions
 from features.offline import FeatureComputer
@@ -23,7 +23,7 @@ from features.tables import ItemTable, UserTable
 from features.vocabulary import Vocabulary
 from recsys.config import Config
 from recsys.config_features import CONTENT, combined_definitions, retrieval_definitions
-from recsys.run_tables import read_described
+from recsys.run_tables import RunTables
 
 __all__ = [
     "USER_COLUMNS",
@@ -87,16 +87,18 @@ def user_columns(users: UserTable | None, definitions: Sequence[Definition]) -> 
     return UserTable(users.frame.select(kept).sort(USER), **roles)
 
 
-def find_definition_problems(config: Config) -> tuple[list[Problem], dict[str, Any] | None]:
-    """`definitions_problems` of the configured tables, and `describe_definitions`.
+def find_definition_problems(
+    config: Config, tables: RunTables
+) -> tuple[list[Problem], dict[str, Any] | None]:
+    """`definitions_problems` of a run's tables, and `describe_definitions`.
 
     The latter is None where a column cannot play its role; the problems say why.
 
     Raises:
-        DataError: the tables cannot be read.
+        DataError: a table cannot be read.
     """
     try:
-        items, users = read_described(config)
+        items, users = tables.item_table(), tables.user_table()
     except DataError as error:
         if not error.problems:
             raise
@@ -119,7 +121,7 @@ def definitions_problems(
 ) -> list[Problem]:
     """Definitions that read what the tables do not have, or cannot use it.
 
-    Each is computed for a few rows of the tables and no events.
+    Each is computed for a few rows of the tables, where every time zone occurs, and no events.
 
     Args:
         definitions: of the ranker.
@@ -133,8 +135,7 @@ def definitions_problems(
         "user": [] if users is None else users.frame.columns,
         "vectors": [CONTENT],
     }
-    items = replace(items, frame=items.frame.head(_SAMPLE))
-    users = None if users is None else replace(users, frame=users.frame.head(_SAMPLE))
+    few_items = replace(items, frame=items.frame.head(_SAMPLE))
     problems = []
     for definition in definitions:
         missing = [
@@ -145,7 +146,8 @@ def definitions_problems(
         if missing:
             problems += [_missing(definition, *one, tables, source) for one in missing]
         elif not isinstance(definition, SlateRelative):
-            problems += _misfits(definition, items, users, source, dim)
+            few_users = None if users is None else _some_users(users, definition)
+            problems += _misfits(definition, few_items, few_users, source, dim)
     return problems
 
 
@@ -165,19 +167,29 @@ def _missing(
     return Problem(source, f"{table}.{column}", rule, 0, first, remedy)
 
 
+def _some_users(users: UserTable, definition: Definition) -> UserTable:
+    """The first users, and for a clock one of every zone: each is a name that can be wrong."""
+    frame = users.frame.head(_SAMPLE)
+    if isinstance(definition, HourOfDay | DayOfWeek) and definition.zone_column is not None:
+        zones = users.frame.unique(definition.zone_column, keep="first", maintain_order=True)
+        frame = pl.concat([frame, zones]).unique(USER, maintain_order=True)
+    return replace(users, frame=frame)
+
+
 def _misfits(
     definition: Definition, items: ItemTable, users: UserTable | None, source: str, dim: int
 ) -> list[Problem]:
     """What goes wrong where the definition is computed for a few rows."""
     ids = items.frame[ITEM]
     people = ["-"] if users is None or len(users) == 0 else users.ids
+    size = max(len(ids), len(people)) if len(ids) else 0
     requests = pl.DataFrame(
         {
-            "request_id": np.zeros(len(ids), dtype=np.int64),
-            USER: [people[row % len(people)] for row in range(len(ids))],
-            ITEM: ids,
-            "moment": pl.Series([datetime(2000, 1, 1)] * len(ids), dtype=pl.Datetime("us")),
-            **{name: np.zeros(len(ids)) for name in _read_of("request", [definition])},
+            "request_id": np.zeros(size, dtype=np.int64),
+            USER: pl.Series([people[row % len(people)] for row in range(size)], dtype=pl.String),
+            ITEM: ids.gather(np.arange(size) % max(len(ids), 1)),
+            "moment": pl.Series([datetime(2000, 1, 1)] * size, dtype=pl.Datetime("us")),
+            **{name: np.zeros(size) for name in _read_of("request", [definition])},
         }
     )
     vectors = {CONTENT: (Vocabulary.from_ids(ids), np.zeros((len(ids) + 1, dim), np.float32))}

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LiveModel",
     "bundled_popular",
-    "find_data_problems",
-    "find_definition_problems",
+    "find_problems",
     "is_embedded",
     "make_service",
     "open_client",
@@ -163,25 +162,21 @@ def read_titles(config: Config) -> dict[str, str]:
     return item_titles(config)
 
 
-def find_data_problems(config: Config) -> list[Problem]:
-    """All problems of the configured files or views at once; see `features.find_problems`.
+def find_problems(config: Config) -> tuple[list[Problem], dict[str, Any] | None]:
+    """All problems of the configured tables at once, or of definitions that do not fit them.
+
+    Returns:
+        The problems, and what definitions there are; None while the tables have problems.
 
     Raises:
         DataError: the views cannot be read.
     """
+    from recsys.ranker_definitions import find_definition_problems
     from recsys.run_tables import open_tables
 
-    return open_tables(config).problems()
-
-
-def find_definition_problems(config: Config) -> tuple[list[Problem], dict[str, Any] | None]:
-    """Definitions that do not fit the configured tables, and what definitions there are.
-
-    See `recsys.ranker_definitions`.
-    """
-    from recsys import ranker_definitions
-
-    return ranker_definitions.find_definition_problems(config)
+    tables = open_tables(config)
+    problems = tables.problems()
+    return (problems, None) if problems else find_definition_problems(config, tables)
 
 
 def is_embedded(config: Config) -> bool:

@@ -60,13 +60,11 @@ def validate(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> No
     with reporting(as_json) as out:
         from dataclasses import asdict
 
-        from serving.assembly import find_data_problems, find_definition_problems
+        from serving.assembly import find_problems
         from serving.training_output import features_line
 
         settings = _load(config)
-        problems, features = find_data_problems(settings), None
-        if not problems:
-            problems, features = find_definition_problems(settings)
+        problems, features = find_problems(settings)
         count = len(problems)
         verdict = f"{count} problem{'s' if count != 1 else ''}" if problems else "no problems"
         lines = [*(str(problem) for problem in problems), f"{verdict} in {settings.data.shown}"]

@@ -16,8 +16,7 @@ from recsys.config import Config, load_config
 from recsys.errors import ArtifactError, ConfigError
 from recsys.provenance import library_versions
 from serving.assembly import (
-    find_data_problems,
-    find_definition_problems,
+    find_problems,
     is_embedded,
     open_store,
     store_directory,
@@ -85,21 +84,19 @@ def _one_line(error: Exception) -> str:
 
 def _data(config: Config) -> Iterator[Finding]:
     try:
-        problems = find_data_problems(config)
+        problems, features = find_problems(config)
     except DataError as error:
         yield Finding("FAIL", "data", _one_line(error), "correct [data.feast]")
         return
-    if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    if features is None:
         yield Finding("FAIL", "data", f"{problems[0]}{more}", "see `recsys validate`")
+        return
+    yield Finding("OK", "data", config.data.shown)
+    if problems:
+        yield Finding("FAIL", "features", f"{problems[0]}{more}", "see `recsys validate`")
     else:
-        yield Finding("OK", "data", config.data.shown)
-        problems, features = find_definition_problems(config)
-        if problems or features is None:
-            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            yield Finding("FAIL", "features", f"{problems[0]}{more}", "see `recsys validate`")
-        else:
-            yield Finding("OK", "features", features_line(features))
+        yield Finding("OK", "features", features_line(features))
 
 
 def _artifacts(config: Config) -> Iterator[Finding]:

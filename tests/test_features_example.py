@@ -13,6 +13,7 @@ from features.registry import KINDS
 from recsys.config import Config, load_config
 from recsys.dataset import read_dataset
 from recsys.ranker_definitions import find_definition_problems, ranker_definitions
+from recsys.run_tables import open_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,7 +34,7 @@ def test_it_shows_every_kind_that_can_be_trained_on(config: Config) -> None:
 
 
 def test_it_fits_the_bundled_data(config: Config) -> None:
-    problems, described = find_definition_problems(config)
+    problems, described = find_definition_problems(config, open_tables(config))
     assert problems == []
     assert described is not None
     assert described["source"] == "features.toml"

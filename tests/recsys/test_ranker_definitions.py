@@ -10,9 +10,11 @@ import pytest
 from features import (
     Category,
     Count,
+    DayOfWeek,
     Definition,
     Field,
     HourOfDay,
+    ItemTable,
     ListContains,
     ListSize,
     SlateRelative,
@@ -129,6 +131,19 @@ def test_of_the_user_table_only_what_definitions_read_is_kept() -> None:
     assert (kept.number_columns, kept.category_columns) == (("age",), ("zone",))
     assert user_columns(USERS, [Count(name="c"), Field(name="y", column="year")]) is None
     assert user_columns(None, [Field(name="a", table="user", column="age")]) is None
+
+
+@pytest.mark.parametrize("num_items", [1, 150])
+def test_every_zone_of_the_user_table_is_looked_at(num_items: int) -> None:
+    zones = [*["Europe/Berlin"] * 200, None, "Asia/Nowhere", "UTC"]
+    users = UserTable.from_frame(
+        pl.DataFrame({"user_id": [f"u{n}" for n in range(203)], "zone": zones})
+    )
+    items = ItemTable.from_frame(pl.DataFrame({"item_id": [f"i{n}" for n in range(num_items)]}))
+    clock = DayOfWeek(name="day", zone_column="zone")
+    (found,) = definitions_problems([clock], items, users, source="features.toml", dim=4)
+    assert "column 'user.zone' must fit definition 'day'" in str(found)
+    assert "got 'Asia/Nowhere' in the user table" in str(found)
 
 
 def test_empty_tables_are_checked_as_well() -> None:

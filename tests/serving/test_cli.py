@@ -162,7 +162,9 @@ def test_validate_tells_columns_that_cannot_play_their_role(project: Path) -> No
     assert "column 'genres' must exist" in result.output
     assert "1 problem in events.parquet" in result.output
     assert json.loads(run("validate", "--json").output)["features"] is None
-    assert "FAIL  features: " in run("doctor").stdout
+    told = run("doctor").stdout
+    assert "FAIL  data: " in told
+    assert " features: " not in told
 
 
 def test_a_mistake_in_the_configuration_is_a_message(project: Path) -> None:
