@@ -14,7 +14,6 @@ from serving.cli_options import AsJson, BundleId, ConfigPath, ShowProgress
 from serving.output import REFUSED, reporting, table
 
 if TYPE_CHECKING:
-    from features.interactions import Interactions
     from features.parity import ParityReport
     from features.suggest import Suggestions
     from recsys.artifacts import Bundle
@@ -35,7 +34,7 @@ DefinitionsFile = Annotated[
     typer.Option(
         "--features",
         metavar="FILE",
-        help="TOML with [[features]].  [default: what suits the tables]",
+        help="TOML with [[features]].  [default: those of the ranker]",
     ),
 ]
 MaxEvents = Annotated[
@@ -70,15 +69,11 @@ def suggest(
         import numpy as np
 
         from features.suggest import suggest_definitions as run
-        from features.tables import read_items, read_users
+        from recsys.run_tables import newest_events, read_described
 
-        data = settings.data
-        items = read_items(data.items, **data.item_columns.to_options("item_id"))
-        users = None
-        if data.users is not None:
-            users = read_users(data.users, **data.user_columns.to_options("user_id"))
+        items, users = read_described(settings)
         found = run(
-            _newest_events(settings, max_events),
+            newest_events(settings, max_events),
             items,
             users,
             sample_events=sample_events,
@@ -175,12 +170,13 @@ def parity(
         from recsys.config import load_config
 
         settings = load_config(config)
+        from recsys.run_tables import newest_events
         from serving.feature_replay import declared_definitions, open_tables, replay_parity
 
         tables = open_tables(settings)
-        chosen, left_out = declared_definitions(definitions, tables)
+        chosen, left_out = declared_definitions(definitions, settings, tables)
         report = replay_parity(
-            _newest_events(settings, max_events).frame,
+            newest_events(settings, max_events).frame,
             tables,
             chosen,
             num_requests=requests,
@@ -207,14 +203,15 @@ def replay(
 
         settings = load_config(config)
         from recsys.progress import Progress
+        from recsys.run_tables import newest_events
         from serving.feature_replay import declared_definitions, fill_state, open_tables
 
         tables = open_tables(settings)
-        chosen, left_out = declared_definitions(definitions, tables)
+        chosen, left_out = declared_definitions(definitions, settings, tables)
         shown = Progress.on_terminal(False if out.as_json and progress is None else progress)
         filled = fill_state(
             settings,
-            _newest_events(settings, max_events).frame,
+            newest_events(settings, max_events).frame,
             tables,
             chosen,
             batch,
@@ -236,26 +233,6 @@ def _bundle(config: Path, bundle: str | None) -> tuple[Config, Bundle]:
     settings = load_config(config)
     directory = settings.output.directory
     return settings, latest(directory) if bundle is None else Bundle.load(directory / bundle)
-
-
-def _newest_events(config: Config, limit: int) -> Interactions:
-    """The newest events of the configured log, the rest unread where the file is Parquet."""
-    import polars as pl
-
-    from features.interactions import Interactions
-    from features.reading import read_frame
-
-    path, columns = config.data.events, config.data.columns.to_event_columns()
-    if path.suffix == ".parquet" and path.is_file():
-        lazy = pl.scan_parquet(path)
-        if columns.timestamp in lazy.collect_schema():
-            lazy = lazy.top_k(limit, by=columns.timestamp)
-        frame = lazy.collect(engine="streaming")
-    else:
-        frame = read_frame(path)
-        if columns.timestamp in frame.columns:
-            frame = frame.top_k(limit, by=columns.timestamp)
-    return Interactions.from_frame(frame, columns=columns, source=str(path))
 
 
 def _parity_output(report: ParityReport, left_out: list[str]) -> tuple[dict[str, object], str]:

@@ -15,11 +15,13 @@ from features.errors import DataError
 from features.interactions import Interactions
 from features.online import OnlineFeatures, UpdateReport
 from features.parity import ParityReport, check_parity
-from features.registry import default_definitions, load_definitions
+from features.registry import load_definitions
 from features.schema import ITEM, TIMESTAMP, USER
-from features.tables import ItemTable, UserTable, read_items, read_users
+from features.tables import ItemTable, UserTable
 from recsys.config import Config
 from recsys.progress import Progress
+from recsys.ranker_definitions import ranker_definitions
+from recsys.run_tables import read_described
 from serving.assembly import open_client
 from serving.feature_state import RedisStateStore
 
@@ -54,20 +56,17 @@ class Filled(NamedTuple):
 
 def open_tables(config: Config) -> Tables:
     """The item and user table of a configuration."""
-    data = config.data
-    items = read_items(data.items, **data.item_columns.to_options(ITEM))
-    if data.users is None:
-        return Tables(items, None)
-    return Tables(items, read_users(data.users, **data.user_columns.to_options(USER)))
+    return Tables(*read_described(config))
 
 
 def declared_definitions(
-    path: Path | None, tables: Tables
+    path: Path | None, config: Config, tables: Tables
 ) -> tuple[tuple[Definition, ...], list[str]]:
-    """The definitions whose values a log determines, and a line for each other one.
+    """The definitions whose values a log determines, and a line on those whose values it does not.
 
     Args:
-        path: TOML with ``[[features]]``. None: the defaults for the tables.
+        path: TOML with ``[[features]]``. None: those that the ranker is trained on.
+        config: the run's configuration.
         tables: what the defaults are made for.
 
     Raises:
@@ -75,34 +74,40 @@ def declared_definitions(
         FileNotFoundError: there is no such file.
     """
     if path is None:
-        declared = default_definitions(tables.items)
+        declared = ranker_definitions(config, tables.items)
     else:
         record = tomllib.loads(path.read_text(encoding="utf-8"))
         declared = load_definitions(record.get("features", []))
     by_name = {definition.name: definition for definition in declared}
-    kept, left_out = [], []
+    kept: list[Definition] = []
+    left_out: dict[str, list[str]] = {}
     for definition in declared:
         of = by_name[definition.of] if isinstance(definition, SlateRelative) else definition
         reason = _not_of_a_log(of)
         if reason:
-            left_out.append(f"{definition.name}: left out, {reason}")
+            left_out.setdefault(reason, []).append(definition.name)
         else:
             kept.append(definition)
     if not kept:
-        raise DataError(f"{path}: at least one of the features must be computable from the log")
-    return tuple(kept), left_out
+        raise DataError(
+            f"{path or 'the configuration'}: at least one of the features must be computable "
+            "from the log"
+        )
+    return tuple(kept), [
+        f"left out, {reason}: {', '.join(names)}" for reason, names in left_out.items()
+    ]
 
 
 def _not_of_a_log(definition: Definition) -> str:
     if isinstance(definition, RetrievalScore | RetrievalRank):
-        return "a retriever gives it with the request"
+        return "a retriever gives them with the request"
     if isinstance(definition, Position):
-        return "it differs online by design"
+        return "they differ online by design"
     columns = definition.columns()
     if any(column.startswith("request.") for column in columns):
-        return "it reads the request"
+        return "they read the request"
     if any(column.startswith("vectors.") for column in columns):
-        return "it reads vectors, which a bundle brings"
+        return "they read vectors, which a bundle brings"
     return ""
 
 

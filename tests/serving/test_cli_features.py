@@ -130,7 +130,20 @@ def test_parity_of_the_default_features(project: Path) -> None:
     code, text, _ = run("parity", "--requests", "20", "--candidates", "3")
     assert code == 0, text
     assert "60 rows" in text
+    assert "left out, a retriever gives them with the request: score__" in text
     assert "online and offline are the same" in text
+
+
+def test_parity_of_the_features_of_the_configuration(project: Path) -> None:
+    declared = '[[features]]\nkind = "count"\nname = "met"\nby = "user_item"\n'
+    Path("recsys.toml").write_text(
+        declared
+        + CONFIG.format(events="events.parquet")
+        + "[ranking]\nretrieval_features = false\n"
+    )
+    found = json.loads(run("parity", "--requests", "5", "--json")[1])
+    assert found["values"] == found["rows"] == 50
+    assert found["left_out"] == []
 
 
 FEATURES = """
@@ -173,11 +186,10 @@ def test_parity_of_features_in_a_file(project: Path) -> None:
     assert found["equal"]
     assert found["rows"] == found["values"] == 50
     assert found["left_out"] == [
-        "score: left out, a retriever gives it with the request",
-        "score_rank: left out, a retriever gives it with the request",
-        "shown_at: left out, it differs online by design",
-        "like: left out, it reads vectors, which a bundle brings",
-        "words: left out, it reads the request",
+        "left out, a retriever gives them with the request: score, score_rank",
+        "left out, they differ online by design: shown_at",
+        "left out, they read vectors, which a bundle brings: like",
+        "left out, they read the request: words",
     ]
 
 
