@@ -20,6 +20,7 @@ from recsys.artifacts import Bundle
 from recsys.config import Config, SemanticIdsConfig
 from recsys.content.encoder import ContentEncoder
 from recsys.dataset import Dataset
+from recsys.errors import ConfigError
 from recsys.lineage import Lineage
 from recsys.progress import Progress
 from recsys.provenance import fingerprint
@@ -156,7 +157,7 @@ def _write_semantic_ids(
     with progress.bar(settings.epochs, "quantise the items", unit="epoch") as advance:
         quantizer = _make_quantizer(settings, lambda *_: advance(1))
         quantizer.fit(vectors, generator=generator)
-    codes = assign_unique(vectors, quantizer, num_ties=_NUM_TIES, reassign_last_level=True)
+    codes = _unique_codes(config, vectors, quantizer)
     ids = SemanticIds.from_codes(
         codes,
         data.items.ids,
@@ -175,15 +176,25 @@ def _extend_semantic_ids(
     vectors = content[1:]
     ids = old
     if len(vectors) > len(old):
-        codes = assign_unique(
-            vectors[len(old) :],
-            quantizer,
-            num_ties=_NUM_TIES,
-            reassign_last_level=True,
-            taken=old.codes[1:],
-        )
+        codes = _unique_codes(config, vectors[len(old) :], quantizer, taken=old.codes[1:])
         ids = old.extend(codes, data.items.ids[len(old) :], codebook=quantizer.fingerprint)
     _save_semantic_ids(ids, quantizer, vectors, config.seed, out)
+
+
+def _unique_codes(
+    config: Config, vectors: np.ndarray, quantizer: Quantizer, taken: np.ndarray | None = None
+) -> np.ndarray:
+    try:
+        return assign_unique(
+            vectors, quantizer, num_ties=_NUM_TIES, reassign_last_level=True, taken=taken
+        )
+    except ValueError as error:
+        settings = config.semantic_ids
+        raise ConfigError(
+            f"semantic_ids: {settings.levels} levels of {settings.codes} codes must give each of "
+            f"the items an id of its own, but {error}; raise semantic_ids.levels or "
+            "semantic_ids.codes, and train without --from"
+        ) from error
 
 
 def _save_semantic_ids(

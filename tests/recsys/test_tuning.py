@@ -271,6 +271,19 @@ def test_the_stages_of_the_items_are_those_of_training(
     assert [result.reused for result in results.values()] == [False] * 3
 
 
+def test_too_few_codes_for_the_items(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"kind": "residual_kmeans", "levels": 1, "codes": 2}
+    config = make_config(world, tmp_path, semantic_ids=settings)
+    monkeypatch.setattr("recsys.item_stages._NUM_TIES", 3)
+    message = (
+        "1 levels of 2 codes must give each .*; raise semantic_ids.levels or semantic_ids.codes"
+    )
+    with pytest.raises(ConfigError, match=message):
+        run_stages(item_stages(config, read_dataset(config), tmp_path), tmp_path, code="c")
+
+
 def test_users_are_asked_in_blocks(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
