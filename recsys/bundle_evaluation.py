@@ -49,8 +49,8 @@ def evaluate(
         same = False
     if not same:
         raise ArtifactError(
-            f"bundle {bundle.id} was trained on other data than {config.data.events} and "
-            f"{config.data.items} hold now; train again, or evaluate with its own data"
+            f"bundle {bundle.id} was trained on other data than {config.data.shown} hold now; "
+            "train again, or evaluate with its own data"
         )
     used, wanted = bundle.manifest.config["split"], config.as_used()["split"]
     if used != wanted:
