@@ -23,7 +23,8 @@ class DescribedRows(NamedTuple):
 
     Attributes:
         frame: the id, then the view's columns; sorted by id. Maps, structs and bytes are left out.
-        changing: columns of numbers that were not the same in all rows up to the cut.
+        changing: columns of numbers, truth values and text that were not the same in all rows of
+            an id up to the cut.
     """
 
     frame: pl.DataFrame
@@ -38,7 +39,7 @@ def described_rows(
     cut: datetime | None = None,
     end: datetime | None = None,
 ) -> DescribedRows:
-    """Each id with its newest values at a moment; two rows an id and one batch are held at a time.
+    """Each id with its newest values at a moment; a few rows an id and one batch are held.
 
     An id that was first described after the cut has its first row, without the numbers: text says
     what a thing is, numbers what came of it. The view's ttl is not applied.
@@ -79,7 +80,7 @@ def described_rows(
         name
         for name in frame.columns
         if f"{name}__low" in spread.columns
-        and bool((spread[f"{name}__low"] != spread[f"{name}__high"]).any())
+        and (spread[f"{name}__low"] != spread[f"{name}__high"]).any()
     ]
     return DescribedRows(frame, tuple(changing))
 
@@ -93,15 +94,14 @@ def _one_each(
 
 
 def _spread(held: pl.DataFrame | None, rows: pl.DataFrame, key: str) -> pl.DataFrame:
-    """The least and the greatest value of each id, a pair of columns for each number."""
+    """The least and the greatest value of each id, a pair of columns each; text by its hash."""
     found = rows.group_by(key).agg(
         expression
         for name, dtype in rows.schema.items()
-        if dtype.is_numeric() and name != key
-        for expression in (
-            pl.col(name).min().alias(f"{name}__low"),
-            pl.col(name).max().alias(f"{name}__high"),
-        )
+        if name != key and (dtype.is_numeric() or dtype in (pl.Boolean, pl.String))
+        for value in (pl.col(name).drop_nulls(),)
+        for told in (value.hash() if dtype == pl.String else value,)
+        for expression in (told.min().alias(f"{name}__low"), told.max().alias(f"{name}__high"))
     )
     if held is None:
         return found

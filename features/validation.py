@@ -14,6 +14,9 @@ from features.schema import ITEM, MICROSECONDS_PER, USER, EventColumns
 
 __all__ = ["find_problems"]
 
+UNDESCRIBED = "must be described by a row of the item table"
+"""The rule that an event of an item without a row breaks."""
+
 _ROW = "__row"
 _EARLIEST = datetime(1971, 1, 1)
 _EPOCH = datetime(1970, 1, 1)
@@ -317,6 +320,6 @@ def _catalogue_problems(
 ) -> list[Problem]:
     text = pl.col(column).cast(pl.String)
     bad = frame.filter(text.is_not_null() & text.is_in(item_ids.drop_nulls().implode()).not_())
-    rule = "must be described by a row of the item table"
+    rule = UNDESCRIBED
     remedy = "Add the items to the table, or drop their events."
     return _broken(bad, column, column, source, rule, remedy)

@@ -134,6 +134,11 @@ def _fitted_encoder(config: Config, data: Dataset) -> ContentEncoder:
     items, settings = data.items, config.content
     attributes = (*items.list_columns, *items.category_columns, *items.number_columns)
     text_columns = (*items.text_columns, *items.list_columns)
+    if not (text_columns or attributes):
+        raise ConfigError(
+            "items must have a column of text, categories, lists or numbers to be told apart, got "
+            f"{', '.join(items.frame.columns)}; add some, or name columns in data.item_columns"
+        )
     return ContentEncoder(
         text_columns=text_columns,
         list_columns=items.list_columns,

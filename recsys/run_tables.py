@@ -7,20 +7,21 @@ What the tables of a feature store hold, in which values have times:
   values at the *cut*, the time of the last training event. Nothing that was written later changes
   them, so nothing of what is held out gets into a model by this way. An id that was first described
   after the cut has its first row, without the numbers.
-- Numbers that changed before the cut play no role of their own, so no default feature is made of
-  them: training also asks about earlier moments, at which they were other. A definition that names
-  one takes it as it was at the cut.
+- Numbers and categories that changed before the cut play no role of their own, so neither vectors
+  nor default features are made of them: training also asks about earlier moments, at which they
+  were other, and may tell what happened since. A definition of a feature that names one takes it as
+  it was at the cut, and so does a category that the configuration names.
 
 A view's ttl is not applied to tables; it holds where values are read at a moment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import polars as pl
 
@@ -29,7 +30,7 @@ from features.interactions import Interactions, read_interactions
 from features.reading import read_frame
 from features.schema import EVENT, EVENT_ID, ITEM, TIMESTAMP, USER, WEIGHT, EventColumns
 from features.tables import ItemTable, UserTable, read_items, read_users
-from features.validation import event_problems, find_problems
+from features.validation import UNDESCRIBED, event_problems, find_problems
 from recsys.config import Config, SplitConfig
 from recsys.config_data import FeastConfig
 from recsys.evaluation.splits import Split, split_at, split_per_user
@@ -40,7 +41,13 @@ if TYPE_CHECKING:
 
 __all__ = ["RunTables", "item_titles", "newest_events", "open_tables", "read_described", "split_of"]
 
+_REMEDY = (
+    "Add rows to the view. Where its rows are dated when they were written, set data.feast.as_of "
+    "to 'now'."
+)
+
 Stored: TypeAlias = pl.DataFrame | Path
+Table = TypeVar("Table", ItemTable, UserTable)
 
 
 class RunTables(NamedTuple):
@@ -54,7 +61,7 @@ class RunTables(NamedTuple):
         item_options: roles of the items' columns, as `features.read_items` takes them.
         user_options: the same of the users.
         names: what "events", "items" and "users" are called in messages where they are frames.
-        changing: of "items" and "users" the numbers that changed before the cut.
+        changing: of "items" and "users" the columns that changed before the cut.
     """
 
     events: Stored
@@ -76,7 +83,7 @@ class RunTables(NamedTuple):
             item_column=self.item_options["id_column"],
             user_column=self.user_options["id_column"],
         )
-        return [replace(one, source=self.names.get(one.source, one.source)) for one in found]
+        return [self._of_views(problem) for problem in found] if self.names else found
 
     def interactions(self, items: ItemTable | None = None) -> Interactions:
         """The checked log.
@@ -99,7 +106,7 @@ class RunTables(NamedTuple):
         if isinstance(self.items, Path):
             return read_items(self.items, **self.item_options)
         table = ItemTable.from_frame(self.items, source=self.names["items"], **self.item_options)
-        return replace(table, number_columns=self._steady("items", table.number_columns))
+        return _steady(table, self.changing.get("items", ()), self.item_options)
 
     def user_table(self) -> UserTable | None:
         """The checked user table; None: there is none.
@@ -112,10 +119,13 @@ class RunTables(NamedTuple):
         if isinstance(self.users, Path):
             return read_users(self.users, **self.user_options)
         table = UserTable.from_frame(self.users, source=self.names["users"], **self.user_options)
-        return replace(table, number_columns=self._steady("users", table.number_columns))
+        return _steady(table, self.changing.get("users", ()), self.user_options)
 
-    def _steady(self, role: str, columns: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(name for name in columns if name not in self.changing.get(role, ()))
+    def _of_views(self, problem: Problem) -> Problem:
+        remedy = _REMEDY if problem.rule == UNDESCRIBED else problem.remedy
+        return replace(
+            problem, source=self.names.get(problem.source, problem.source), remedy=remedy
+        )
 
 
 def open_tables(config: Config) -> RunTables:
@@ -234,6 +244,11 @@ def _read_views(
 ) -> RunTables:
     from features.described_rows import DescribedRows, described_rows
 
+    if views.items is None:
+        raise DataError(
+            f"a view must be keyed by {views.item_key!r} alone and describe the items, got none in "
+            f"{settings.repository}; add one to the repository"
+        )
     columns = _event_columns(config, views)
     events = _events(source, views.events, columns)
     cut = end = None
@@ -244,12 +259,7 @@ def _read_views(
         return described_rows(source, view, key, cut=cut, end=end)
 
     names = {"events": f"view {views.events}", "items": f"view {views.items}"}
-    if views.items is None:
-        ids = events.select(pl.col(views.item_key).unique().sort())
-        items = DescribedRows(ids, ())
-        names["items"] = names["events"]
-    else:
-        items = described(views.items, views.item_key)
+    items = described(views.items, views.item_key)
     users = None if views.users is None else described(views.users, views.user_key)
     return RunTables(
         events,
@@ -309,3 +319,13 @@ def _training_end(
         .max()
     )
     return newest or last, last
+
+
+def _steady(table: Table, changing: Collection[str], options: Mapping[str, Any]) -> Table:
+    """The table without the roles of columns that changed, but for categories that are named."""
+    gone = set(changing) - set(options["category_columns"] or ())
+    return replace(
+        table,
+        number_columns=tuple(name for name in table.number_columns if name not in gone),
+        category_columns=tuple(name for name in table.category_columns if name not in gone),
+    )

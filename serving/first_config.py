@@ -294,9 +294,12 @@ def _described(tables: RunTables, ids: dict[str, str] | None = None) -> Iterator
         if table.number_columns:
             shown = ", ".join(table.number_columns)
             yield Setting(full, "numbers", None, f"numbers need no line: {shown}")
-        if changing := tables.changing.get(role):
+        described = (*table.text_columns, *table.list_columns)
+        gone = [name for name in tables.changing.get(role, ()) if name not in described]
+        if gone:
             reason = (
-                f"{', '.join(changing)}: changing with time, so no default feature is made of them"
+                f"{', '.join(gone)}: changing with time, so not used by itself; name it in "
+                "'category' or in a [[features]] to take it as it is when the training part ends"
             )
             yield Setting(full, "changing", None, reason)
 
