@@ -126,8 +126,8 @@ def main() -> None:
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     print(f"machine: {machine}, one core")
     print(
-        f"data: MovieLens latest-small, the first {log.height:,} ratings, {len(daily)} definitions; "
-        "no seed but that of the compared moments, 0"
+        f"data: MovieLens latest-small, the first {log.height:,} ratings, {len(daily)} "
+        "definitions; the only seed is that of the compared moments, 0"
     )
     print(
         f"{'windows move every':20s} {'store':8s} {'batch':>6s} {'events/s':>9s} {'p50 ms':>8s} "
