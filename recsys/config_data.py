@@ -104,12 +104,12 @@ class DataConfig(Section):
             return self
         entities = {"item_columns": self.item_columns, "user_columns": self.user_columns}
         given = [f"'data.{name}.id'" for name, columns in entities.items() if columns.id]
-        own = {"user": USER, "item": ITEM, "timestamp": TIMESTAMP}
-        given += [f"'data.columns.{name}'" for name in own if name in self.columns.model_fields_set]
+        if "timestamp" in self.columns.model_fields_set:
+            given.append("'data.columns.timestamp'")
         if given:
             raise ValueError(
                 f"ids and times of views are those of the registry, got {', '.join(given)} beside "
-                "'data.feast'; leave them out"
+                "'data.feast'; leave out what is not data.columns.user or data.columns.item"
             )
         return self
 

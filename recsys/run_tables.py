@@ -136,7 +136,7 @@ def open_tables(config: Config) -> RunTables:
     """
     data = config.data
     if data.feast is not None:
-        source, views = _views(data.feast)
+        source, views = _views(config, data.feast)
         return _read_views(config, data.feast, source, views)
     if data.events is None or data.items is None:
         raise RuntimeError("a configuration without files and without a repository was accepted")
@@ -172,7 +172,7 @@ def newest_events(config: Config, limit: int) -> Interactions:
     """
     data = config.data
     if data.feast is not None:
-        source, views = _views(data.feast)
+        source, views = _views(config, data.feast)
         columns = _event_columns(config, views)
         frame = _events(source, views.events, columns, limit)
         return Interactions.from_frame(frame, columns=columns, source=f"view {views.events}")
@@ -203,7 +203,7 @@ def item_titles(config: Config) -> dict[str, str]:
     if data.feast is not None:
         from features.described_rows import described_rows
 
-        source, views = _views(data.feast)
+        source, views = _views(config, data.feast)
         if views.items is None:
             return {}
         key, frame = views.item_key, described_rows(source, views.items, views.item_key).frame
@@ -228,13 +228,19 @@ def split_of(interactions: Interactions, settings: SplitConfig) -> Split:
     return split_at(interactions, moment)
 
 
-def _views(settings: FeastConfig) -> tuple[FeatureSource, TrainingViews]:
+def _views(config: Config, settings: FeastConfig) -> tuple[FeatureSource, TrainingViews]:
     from features.feast.source import FeastSource
     from features.feast.training_data import find_training_views
 
     source = FeastSource(settings.repository)
+    columns = config.data.columns
     views = find_training_views(
-        source, events=settings.events, items=settings.items, users=settings.users
+        source,
+        events=settings.events,
+        items=settings.items,
+        users=settings.users,
+        user_key=columns.user if "user" in columns.model_fields_set else None,
+        item_key=columns.item if "item" in columns.model_fields_set else None,
     )
     return source, views
 
@@ -274,8 +280,8 @@ def _read_views(
 
 
 def _event_columns(config: Config, views: TrainingViews) -> EventColumns:
-    declared = config.data.columns.to_event_columns()
-    return replace(declared, user=views.user_key, item=views.item_key)
+    keys = {"user": views.user_key, "item": views.item_key}
+    return config.data.columns.model_copy(update=keys).to_event_columns()
 
 
 def _events(

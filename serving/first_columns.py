@@ -84,7 +84,7 @@ def _named(frame: pl.DataFrame, path: Path, role: str, rule: object) -> str:
 
 def _unknown(frame: pl.DataFrame, path: Path, role: str, names: str) -> DataError:
     return DataError(
-        f"{path} must have a column that is called like a {role} ({names}), got "
+        f"{path} must have a column called like {names} for the role {role!r}, got "
         f"{', '.join(frame.columns)}; rename one, or write recsys.toml by hand"
     )
 

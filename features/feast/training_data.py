@@ -85,6 +85,8 @@ def find_training_views(
     events: str | None = None,
     items: str | None = None,
     users: str | None = None,
+    user_key: str | None = None,
+    item_key: str | None = None,
 ) -> TrainingViews:
     """Find the views of events, items and users in a source.
 
@@ -93,10 +95,12 @@ def find_training_views(
         events: take this view of events; None: find it.
         items: take this view of items; None: find it.
         users: take this view of users; None: find it.
+        user_key: the events' key that is the user's; None: tell it by its name.
+        item_key: the item's; None: tell it by its name.
 
     Raises:
-        DataError: a named view is not there or has other keys, no view has a user and an item as
-            its keys, or its keys do not tell which is which.
+        DataError: a named view or key is not there, a view has other keys, no view has a user and
+            an item as its keys, or these do not tell which is which.
     """
     views = {
         view.name: view
@@ -107,7 +111,7 @@ def find_training_views(
         if name is not None and name not in views:
             raise unknown_view(name, views, "the feature store")
     log, why = _events(views, events)
-    user_key, item_key = _roles(log)
+    user_key, item_key = _roles(log, user_key, item_key)
     reasons = [why, f"{item_key!r} is the item's key and {user_key!r} the user's"]
     item_view, why = _entity(views, items, item_key, "items")
     reasons.append(why)
@@ -181,16 +185,24 @@ def _events(views: dict[str, ViewDescription], named: str | None) -> tuple[ViewD
     return best, f"{best.name!r} holds the events: keyed by {keys}, with {ttl}{rows}; not {others}"
 
 
-def _roles(log: ViewDescription) -> tuple[str, str]:
-    """The user's key and the item's."""
+def _roles(log: ViewDescription, user: str | None, item: str | None) -> tuple[str, str]:
+    """The user's key and the item's; a key that is named leaves the other one."""
     first, second = log.keys
+    for name in (user, item):
+        if name not in (None, first, second):
+            raise DataError(
+                f"{name!r} must be a key of view {log.name!r}, got keys {first!r} and {second!r}"
+            )
+    if user is not None or item is not None:
+        user = user or (second if item == first else first)
+        return user, item or (second if user == first else first)
     if names_user(first) != names_user(second):
         return (first, second) if names_user(first) else (second, first)
     if names_item(first) != names_item(second):
         return (second, first) if names_item(first) else (first, second)
     raise DataError(
         f"the keys of view {log.name!r} must tell the user from the item, got {first!r} and "
-        f"{second!r}; alias them in a feature service or rename an entity's join key"
+        f"{second!r}; name them in data.columns.user and data.columns.item"
     )
 
 

@@ -53,6 +53,9 @@ def test_the_views_are_found_and_read(home: Path) -> None:
     assert data.users is not None
     assert set(data.users.ids) <= set(data.user_list)
     assert read_dataset(config).fingerprint() == data.fingerprint()
+    swapped = MINIMAL + 'items = "user_stats"\nusers = "movies"\n[data.columns]\nuser = "item_id"\n'
+    columns = open_tables(configured(home, swapped)).columns
+    assert (columns.user, columns.item) == ("item_id", "user_id")
 
 
 def test_what_changes_with_time_plays_no_role_unless_it_is_named(home: Path) -> None:
@@ -127,6 +130,7 @@ def test_mistakes_are_told(home: Path) -> None:
     for text, message in (
         (MINIMAL + 'events = "rating"\n', "view 'rating' must exist in the feature store; did you"),
         (MINIMAL + '[data.columns]\nweight = "stars"\n', "must have the column 'stars', which"),
+        (MINIMAL + '[data.columns]\nuser = "u"\n', "'u' must be a key of view 'ratings', got keys"),
         (MINIMAL.replace('"feast"', '"nowhere"'), "has no feature_store.yaml"),
     ):
         with pytest.raises(DataError, match=message):
@@ -142,8 +146,8 @@ def test_mistakes_are_told(home: Path) -> None:
         ),
         ("[data]\n", "data: missing setting 'data.events' and 'data.items'; name the files, or a"),
         (
-            MINIMAL + '[data.columns]\nuser = "u"\n[data.item_columns]\nid = "i"\n',
-            "got 'data.item_columns.id', 'data.columns.user' beside 'data.feast'; leave them out",
+            MINIMAL + '[data.columns]\ntimestamp = "t"\n[data.item_columns]\nid = "i"\n',
+            "got 'data.item_columns.id', 'data.columns.timestamp' beside 'data.feast'; leave out",
         ),
         ('[data]\nfeast = "repository"\n', "data.feast must be a table, got 'repository'"),
         (MINIMAL + 'event = "x"\n', "unknown setting 'data.feast.event'; did you mean 'events'?"),
