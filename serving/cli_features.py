@@ -139,11 +139,12 @@ def declare(
     """Write Feast definitions of what `publish` writes; then run `feast apply`."""
     with reporting(as_json) as out:
         settings, chosen = _bundle(config, bundle)
-        from serving.feast_views import DEFINITIONS_FILE, write_feast_views
+        from serving.feast_views import DEFINITIONS_FILE, declared_id_types, write_feast_views
         from serving.feature_views import view_schemas
 
         schemas = view_schemas(settings, chosen, prefix=prefix)
-        views = write_feast_views(repository, schemas, prefix=prefix)
+        types = declared_id_types(repository)
+        views = write_feast_views(repository, schemas, prefix=prefix, id_types=types)
         path = repository / DEFINITIONS_FILE
         out.emit(
             {"file": str(path), "views": views},

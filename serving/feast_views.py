@@ -13,12 +13,11 @@ from features.errors import DataError
 from features.publishing import IMPRESSION_SCHEMA
 from features.schema import ITEM, TIMESTAMP, USER
 
-__all__ = ["DEFINITIONS_FILE", "write_feast_views"]
+__all__ = ["DEFINITIONS_FILE", "declared_id_types", "write_feast_views"]
 
 DEFINITIONS_FILE = "recsys_views.py"
 _HEAD = '''\
-"""Views that `recsys features publish` writes. Edit what you like; ids that are numbers in your
-other views want ValueType.INT64 here too."""
+"""Views that `recsys features publish` writes. Edit what you like, but not the types of the ids."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -28,8 +27,8 @@ from feast.types import Array, Float32, Int32, String
 
 DATA = Path(__file__).parent / "data"
 
-recsys_user = Entity(name="recsys_user", join_keys=["user_id"], value_type=ValueType.STRING)
-recsys_item = Entity(name="recsys_item", join_keys=["item_id"], value_type=ValueType.STRING)
+recsys_user = Entity(name="recsys_user", join_keys=["user_id"], value_type=ValueType.{user})
+recsys_item = Entity(name="recsys_item", join_keys=["item_id"], value_type=ValueType.{item})
 '''
 _VIEW = """
 {view} = FeatureView(
@@ -50,10 +49,35 @@ _TYPES: dict[pl.DataType, tuple[str, pa.DataType]] = {
     pl.Float32(): ("Float32", pa.float32()),
     pl.Int32(): ("Int32", pa.int32()),
 }
+_ID_TYPES = {"STRING": pa.string(), "INT32": pa.int32(), "INT64": pa.int64()}
+
+
+def declared_id_types(repository: Path) -> dict[str, str]:
+    """Feast's types of "user_id" and "item_id" in a repository's views, where they have these keys.
+
+    An id of two types has two keys online, so what is written back takes the type that is there.
+
+    Raises:
+        DataError: there is no repository, or Feast is not installed.
+    """
+    from features.feast.plan import all_views
+    from features.feast.source import FeastSource
+
+    names = {pl.String(): "STRING", pl.Int32(): "INT32", pl.Int64(): "INT64"}
+    return {
+        key: names[dtype]
+        for view in all_views(FeastSource(repository).store)
+        for key, dtype in zip(view.join_keys, view.key_types, strict=True)
+        if key in _ENTITIES and dtype in names
+    }
 
 
 def write_feast_views(
-    repository: Path, schemas: Mapping[str, Mapping[str, pl.DataType]], *, prefix: str
+    repository: Path,
+    schemas: Mapping[str, Mapping[str, pl.DataType]],
+    *,
+    prefix: str,
+    id_types: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Write definitions of the views and of the impressions into a Feast repository.
 
@@ -64,6 +88,7 @@ def write_feast_views(
         repository: its directory.
         schemas: columns of each view, as they are published.
         prefix: of the impressions view's name.
+        id_types: what `declared_id_types` found. None: ids are text.
 
     Returns:
         Names of the views.
@@ -74,7 +99,9 @@ def write_feast_views(
     if not (repository / "feature_store.yaml").is_file():
         raise DataError(f"{repository} must be a Feast repository, but has no feature_store.yaml")
     wanted = {**schemas, f"{prefix}impressions": IMPRESSION_SCHEMA}
-    text = _HEAD + "".join(_definition(view, schema) for view, schema in wanted.items())
+    types = {USER: "STRING", ITEM: "STRING", **(id_types or {})}
+    text = _HEAD.format(user=types[USER], item=types[ITEM])
+    text += "".join(_definition(view, schema) for view, schema in wanted.items())
     target = repository / DEFINITIONS_FILE
     if target.is_file() and target.read_text(encoding="utf-8") != text:
         raise DataError(f"{target} must not be there or be unedited; move it away to write it anew")
@@ -83,7 +110,7 @@ def write_feast_views(
     for view, schema in wanted.items():
         path = repository / "data" / f"{view}.parquet"
         if not path.exists():
-            pq.write_table(pa.schema(_arrow(schema)).empty_table(), path)
+            pq.write_table(pa.schema(_arrow(schema, types)).empty_table(), path)
     return list(wanted)
 
 
@@ -106,10 +133,14 @@ def _feast_type(dtype: pl.DataType) -> str:
     return _TYPES[dtype][0]
 
 
-def _arrow(schema: Mapping[str, pl.DataType]) -> Sequence[tuple[str, pa.DataType]]:
+def _arrow(
+    schema: Mapping[str, pl.DataType], id_types: Mapping[str, str]
+) -> Sequence[tuple[str, pa.DataType]]:
     found = []
     for name, dtype in schema.items():
-        if isinstance(dtype, pl.Datetime):
+        if name in id_types:
+            found.append((name, _ID_TYPES[id_types[name]]))
+        elif isinstance(dtype, pl.Datetime):
             found.append((name, pa.timestamp("us", "UTC")))
         elif _is_json(dtype):
             found.append((name, pa.string()))

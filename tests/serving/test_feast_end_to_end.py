@@ -180,6 +180,13 @@ def test_what_was_learnt_goes_back_as_views(inside: Path, bundle: Bundle) -> Non
 
     from features.feast.source import FeastSource
 
+    again = json.loads(run("features", "publish", "feast", "--bundle", bundle.id, "--json"))
+    assert not any(one["written"] for one in again["views"])
+    store = FeastSource("feast").store
+    both = store.get_online_features(
+        features=["movies:title", "recsys_item_vectors:generation"], entity_rows=[{"item_id": 1}]
+    ).to_dict()
+    assert both["generation"] == [bundle.id]  # one id, one key: item ids are Int64 here
     lists = FeastSource("feast").latest("recsys_candidates", ["3", "nobody"])
     assert lists.present.tolist() == [True, False]
     served = json.loads(run("recommend", "3", "-k", "10", "--json"))["items"]
