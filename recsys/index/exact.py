@@ -110,7 +110,6 @@ class ExactIndex:
 
     def save(self, directory: Path) -> None:
         """See `Index.save`."""
-        self._table()
         settings = {"metric": self.metric, "block_bytes": self.block_bytes}
         write_index(directory, self.kind, settings, self._vectors_as_built())
 

@@ -485,6 +485,7 @@ def test_vectors_have_a_padding_row() -> None:
     [
         (lambda f: f.drop("moment"), "requests must have the column 'moment'"),
         (lambda f: f.drop("score__ann"), "requests must have the column 'score__ann'"),
+        (lambda f: f.with_columns(query=pl.lit(7)), "query must be text, got Int32"),
         (
             lambda f: f.with_columns(pl.col("moment").dt.timestamp()),
             "moment must be a Datetime in UTC without time zone, got Int64",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from datetime import datetime
+import math
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,10 @@ from features import (
     OnlineFeatures,
     Recency,
     UniqueCount,
+    arrival,
     check_parity,
 )
+from features.arrivals import arrivals
 from features.online_cells import Cell
 from tests.feature_world import (
     DAY,
@@ -286,6 +289,30 @@ def test_broken_events_change_nothing(change: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         online.update(change(frame))
     assert online.item_features(START + DAY, ["a"])["n"][0] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"user": ""}, "user_id must not be empty, got ''"),
+        ({"item": ""}, "item_id must not be empty"),
+        ({"event": ""}, "event must not be empty"),
+        ({"timestamp": START.replace(tzinfo=UTC)}, "timestamp must be UTC without time zone"),
+        ({"created": START.replace(tzinfo=UTC)}, "created must be UTC without time zone"),
+        ({"weight": -1.0}, "weight must be a finite number >= 0, got -1.0"),
+        ({"weight": math.inf}, "weight must be a finite number >= 0, got inf"),
+    ],
+)
+def test_a_broken_arrival(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        arrival(**{"user": "u", "item": "a", "timestamp": START, **arguments})
+
+
+def test_one_arrival_is_the_row_of_a_frame() -> None:
+    one = arrival("u", "a", START, event="buy", weight=0.1, created=START + HOUR, event_id="x")
+    row = raw_events([("u", "a", START, "buy", 0.1, START + HOUR)])
+    assert arrivals(row.with_columns(event_id=pl.lit("x"))) == [one]
+    assert arrivals(row)[0].identity != one.identity
 
 
 @pytest.mark.parametrize("name", ["remember_days", "cached"])

@@ -21,7 +21,7 @@ USERS = {"ann": [5, 6, 7, 8], "7": [9]}
 @pytest.fixture
 def service(store, make):
     make.publish(store, "g1", USERS, neighbours=[make.user_batch({"i1": [2, 3]})])
-    return RecommendationService(store)
+    return RecommendationService(store, settings=ServiceSettings(deadline_s=30.0))
 
 
 @pytest.fixture

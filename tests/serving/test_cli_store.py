@@ -136,16 +136,18 @@ def test_serve_answers_until_it_is_told_to_stop(project: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     with child:
-        assert child.stdout is not None
-        url = child.stdout.readline().split()[-1]
-        request = urllib.request.Request(
-            f"{url}/v1/recommend",
-            data=b'{"user_id": "u", "k": 1}',
-            headers={"content-type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=10) as reply:
-            assert json.load(reply)["items"][0]["item_id"] == "b"
-        child.send_signal(signal.SIGTERM)
+        try:
+            assert child.stdout is not None
+            url = child.stdout.readline().split()[-1]
+            request = urllib.request.Request(
+                f"{url}/v1/recommend",
+                data=b'{"user_id": "u", "k": 1}',
+                headers={"content-type": "application/json"},
+            )
+            with urllib.request.urlopen(request, timeout=10) as reply:
+                assert json.load(reply)["items"][0]["item_id"] == "b"
+        finally:
+            child.send_signal(signal.SIGTERM)
     assert child.returncode == 0
 
 

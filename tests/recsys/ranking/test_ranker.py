@@ -59,6 +59,8 @@ def test_trees_find_the_signal_and_repeat_themselves(rows: RankingRows) -> None:
     assert np.array_equal(score, second.predict(rows.features))
     assert next(iter(first.importance())) == "signal"
     assert not np.array_equal(score, first.predict(rows.features, num_trees=2))
+    with pytest.raises(ValueError, match=r"features must be \[R, \d+\], got shape"):
+        first.predict(rows.features[:, 1:])
 
 
 @pytest.mark.parametrize(

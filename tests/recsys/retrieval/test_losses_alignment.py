@@ -228,6 +228,8 @@ def call_mawu(**replaced: object) -> Tensor:
             "candidate_index must have shape",
         ),
         (lambda: uniformity(QUERY, t=0.0), "t must be > 0"),
+        (lambda: uniformity(QUERY[:1]), r"vector must be \[B >= 2, D\], got shape \(1, "),
+        (lambda: uniformity(QUERY[0]), r"vector must be \[B >= 2, D\], got shape"),
         (lambda: uniformity(QUERY, weight=WEIGHT[:2]), "weight must have shape"),
         (lambda: call_mawu(query_margin=WEIGHT[:2]), "query_margin must have shape"),
         (lambda: call_mawu(candidate_margin=WEIGHT[:2]), "candidate_margin must have shape"),

@@ -253,6 +253,10 @@ def with_nan() -> np.ndarray:
             "user_vectors must be as wide as at the fit",
         ),
         (lambda: fit().keep(*FRESH[:3], at_least=-1), "at_least must be >= 0"),
+        (
+            lambda: fit().rescaled(np.full((2, 3), -np.inf, dtype=np.float32)),
+            r"score must hold a candidate, got none in shape \(2, 3\)",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(call: Callable[[], object], message: str) -> None:
