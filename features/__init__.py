@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from features.arrivals import Arrival, arrival
 from features.definitions import (
     Category,
     DayOfWeek,
@@ -23,14 +22,14 @@ from features.event_definitions import Age, Count, MeanWeight, Rate, Recency, Tr
 from features.histories import Histories
 from features.history_definitions import Affinity, LastNOverlap, Session, Similarity
 from features.interactions import Interactions, read_interactions
-from features.memory_source import InMemorySource
 from features.near_cache import NearCache
 from features.offline import FeatureComputer, compute_features, item_features, request_features
-from features.online import OnlineFeatures, UpdateReport
+from features.online.arrivals import Arrival, arrival
+from features.online.features import OnlineFeatures, UpdateReport
+from features.online.parity import Divergence, ParityReport, check_parity
+from features.online.store import MemoryStateStore, StateStore
 from features.packed_reader import Migration, PackedReader, migration
 from features.packing import FeatureBlock, PackedField, PackedSchema
-from features.parity import Divergence, ParityReport, check_parity
-from features.parquet_directory import ParquetDirectory
 from features.publishing import append_impressions
 from features.registry import (
     default_definitions,
@@ -39,9 +38,10 @@ from features.registry import (
     load_definitions,
 )
 from features.schema import CREATED, EVENT, ITEM, TIMESTAMP, USER, WEIGHT, EventColumns
-from features.source import FeatureSource, ViewDescription, WriteReceipt
-from features.state_store import MemoryStateStore, StateStore
-from features.suggest import Suggestions, suggest_definitions
+from features.sources.memory import InMemorySource
+from features.sources.parquet_directory import ParquetDirectory
+from features.sources.protocol import FeatureSource, ViewDescription, WriteReceipt
+from features.suggest.suggestions import Suggestions, suggest_definitions
 from features.tables import ItemTable, UserTable, read_items, read_users
 from features.validation import find_problems
 from features.vocabulary import Vocabulary

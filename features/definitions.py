@@ -1,4 +1,4 @@
-"""What a feature is, declared once; `features.offline` and `features.online` compute it.
+"""What a feature is, declared once; `features.offline` and `features.online.features` compute it.
 
 Every definition speaks of one row: a user, a candidate item and a moment. This module holds the
 kinds that read tables, vectors and the request; `features.event_definitions` those that count

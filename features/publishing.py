@@ -23,7 +23,7 @@ import polars as pl
 
 from features.errors import DataError
 from features.schema import ITEM, TIMESTAMP, USER
-from features.source import FeatureSource, WriteReceipt
+from features.sources.protocol import FeatureSource, WriteReceipt
 
 __all__ = [
     "GENERATION",

@@ -37,7 +37,7 @@ from recsys.evaluation.splits import Split, split_at, split_per_user
 
 if TYPE_CHECKING:
     from features.feast.training_data import TrainingViews
-    from features.source import FeatureSource
+    from features.sources.protocol import FeatureSource
 
 __all__ = ["RunTables", "item_titles", "newest_events", "open_tables", "read_described", "split_of"]
 
@@ -201,7 +201,7 @@ def item_titles(config: Config) -> dict[str, str]:
     if title is None:
         return {}
     if data.feast is not None:
-        from features.described_rows import described_rows
+        from features.sources.described_rows import described_rows
 
         source, views = _views(config, data.feast)
         if views.items is None:
@@ -248,7 +248,7 @@ def _views(config: Config, settings: FeastConfig) -> tuple[FeatureSource, Traini
 def _read_views(
     config: Config, settings: FeastConfig, source: FeatureSource, views: TrainingViews
 ) -> RunTables:
-    from features.described_rows import DescribedRows, described_rows
+    from features.sources.described_rows import DescribedRows, described_rows
 
     if views.items is None:
         raise DataError(

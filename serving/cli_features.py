@@ -14,8 +14,8 @@ from serving.cli_options import AsJson, BundleId, ConfigPath, ShowProgress
 from serving.output import REFUSED, reporting, table
 
 if TYPE_CHECKING:
-    from features.parity import ParityReport
-    from features.suggest import Suggestions
+    from features.online.parity import ParityReport
+    from features.suggest.suggestions import Suggestions
     from recsys.artifacts import Bundle
     from recsys.config import Config
 
@@ -68,7 +68,7 @@ def suggest(
         settings = load_config(config)
         import numpy as np
 
-        from features.suggest import suggest_definitions as run
+        from features.suggest.suggestions import suggest_definitions as run
         from recsys.run_tables import newest_events, read_described
 
         items, users = read_described(settings)

@@ -13,8 +13,8 @@ import polars as pl
 from features.definitions import Definition, Position, RetrievalRank, RetrievalScore, SlateRelative
 from features.errors import DataError
 from features.interactions import Interactions
-from features.online import OnlineFeatures, UpdateReport
-from features.parity import ParityReport, check_parity
+from features.online.features import OnlineFeatures, UpdateReport
+from features.online.parity import ParityReport, check_parity
 from features.registry import load_definitions
 from features.schema import ITEM, TIMESTAMP, USER
 from features.tables import ItemTable, UserTable

@@ -1,7 +1,7 @@
 """Running feature state in Redis: one hash a group of events, one writer at a time.
 
 {ns}:f:writer                 token of the process that may write
-{ns}:f:{plan}:u:<user>        hash of packed cells; see `features.online`
+{ns}:f:{plan}:u:<user>        hash of packed cells; see `features.online.features`
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import redis
 
-from features.state_store import Field
+from features.online.store import Field
 from serving.connection import store_errors
 from serving.errors import WriterReplaced
 

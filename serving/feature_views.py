@@ -22,7 +22,7 @@ from features.publishing import (
     vector_rows,
 )
 from features.schema import ITEM, USER
-from features.source import FeatureSource
+from features.sources.protocol import FeatureSource
 from recsys.artifacts import Bundle
 from recsys.config import Config
 from recsys.progress import Progress
@@ -80,7 +80,7 @@ def open_source(name: str) -> FeatureSource:
         from features.feast.source import FeastSource
 
         return FeastSource(path)
-    from features.parquet_directory import ParquetDirectory
+    from features.sources.parquet_directory import ParquetDirectory
 
     return ParquetDirectory(path)
 

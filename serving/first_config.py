@@ -12,7 +12,7 @@ from typing import Any
 from features.errors import DataError
 from features.feast.source import FeastSource
 from features.feast.training_data import TrainingViews, find_training_views
-from features.source import ViewDescription
+from features.sources.protocol import ViewDescription
 from features.tables import ItemTable, UserTable
 from recsys.config import Config
 from recsys.run_tables import RunTables, open_tables

@@ -15,7 +15,7 @@ from features.packing import FeatureBlock
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-    from features.feast.direct import ReadPlan
+    from features.feast.direct_plan import ReadPlan
 
 __all__ = ["compare_with_feast"]
 

@@ -10,38 +10,18 @@ import warnings
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from features.errors import DataError
+from features.feast.doctor_offline import offline_checks
+from features.feast.doctor_online import online_checks
+from features.feast.finding import FeastFinding
 
 __all__ = ["FeastFinding", "examine"]
 
 _TESTED = "0.67"
 _BELOW = {"redis": 8, "hiredis": 4, "pandas": 3}  # what feast[redis] 0.67 asks for
 _REDIS_EXTRA = {"redis", "hiredis"}
-
-
-class FeastFinding(NamedTuple):
-    """Outcome of one check.
-
-    Attributes:
-        state: "OK", "WARN" or "FAIL".
-        check: what was looked at.
-        detail: what was found.
-        remedy: what to do; empty when it is OK.
-        upstream: Feast's issues about it, such as "feast#6787".
-    """
-
-    state: Literal["OK", "WARN", "FAIL"]
-    check: str
-    detail: str
-    remedy: str = ""
-    upstream: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        upstream = f" ({', '.join(self.upstream)})" if self.upstream else ""
-        remedy = f" -> {self.remedy}" if self.remedy else ""
-        return f"{self.state:<4}  {self.check}: {self.detail}{upstream}{remedy}"
 
 
 def examine(repository: Path | str) -> list[FeastFinding]:
@@ -64,9 +44,6 @@ def examine(repository: Path | str) -> list[FeastFinding]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Feast and what it uses warn about their own code
         import feast  # noqa: F401
-
-        from features.feast.doctor_offline import offline_checks
-        from features.feast.doctor_online import online_checks
 
         findings = list(_versions())
         try:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.feast.doctor import FeastFinding
+from features.feast.finding import FeastFinding
 
 __all__ = ["offline_checks", "source_times"]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from features.errors import DataError
 from features.feast.direct import DirectReader, compile_plan
-from features.feast.doctor import FeastFinding
 from features.feast.doctor_offline import source_times
+from features.feast.finding import FeastFinding
 from features.feast.redis_reads import stored_ids
 
 __all__ = ["online_checks"]

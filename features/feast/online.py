@@ -16,9 +16,9 @@ import polars as pl
 
 from features.errors import DataError
 from features.feast.plan import PlannedView
-from features.point_in_time import as_id, ids_frame
 from features.schema import TIMESTAMP
-from features.source import Id
+from features.sources.point_in_time import as_id, ids_frame
+from features.sources.protocol import Id
 
 __all__ = ["read_online"]
 

@@ -17,7 +17,7 @@ from urllib.parse import urlparse
 import polars as pl
 
 from features.errors import DataError
-from features.source import ViewDescription, unknown_view
+from features.sources.protocol import ViewDescription, unknown_view
 
 __all__ = ["PlannedView", "all_views", "plan_of", "polars_type"]
 

@@ -20,15 +20,21 @@ from features.feast.online import read_online
 from features.feast.plan import PlannedView, all_views, plan_of
 from features.feast.writing import Destination, push_rows, write_rows
 from features.packing import FeatureBlock
-from features.parquet_batches import parquet_batches
-from features.point_in_time import (
+from features.sources.parquet_batches import parquet_batches
+from features.sources.point_in_time import (
     PointInTimeTable,
     feature_block,
     join_as_of,
     known_at,
     utc,
 )
-from features.source import BATCH_ROWS, Id, ViewDescription, WriteReceipt, check_batch_rows
+from features.sources.protocol import (
+    BATCH_ROWS,
+    Id,
+    ViewDescription,
+    WriteReceipt,
+    check_batch_rows,
+)
 
 __all__ = ["FeastSource"]
 

@@ -24,11 +24,11 @@ from datetime import datetime
 
 import polars as pl
 
-from features.described_rows import described_rows
 from features.errors import DataError
 from features.interactions import Interactions
 from features.schema import ITEM, TIMESTAMP, USER, EventColumns
-from features.source import FeatureSource, ViewDescription, unknown_view
+from features.sources.described_rows import described_rows
+from features.sources.protocol import FeatureSource, ViewDescription, unknown_view
 from features.tables import ItemTable, UserTable
 
 __all__ = [

@@ -9,9 +9,9 @@ import polars as pl
 
 from features.errors import DataError
 from features.feast.plan import PlannedView
-from features.point_in_time import as_utc
 from features.schema import CREATED, TIMESTAMP
-from features.source import WriteReceipt
+from features.sources.point_in_time import as_utc
+from features.sources.protocol import WriteReceipt
 
 __all__ = ["Destination", "push_rows", "write_rows"]
 

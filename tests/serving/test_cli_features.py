@@ -194,7 +194,7 @@ def test_parity_of_features_in_a_file(project: Path) -> None:
 
 
 def test_a_divergence_has_its_exit_code(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from features.online_cells import Cell
+    from features.online.cells import Cell
 
     monkeypatch.setattr(Cell, "add", lambda self, event, values: None)
     code, text, _ = run("parity", "--requests", "50")

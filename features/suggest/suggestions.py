@@ -11,11 +11,11 @@ import numpy as np
 
 from features.definitions import Definition
 from features.errors import DataError
-from features.feature_signal import FeatureSignal, hold_out, measure
 from features.interactions import Interactions
-from features.profile import ColumnProfile, EventProfile, profile_columns, profile_events
-from features.proposals import Proposal, propose_columns, propose_events
 from features.registry import KINDS, dump_definitions, load_definitions
+from features.suggest.profile import ColumnProfile, EventProfile, profile_columns, profile_events
+from features.suggest.proposals import Proposal, propose_columns, propose_events
+from features.suggest.signal import FeatureSignal, hold_out, measure
 from features.tables import ItemTable, UserTable
 
 __all__ = ["LeftOut", "Suggestion", "Suggestions", "suggest_definitions"]

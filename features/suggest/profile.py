@@ -1,4 +1,4 @@
-"""What tables and a log look like: the numbers that `features.suggest` reasons with."""
+"""What tables and a log look like: the numbers that `features.suggest.suggestions` reasons with."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from features import (
     dump_definitions,
     load_definitions,
 )
-from features.suggest import Suggestions, suggest_definitions
+from features.suggest.suggestions import Suggestions, suggest_definitions
 
 START = datetime(2023, 1, 1)
 COLOURS = ["red", 'say "blue"\n', "green\\"]

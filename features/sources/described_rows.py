@@ -9,9 +9,9 @@ from typing import NamedTuple
 import polars as pl
 
 from features.errors import DataError
-from features.point_in_time import utc
 from features.schema import CREATED, TIMESTAMP
-from features.source import FeatureSource
+from features.sources.point_in_time import utc
+from features.sources.protocol import FeatureSource
 
 __all__ = ["DescribedRows", "described_rows"]
 

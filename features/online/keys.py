@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from features.computation import Group
-from features.online_plan import StatePlan
-from features.state_store import Field
+from features.online.plan import StatePlan
+from features.online.store import Field
 
 __all__ = ["SEEN", "StateKeys"]
 

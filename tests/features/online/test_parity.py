@@ -20,8 +20,8 @@ from features import (
     arrival,
     check_parity,
 )
-from features.arrivals import arrivals
-from features.online_cells import Cell
+from features.online.arrivals import arrivals
+from features.online.cells import Cell
 from tests.feature_world import (
     DAY,
     EVENTS,
@@ -195,7 +195,7 @@ def test_an_arrival_before_the_newest_counts_as_arrived_with_it() -> None:
 
 
 def test_nothing_changes_when_the_store_fails() -> None:
-    from features.state_store import MemoryStateStore
+    from features.online.store import MemoryStateStore
 
     class Failing(MemoryStateStore):
         broken = False
@@ -220,7 +220,7 @@ def test_nothing_changes_when_the_store_fails() -> None:
 
 
 def test_state_outlives_its_process_and_other_definitions_do_not_read_it() -> None:
-    from features.state_store import MemoryStateStore
+    from features.online.store import MemoryStateStore
 
     store = MemoryStateStore()
     first = OnlineFeatures(EVERYTHING, ITEMS, USERS, VECTORS, store)
@@ -238,7 +238,7 @@ def test_state_outlives_its_process_and_other_definitions_do_not_read_it() -> No
 
 def test_windows_are_forgotten() -> None:
     """State does not grow with events that no window can hold any more."""
-    from features.state_store import MemoryStateStore
+    from features.online.store import MemoryStateStore
 
     store = MemoryStateStore()
     definitions = [

@@ -1,6 +1,6 @@
 """What held at a moment: the values of views for many keys and moments at once.
 
-The rules are those of `features.source`; the search is in `features.newest_rows`.
+The rules are those of `features.sources.protocol`; the search is in `features.sources.newest_rows`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 import polars as pl
 
 from features.errors import DataError
-from features.newest_rows import key_numbers, newest_rows
 from features.packing import FeatureBlock
 from features.schema import CREATED, TIMESTAMP
-from features.source import Id, ViewDescription
+from features.sources.newest_rows import key_numbers, newest_rows
+from features.sources.protocol import Id, ViewDescription
 
 __all__ = ["ViewTable", "feature_block", "join_as_of", "known_at", "newest"]
 

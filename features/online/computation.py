@@ -11,12 +11,12 @@ import polars as pl
 from features.computation import Asked, Computation, Group
 from features.feature_tables import FeatureTables
 from features.grouped import Statistic
-from features.online_cells import Cell, Tape
-from features.online_plan import StatePlan
+from features.online.cells import Cell, Tape
+from features.online.keys import StateKeys
+from features.online.plan import StatePlan
+from features.online.store import StateStore
 from features.pasts import Past
 from features.schema import ITEM, USER
-from features.state_keys import StateKeys
-from features.state_store import StateStore
 from features.vocabulary import Vocabulary
 
 __all__ = ["StateComputation"]

@@ -22,10 +22,10 @@ from features.feature_tables import Vectors
 from features.history_definitions import Session
 from features.interactions import Interactions
 from features.offline import FeatureComputer
-from features.online import OnlineFeatures, UpdateReport
+from features.online.features import OnlineFeatures, UpdateReport
+from features.online.store import StateStore
 from features.requests import checked_requests
 from features.schema import CREATED, EVENT, ITEM, TIMESTAMP, USER, WEIGHT
-from features.state_store import StateStore
 from features.tables import ItemTable, UserTable
 
 __all__ = ["Divergence", "ParityReport", "check_parity"]

@@ -1,4 +1,4 @@
-"""The rules behind `features.suggest`: from a profile to definitions, or to why there is none."""
+"""The rules behind the suggestions: from a profile to definitions, or to why there is none."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 
 from features.interactions import Interactions
-from features.profile import ColumnProfile, EventProfile
 from features.schema import ITEM, TIMESTAMP, USER, WEIGHT
+from features.suggest.profile import ColumnProfile, EventProfile
 from features.tables import ItemTable, UserTable
 
 __all__ = ["Proposal", "propose_columns", "propose_events"]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features import DataError, InMemorySource
-from features.described_rows import described_rows
+from features.sources.described_rows import described_rows
 
 DAY = timedelta(days=1)
 START = datetime(2020, 1, 1)

@@ -17,9 +17,9 @@ from pathlib import Path
 import polars as pl
 
 from features.packing import FeatureBlock
-from features.parquet_batches import parquet_batches
-from features.point_in_time import ViewTable, join_as_of, known_at, newest
-from features.source import (
+from features.sources.parquet_batches import parquet_batches
+from features.sources.point_in_time import ViewTable, join_as_of, known_at, newest
+from features.sources.protocol import (
     BATCH_ROWS,
     Id,
     ViewDescription,
@@ -27,7 +27,7 @@ from features.source import (
     check_batch_rows,
     unknown_view,
 )
-from features.view_settings import (
+from features.sources.view_settings import (
     ViewSettings,
     check_columns,
     check_view_name,

@@ -1,9 +1,9 @@
 """Definitions to running state: updated event by event, read at any moment from then on.
 
-The state is what `features.online_plan` found that the definitions ask for. Values come from the
+The state is what `features.online.plan` found that the definitions ask for. Values come from the
 code that computes them offline (`features.kinds`); only where it looks for the past is different.
 Replaying a log through `OnlineFeatures` gives what `features.compute_features` gives for it, which
-`features.parity` checks.
+`features.online.parity` checks.
 
     {plan}:g                      everybody's events
     {plan}:i:<item>               an item's
@@ -24,20 +24,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from features.arrivals import Arrival, arrivals
 from features.attributes import AttributeValues
 from features.definitions import Definition
 from features.errors import DataError
 from features.feature_tables import Vectors
 from features.offline import FeatureComputer
-from features.online_cells import Cell, Happening, Tape
-from features.online_plan import plan_state
+from features.online.arrivals import Arrival, arrivals
+from features.online.cells import Cell, Happening, Tape
+from features.online.computation import StateComputation
+from features.online.keys import SEEN, StateKeys
+from features.online.plan import plan_state
+from features.online.store import Field, MemoryStateStore, StateStore
 from features.packing import PackedField, PackedSchema
 from features.requests import checked_requests, item_requests
 from features.schema import ITEM
-from features.state_computation import StateComputation
-from features.state_keys import SEEN, StateKeys
-from features.state_store import Field, MemoryStateStore, StateStore
 from features.tables import ItemTable, UserTable
 
 __all__ = ["OnlineFeatures", "UpdateReport"]

@@ -9,8 +9,8 @@ import polars as pl
 
 from features.errors import DataError
 from features.packing import FeatureBlock
-from features.point_in_time import ViewTable, join_as_of, known_at, newest
-from features.source import (
+from features.sources.point_in_time import ViewTable, join_as_of, known_at, newest
+from features.sources.protocol import (
     BATCH_ROWS,
     Id,
     ViewDescription,
@@ -18,7 +18,12 @@ from features.source import (
     check_batch_rows,
     unknown_view,
 )
-from features.view_settings import ViewSettings, check_columns, check_view_name, first_settings
+from features.sources.view_settings import (
+    ViewSettings,
+    check_columns,
+    check_view_name,
+    first_settings,
+)
 
 __all__ = ["InMemorySource"]
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from features.grouped import Statistic
-from features.online_plan import CellPlan
+from features.online.plan import CellPlan
 
 __all__ = ["Cell", "Happening", "Tape"]
 

@@ -59,7 +59,7 @@ class StatePlan(NamedTuple):
 
 
 def plan_state(definitions: Sequence[Definition], tables: FeatureTables) -> StatePlan:
-    """The state that `features.online` keeps for the definitions.
+    """The state that `features.online.features` keeps for the definitions.
 
     Every definition is computed once for a made-up row, by the code that computes it everywhere,
     and what it asks of the past is written down.

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from features import Count, DataError, Field, HourOfDay, Interactions, ItemTable
-from features.feature_signal import HeldOut, hold_out, measure
+from features.suggest.signal import HeldOut, hold_out, measure
 
 START = datetime(2024, 1, 1)
 ITEMS = ItemTable.from_frame(

@@ -11,9 +11,9 @@ from typing import Any
 import polars as pl
 
 from features.errors import DataError
-from features.point_in_time import as_utc
 from features.schema import CREATED, TIMESTAMP
-from features.source import ViewDescription
+from features.sources.point_in_time import as_utc
+from features.sources.protocol import ViewDescription
 
 __all__ = ["ViewSettings"]
 

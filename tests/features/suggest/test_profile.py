@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from features import Interactions, ItemTable, UserTable
-from features.profile import profile_columns, profile_events
+from features.suggest.profile import profile_columns, profile_events
 
 START = datetime(2024, 1, 1, 12)
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)

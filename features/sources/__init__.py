@@ -1,0 +1,3 @@
+"""Where feature tables live: the protocol, Parquet directories, memory."""
+
+from __future__ import annotations

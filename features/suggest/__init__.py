@@ -1,0 +1,3 @@
+"""Feature definitions proposed from the data."""
+
+from __future__ import annotations
