@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from safetensors.numpy import load_file
 
 from features import load_definitions, suggest_definitions
 from features.errors import DataError
@@ -162,6 +163,31 @@ def test_the_bundle_keeps_the_definitions_and_says_where_they_stood(
     assert features["source"] == "[[features]]"
     assert features["own"] == [record["name"] for record in DECLARED]
     assert "share__popularity" in features["added"]
+
+
+def test_a_log_that_says_when_its_events_arrived(world: Path, tmp_path: Path) -> None:
+    """Arrivals without delay change no list; late ones do; the same event again counts once."""
+    raw = pl.read_parquet(world / "events.parquet")
+    lists = []
+    for delay in (0, 60):
+        again = pl.concat([raw, raw.head(40)])
+        again = again.with_columns(
+            created=pl.col("timestamp") + delay, event_id=pl.int_range(pl.len()) % raw.height
+        )
+        again.write_parquet(tmp_path / "events.parquet")
+        data = make_config(world, tmp_path / str(delay)).data
+        changed = data.model_copy(update={"events": tmp_path / "events.parquet"})
+        config = make_config(world, tmp_path / str(delay)).model_copy(update={"data": changed})
+        bundle = train(config)
+        assert len(read_dataset(config).interactions) == raw.height
+        build_candidates(config, bundle)
+        lists.append(load_file(bundle.file("candidates/lists.safetensors")))
+    plain = make_config(world, tmp_path / "plain")
+    bundle = train(plain)
+    build_candidates(plain, bundle)
+    for name, expected in load_file(bundle.file("candidates/lists.safetensors")).items():
+        np.testing.assert_array_equal(lists[0][name], expected)
+    assert any((lists[1][name] != lists[0][name]).any() for name in lists[0])
 
 
 def test_without_retrieval_features_the_declared_ones_are_all(world: Path, tmp_path: Path) -> None:
