@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 
@@ -165,3 +166,20 @@ def test_importing_the_package_leaves_feast_out() -> None:
     code = "import sys, features.feast, features.feast.direct; print('feast' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_metrics_of_the_process_stay_in_memory() -> None:
+    """Importing Feast first would move every Prometheus metric of the process into files."""
+    code = (
+        "import features.feast, feast, feast.metrics, prometheus_client.values as values; "
+        "print(values.ValueClass.__name__)"
+    )
+    clean = {name: value for name, value in os.environ.items() if "multiproc" not in name.lower()}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=clean,
+    )
+    assert done.stdout.strip() == "MutexValue"
