@@ -232,7 +232,8 @@ def append_impressions(
     Nothing is taken out: rows appended twice are there twice, with equal (request_id, position).
 
     Args:
-        source: where to. In a store that is declared by hand the view's keys are user_id, item_id.
+        source: where to. In a store that is declared by hand the view's keys are user_id, item_id;
+            in Feast ``online=False`` keeps it out of the online store (`recsys features declare`).
         impressions: rows with the columns of `IMPRESSION_SCHEMA`, in any order; others are dropped.
         view: the view.
 

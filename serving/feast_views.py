@@ -35,6 +35,7 @@ _VIEW = """
     name="{view}",
     entities=[{entities}],
     ttl=timedelta(0),
+    online={online},
     schema=[
 {fields}
     ],
@@ -101,7 +102,10 @@ def write_feast_views(
     wanted = {**schemas, f"{prefix}impressions": IMPRESSION_SCHEMA}
     types = {USER: "STRING", ITEM: "STRING", **(id_types or {})}
     text = _HEAD.format(user=types[USER], item=types[ITEM])
-    text += "".join(_definition(view, schema) for view, schema in wanted.items())
+    text += "".join(
+        _definition(view, schema, online=schema is not IMPRESSION_SCHEMA)
+        for view, schema in wanted.items()
+    )
     target = repository / DEFINITIONS_FILE
     if target.is_file() and target.read_text(encoding="utf-8") != text:
         raise DataError(f"{target} must not be there or be unedited; move it away to write it anew")
@@ -114,7 +118,7 @@ def write_feast_views(
     return list(wanted)
 
 
-def _definition(view: str, schema: Mapping[str, pl.DataType]) -> str:
+def _definition(view: str, schema: Mapping[str, pl.DataType], *, online: bool) -> str:
     keys = [name for name in _ENTITIES if name in schema]
     fields = [
         f'        Field(name="{name}", dtype={_feast_type(dtype)}),'
@@ -122,7 +126,7 @@ def _definition(view: str, schema: Mapping[str, pl.DataType]) -> str:
         if name not in (*keys, TIMESTAMP)
     ]
     entities = ", ".join(_ENTITIES[key] for key in keys)
-    return _VIEW.format(view=view, entities=entities, fields="\n".join(fields))
+    return _VIEW.format(view=view, entities=entities, online=online, fields="\n".join(fields))
 
 
 def _feast_type(dtype: pl.DataType) -> str:

@@ -158,11 +158,12 @@ class FeastSource:
             view: a view.
             rows: its id columns, ``timestamp``, ``created`` where the view has it, and every
                 feature.
-            to: "online", "offline" or "both".
+            to: "online", "offline" or "both"; both is offline alone for a view that is declared
+                with ``online=False``.
 
         Raises:
             DataError: a column is missing or of another type, an id or a time is null, no feature
-                has a value, or Feast refused.
+                has a value, the view is not served online, or Feast refused.
         """
         return write_rows(self.store, self._one(view), rows, to)
 

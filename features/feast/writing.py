@@ -28,6 +28,12 @@ def write_rows(
     """
     stores = _stores(to)
     view = planned.description
+    if not planned.feast.online:
+        if to == "online":
+            raise DataError(
+                f"view {view.name!r} must be declared with online=True to be written online"
+            )
+        stores = ("offline",)
     if "offline" in stores and planned.mapping:
         raise DataError(
             f"view {view.name!r} must have a batch source without a field mapping to be written "

@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
-from features import Histories, ParquetDirectory, Vocabulary
+from features import Histories, ParquetDirectory, Vocabulary, append_impressions
 from features.errors import DataError
 from recsys.artifacts import Bundle
 from recsys.config import Config, load_config
@@ -268,6 +268,25 @@ def test_a_feast_repository(directory: Path, bundle: Bundle, tmp_path: Path) -> 
             .list.len()
             .equals(lists["scores"].list.len(), null_equal=True)
         )
+        shown = pl.DataFrame(
+            {
+                "user_id": ["u1"] * 4,
+                "item_id": [items[0], items[1], items[0], items[1]],
+                "timestamp": [datetime(2024, 1, 1)] * 4,
+                "request_id": ["a", "a", "b", "b"],
+                "position": [1, 2, 1, 2],
+                "policy": ["ranker"] * 4,
+                "propensity": [1.0] * 4,
+                "generation": [bundle.id] * 4,
+            }
+        )
+        receipt = append_impressions(source, shown, view="recsys_impressions")
+        assert (receipt.rows, receipt.stores) == (4, ("offline",))
+        append_impressions(source, shown.head(1), view="recsys_impressions")
+        kept = pl.concat(source.scan("recsys_impressions"))
+        assert kept["request_id"].sort().to_list() == ["a", "a", "a", "b", "b"]
+        with pytest.raises(DataError, match="must be declared with online=True"):
+            source.write("recsys_impressions", kept, to="online")
         codes = pl.concat(source.scan("recsys_semantic_ids")).sort("item_id")
         bundled = SemanticIds.load(bundle.path / "semantic-ids")
         assert dict(zip(codes["item_id"], codes["code_0"], strict=True)) == dict(
