@@ -19,7 +19,6 @@ import polars as pl
 from features.feature_tables import FeatureTables
 from features.grouped import Statistic
 from features.pasts import Past
-from features.schema import ITEM, USER
 from features.vocabulary import Vocabulary
 
 __all__ = ["Asked", "Computation", "Group", "Level", "slices"]
@@ -90,6 +89,8 @@ class Computation(ABC):
         tables: items, users and vectors.
         item_ids: ids of the item table, index 1..N, then of items known beyond it.
         user_ids: ids of all users asked about.
+        item: [R] int64, the rows' items in ``item_ids``.
+        user: [R] int64, the rows' users in ``user_ids``.
     """
 
     def __init__(
@@ -99,6 +100,8 @@ class Computation(ABC):
         *,
         item_ids: Vocabulary,
         user_ids: Vocabulary,
+        item: np.ndarray,
+        user: np.ndarray,
     ) -> None:
         self.requests = requests
         self.tables = tables
@@ -106,12 +109,7 @@ class Computation(ABC):
         self.user_ids = user_ids
         moment = requests["moment"].to_physical().to_numpy().astype(np.int64)
         self.moments, moment_of_row = np.unique(moment, return_inverse=True)
-        self._rows = Level(
-            self.user_ids.index(requests[USER]),
-            self.item_ids.index(requests[ITEM]),
-            moment_of_row,
-            np.arange(moment.size),
-        )
+        self._rows = Level(user, item, moment_of_row, np.arange(moment.size))
         self._levels: dict[str, Level] = {"user_item": self._rows}
         self._pairs: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
         self._asked: dict[tuple[str, str | None], tuple[Asked, np.ndarray | None]] = {}

@@ -137,13 +137,26 @@ class GroupedEvents:
 
     def _running(self, statistic: Statistic) -> np.ndarray:
         """[E + 1] float64; the extra last entry is what position -1 reads."""
-        name = statistic[0]
+        name, size = statistic[0], self._group.size
+        if size == 0:
+            return np.array([np.nan if name in ("last", "first") else 0.0])
+        starts = np.flatnonzero(np.diff(self._group, prepend=-1))
+        lengths = np.diff(np.append(starts, size))
+        if name in ("last", "first") and not self._late.size:
+            happened = self._events.happened
+            times = happened if name == "last" else np.repeat(happened[starts], lengths)
+            return np.append(times.astype(np.float64), np.nan)
         if name in ("last", "first"):
             frame = pl.DataFrame({"group": self._group, "step": self._events.happened})
-            step = pl.col("step").cum_max() if name == "last" else pl.col("step").cum_min()
-            times = frame.select(step.over("group"))["step"].to_numpy()
+            extreme = pl.col("step").cum_max() if name == "last" else pl.col("step").cum_min()
+            times = frame.select(extreme.over("group"))["step"].to_numpy()
             return np.append(times.astype(np.float64), np.nan)
-        frame = pl.DataFrame({"group": self._group, "step": _step(statistic, self._events)})
+        step = _step(statistic, self._events)
+        if name != "weight" or starts.size == 1:  # whole numbers: the sums are exact
+            running = np.cumsum(step)
+            running -= np.repeat(running[starts] - step[starts], lengths)
+            return np.append(running, 0.0)
+        frame = pl.DataFrame({"group": self._group, "step": step})
         running = frame.select(pl.col("step").cum_sum().over("group"))["step"].to_numpy()
         return np.append(running, 0.0)
 
@@ -154,6 +167,9 @@ class LateEvents:
     Most are late by little. An event that happened before a window and arrived in it by at most a
     short delay d arrived within d of the window's begin; those few are looked at one by one. The
     rest, late by more than d, are summed up by `DominanceSums`.
+
+    Attributes:
+        size: L.
 
     Args:
         key: [L] int64 rising, group * stride + rank of the arrival.
@@ -167,7 +183,7 @@ class LateEvents:
         delay = events.times[events.arrival] - events.happened
         self._short_us = int(np.quantile(delay, _SHORT, method="lower")) if delay.size else 0
         short = delay <= self._short_us
-        self._size = int(key.size)
+        self.size = int(key.size)
         self._short, self._short_key = events.take(np.flatnonzero(short)), key[short]
         self._long, self._long_key = events.take(np.flatnonzero(~short)), key[~short]
         self._all, self._all_key = events, key
@@ -182,7 +198,7 @@ class LateEvents:
         start_us: np.ndarray,
     ) -> np.ndarray:
         """See `GroupedEvents.late`."""
-        if self._size == 0:
+        if self.size == 0:
             return np.zeros(group.shape)
         base = group * self._stride
         soon = np.searchsorted(self._times, start_us + self._short_us, side="right")

@@ -10,7 +10,7 @@ from features.feature_tables import FeatureTables
 from features.grouped import DistinctValues, EventArrays, GroupedEvents, Statistic
 from features.pasts import Past, UserPasts
 from features.schema import CREATED, EVENT, ITEM, TIMESTAMP, USER, WEIGHT
-from features.vocabulary import Vocabulary
+from features.vocabulary import Vocabulary, covering
 
 __all__ = ["LogComputation"]
 
@@ -30,15 +30,18 @@ class LogComputation(Computation):
         log: pl.DataFrame,
         tables: FeatureTables,
     ) -> None:
+        item_ids, self._item, of_requests = covering(tables.item_ids, log[ITEM], requests[ITEM])
+        users = Vocabulary.from_ids(log[USER])
+        user_ids, self._user, asking = covering(users, log[USER], requests[USER])
         super().__init__(
             requests,
             tables,
-            item_ids=_covering(tables.item_ids, log[ITEM], requests[ITEM]),
-            user_ids=_covering(Vocabulary.from_ids(log[USER]), requests[USER]),
+            item_ids=item_ids,
+            user_ids=user_ids,
+            item=of_requests,
+            user=asking,
         )
         self._kind = log[EVENT]
-        self._item = self.item_ids.index(log[ITEM])
-        self._user = self.user_ids.index(log[USER])
         happened = log[TIMESTAMP].to_physical().to_numpy().astype(np.int64)
         arrived = happened
         if CREATED in log.columns:
@@ -163,12 +166,3 @@ class LogComputation(Computation):
             rank = self._rank(group, lag_us)[asked.moment]
             self._places[key] = self._grouped(group).locate(code, rank)
         return self._places[key]
-
-
-def _covering(vocabulary: Vocabulary, *columns: pl.Series) -> Vocabulary:
-    """The vocabulary, extended by what the columns hold beyond it."""
-    for ids in columns:
-        index = vocabulary.index(ids)
-        if bool((index == 0).any()):
-            vocabulary = vocabulary.extend(ids.filter(pl.Series(index == 0)))
-    return vocabulary

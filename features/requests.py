@@ -31,7 +31,8 @@ def aligned(
             )
         wanted = pl.DataFrame({ITEM: pl.Series(item_ids, dtype=pl.String)})
         joined = wanted.join(item_values, on=ITEM, how="left", maintain_order="left")
-        return {name: joined[name].fill_null(float("nan")).to_numpy() for name in names}
+        missing = pl.col(names).fill_null(float("nan"))
+        return {column.name: column.to_numpy() for column in joined.select(missing)}
     given = {}
     for name in names:
         if name not in item_values:

@@ -14,7 +14,7 @@ import polars as pl
 from features.errors import DataError, UnknownIdError
 from features.hashing import update_with_series
 
-__all__ = ["Vocabulary"]
+__all__ = ["Vocabulary", "covering"]
 
 _FORMAT = "1"
 
@@ -166,14 +166,31 @@ class Vocabulary:
     def _find(self, wanted: pl.Series) -> np.ndarray:
         """Binary search in the sorted ids: no hash table of N entries per call."""
         ordered, rows = self._sorted
-        place = np.minimum(ordered.search_sorted(wanted.fill_null("")).to_numpy(), len(self) - 1)
-        hit = (ordered.gather(place) == wanted).fill_null(False).to_numpy()
-        return np.where(hit, rows[place], 0).astype(np.int64)
+        if wanted.null_count():
+            wanted = wanted.fill_null("")  # no id is empty
+        place = np.minimum(ordered.search_sorted(wanted).to_numpy(), len(self) - 1)
+        hit = (ordered.gather(place) == wanted).to_numpy()
+        return np.where(hit, rows[place], 0).astype(np.int64, copy=False)
 
     @cached_property
     def _sorted(self) -> tuple[pl.Series, np.ndarray]:
         order = self._ids.arg_sort()
         return self._ids.gather(order).set_sorted(), order.to_numpy().astype(np.int64) + 1
+
+
+def covering(
+    vocabulary: Vocabulary, first: pl.Series, second: pl.Series
+) -> tuple[Vocabulary, np.ndarray, np.ndarray]:
+    """The vocabulary, extended by what two columns hold beyond it, and their indices in it."""
+    found = []
+    for ids in (first, second):
+        index = vocabulary.index(ids)
+        unknown = index == 0
+        if bool(unknown.any()):
+            vocabulary = vocabulary.extend(ids.filter(pl.Series(unknown)))
+            index = vocabulary.index(ids)
+        found.append(index)
+    return vocabulary, found[0], found[1]
 
 
 def _as_strings(ids: Sequence[str] | Sequence[int] | np.ndarray | pl.Series) -> pl.Series:

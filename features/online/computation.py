@@ -17,7 +17,7 @@ from features.online.plan import StatePlan
 from features.online.store import StateStore
 from features.pasts import Past
 from features.schema import ITEM, USER
-from features.vocabulary import Vocabulary
+from features.vocabulary import Vocabulary, covering
 
 __all__ = ["StateComputation"]
 
@@ -65,13 +65,17 @@ class StateComputation(Computation):
                 key, field = self._keys.tape(user, event)
                 self._tapes[user, event] = Tape(size, self._fields[key].get(field))
         met = {entry[1] for tape in self._tapes.values() for entry in tape.events}
-        ids = pl.concat([requests[ITEM], pl.Series(ITEM, sorted(met), dtype=pl.String)])
-        unknown = ids.filter(pl.Series(tables.item_ids.index(ids) == 0))
+        item_ids, item, _ = covering(
+            tables.item_ids, requests[ITEM], pl.Series(ITEM, sorted(met), dtype=pl.String)
+        )
+        user_ids = Vocabulary.from_ids(users)
         super().__init__(
             requests,
             tables,
-            item_ids=tables.item_ids.extend(unknown) if len(unknown) else tables.item_ids,
-            user_ids=Vocabulary.from_ids(users),
+            item_ids=item_ids,
+            user_ids=user_ids,
+            item=item,
+            user=user_ids.index(requests[USER]),
         )
         rows = self.rows
         self._user_text = dict(zip(rows.user.tolist(), requests[USER].to_list(), strict=True))

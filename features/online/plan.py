@@ -103,7 +103,14 @@ class _Recorder(Computation):
         row = pl.DataFrame(
             {USER: ["-"], ITEM: item, "moment": pl.Series([0]).cast(pl.Datetime("us"))}
         ).with_columns(pl.lit("" if name in texts else 0.0).alias(name) for name in sorted(read))
-        super().__init__(row, tables, item_ids=tables.item_ids, user_ids=Vocabulary.from_ids(["-"]))
+        super().__init__(
+            row,
+            tables,
+            item_ids=tables.item_ids,
+            user_ids=Vocabulary.from_ids(["-"]),
+            item=tables.item_ids.index(row[ITEM]),
+            user=np.ones(1, dtype=np.int64),
+        )
         self.groups: set[Group] = set()
         self.sums: dict[Group, set[tuple[Statistic, int | None]]] = {}
         self.distinct_asked: dict[Group, set[tuple[str, int | None]]] = {}
