@@ -16,13 +16,35 @@ from serving.id_list_codec import decode_ids, encode_ids
 def test_bytes_by_hand():
     (value,) = encode_candidates(np.array([[7, 258, -1]]), np.array([[1.5, -2.0, 9.0]]), 3)
     # 1.5 = 0x3E00 and -2 = 0xC000 in half precision
-    body = b"RCND\x01\x00\x02\x00" + b"\x07\0\0\0\x02\x01\0\0" + b"\x00\x3e\x00\xc0" + b"\x03\x03"
+    body = b"RCND\x02\x0a\x02\x00" + b"\x07\0\x02\x01" + b"\x00\x3e\x00\xc0" + b"\x33"
     assert value == body + struct.pack("<I", zlib.crc32(body))
 
 
-def test_a_hundred_candidates_take_712_bytes():
-    (value,) = encode_candidates(np.arange(1, 101)[None], np.linspace(1, 0, 100)[None])
-    assert len(value) == encoded_size(100) == 712
+def test_wide_bytes_by_hand():
+    index = np.array([[2**24 + 1], [2**16 + 2]])
+    first, second = encode_candidates(index, np.array([[1.5], [1.5]]), np.array([[16], [1]]))
+    body = b"RCND\x02\x04\x01\x00" + b"\x01\0\0\x01" + b"\x00\x3e" + b"\x10"
+    assert first == body + struct.pack("<I", zlib.crc32(body))
+    body = b"RCND\x02\x0b\x01\x00" + b"\x02\0\x01" + b"\x00\x3e" + b"\x01"
+    assert second == body + struct.pack("<I", zlib.crc32(body))
+
+
+def test_version_1_is_still_read():
+    body = b"RCND\x01\x00\x02\x00" + b"\x07\0\0\0\x02\x01\0\0" + b"\x00\x3e\x00\xc0" + b"\x03\x04"
+    found = decode_candidates(body + struct.pack("<I", zlib.crc32(body)))
+    assert found.item_index.tolist() == [7, 258]
+    assert found.score.tolist() == [1.5, -2.0]
+    assert found.source.tolist() == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("largest", "source", "size"),
+    [(65_535, 15, 462), (65_536, 15, 562), (2**24 - 1, 16, 612), (2**24, 0, 662), (2**24, 16, 712)],
+)
+def test_bytes_of_a_hundred_candidates(largest, source, size):
+    index = np.arange(largest - 99, largest + 1)[None]
+    (value,) = encode_candidates(index, np.linspace(1, 0, 100)[None], source)
+    assert len(value) == encoded_size(100, num_items=largest, num_sources=source + 1) == size
 
 
 @st.composite
@@ -32,9 +54,10 @@ def batches(draw):
     item_index = np.full((num_rows, width), -1, dtype=np.int64)
     for row in item_index:
         count = rng.integers(0, width + 1)
-        row[:count] = rng.choice(2**32 - 2, count, replace=False) + 1
+        largest = 2 ** int(rng.choice([10, 16, 17, 24, 25, 32])) - 2
+        row[:count] = rng.choice(largest, count, replace=False) + 1
     score = -np.sort(-rng.normal(scale=100, size=(num_rows, width)), axis=1)
-    return item_index, score, rng.integers(0, 256, (num_rows, width))
+    return item_index, score, rng.integers(0, rng.choice([1, 16, 256]), (num_rows, width))
 
 
 @given(batches())
@@ -43,7 +66,7 @@ def test_round_trip(batch):
     for row, value in enumerate(encode_candidates(item_index, score, source)):
         found = decode_candidates(value)
         count = int((item_index[row] != -1).sum())
-        assert len(value) == encoded_size(count)
+        assert len(value) <= encoded_size(count, num_items=2**32 - 1, num_sources=256)
         np.testing.assert_array_equal(found.item_index, item_index[row, :count])
         np.testing.assert_array_equal(found.source, source[row, :count])
         expected = score[row, :count].astype(np.float16).astype(np.float32)
@@ -74,7 +97,9 @@ def test_batch_equals_one_by_one():
         (b"", "truncated: 0 bytes"),
         (b"RCND\x01\x00\x01", "truncated: 7 bytes"),
         (b"NOPE" + bytes(20), "not a candidate list"),
-        (b"RCND\x02" + bytes(20), "version 2, this code reads 1"),
+        (b"RCND\x03" + bytes(20), "version 3 and layout 0, this code reads up to version 2"),
+        (b"RCND\x02\x01" + bytes(20), "version 2 and layout 1"),
+        (b"RCND\x02\x0a\x05\x00" + bytes(10), "of 5 entries must have 35 bytes, got 18"),
         (b"RCND\x01\x00\x05\x00" + bytes(10), "of 5 entries must have 47 bytes, got 18"),
         (b"RCND\x01\x00\x00\x00" + bytes(4), "checksum"),
     ],
