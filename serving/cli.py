@@ -28,6 +28,7 @@ from serving.cli_options import (
     StartFrom,
     Workers,
 )
+from serving.cli_plan import plan
 from serving.output import INTERRUPTED, REFUSED, Output, reporting, table
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ app = typer.Typer(
 app.add_typer(doctor_app, name="doctor")
 app.add_typer(features_app)
 app.command()(init)
+app.command()(plan)
 
 DEFAULT_CONFIG = Path("recsys.toml")
 

@@ -88,7 +88,7 @@ def test_help_lists_every_verb_in_a_real_process() -> None:
         check=True,
     )
     assert "Usage: recsys" in done.stdout
-    for verb in ("init", *VERBS):
+    for verb in ("init", "plan", *VERBS):
         assert f"\n  {verb} " in done.stdout
 
 
