@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from features.errors import Problem
+from features.moments import microseconds
 from features.reading import read_frame
 from features.schema import ITEM, MICROSECONDS_PER, USER, EventColumns
 
@@ -19,7 +20,6 @@ UNDESCRIBED = "must be described by a row of the item table"
 
 _ROW = "__row"
 _EARLIEST = datetime(1971, 1, 1)
-_EPOCH = datetime(1970, 1, 1)
 
 
 def find_problems(
@@ -240,7 +240,7 @@ def _time_problems(
     if numeric:
         scale = MICROSECONDS_PER[unit]
         parsed = pl.when(value.is_finite()).then(value) if dtype.is_float() else value
-        low, high = (pl.lit(_microseconds(moment) // scale) for moment in (_EARLIEST, latest))
+        low, high = (pl.lit(microseconds(moment) // scale) for moment in (_EARLIEST, latest))
     else:
         parsed = time_in_microseconds(column, dtype, unit)
         low, high = pl.lit(_EARLIEST), pl.lit(latest)
@@ -262,10 +262,6 @@ def _time_problems(
     return problems
 
 
-def _microseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
 def _unit_remedy(
     outside: pl.DataFrame, column: str | None = None, latest: datetime | None = None
 ) -> str:
@@ -274,7 +270,7 @@ def _unit_remedy(
         return "Declare the unit 's', 'ms' or 'us'."
     value = int(outside[column][0])
     for unit, scale in MICROSECONDS_PER.items():
-        if _microseconds(_EARLIEST) <= value * scale <= _microseconds(latest):
+        if microseconds(_EARLIEST) <= value * scale <= microseconds(latest):
             return f"Declare the unit {unit!r}: read so, the first value is plausible."
     return "No unit makes the first value plausible; repair or drop these rows."
 

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Self
 
 import numpy as np
 import polars as pl
 
 from features.interactions import Interactions
+from features.moments import microseconds
 from features.offline import FeatureComputer
 from features.tables import UserTable
 from features.vocabulary import Vocabulary
 from recsys.candidates import CandidatePool
 from recsys.ranking.ranker import RankingRows
 
-__all__ = ["EPOCH", "FeatureInputs", "microseconds"]
-
-EPOCH = datetime(1970, 1, 1)
+__all__ = ["FeatureInputs"]
 
 
 @dataclass(frozen=True)
@@ -100,10 +99,3 @@ class FeatureInputs:
         )
         features = frame.select(names).to_numpy().astype(np.float32, copy=False)
         return RankingRows(features, wanted, query.astype(np.int64), names)
-
-
-def microseconds(moment: datetime) -> int:
-    """Microseconds since 1970-01-01 UTC; a moment without zone is UTC."""
-    if moment.tzinfo is not None:
-        moment = moment.astimezone(UTC).replace(tzinfo=None)
-    return (moment - EPOCH) // timedelta(microseconds=1)

@@ -13,10 +13,11 @@ import polars as pl
 
 from features.histories import Histories
 from features.interactions import Interactions
+from features.moments import microseconds
 from features.schema import ITEM
 from features.tables import ItemTable
 from features.vocabulary import Vocabulary
-from recsys.candidate_features import FeatureInputs, microseconds
+from recsys.candidate_features import FeatureInputs
 from recsys.candidates import CandidatePool, pool_candidates
 from recsys.own_events import own_events
 from recsys.ranking.ranker import Ranker

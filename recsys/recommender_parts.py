@@ -11,11 +11,12 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import load_file
 
+from features.moments import EPOCH
 from features.offline import FeatureComputer
 from features.registry import load_definitions
 from features.tables import ItemTable, UserTable
 from features.vocabulary import Vocabulary
-from recsys.candidate_features import EPOCH, FeatureInputs
+from recsys.candidate_features import FeatureInputs
 from recsys.config_features import CONTENT
 from recsys.errors import ArtifactError
 from recsys.index.choices import load_index

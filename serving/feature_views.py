@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ import polars as pl
 from safetensors.numpy import load_file
 
 from features.histories import Histories
+from features.moments import utc
 from features.publishing import (
     PublishedView,
     candidate_rows,
@@ -144,8 +145,7 @@ def view_schemas(
 
 
 def _moment(bundle: Bundle) -> datetime:
-    created = datetime.fromisoformat(bundle.manifest.created_at)
-    return created.astimezone(UTC).replace(tzinfo=None)
+    return utc(datetime.fromisoformat(bundle.manifest.created_at))
 
 
 def _views(

@@ -10,6 +10,7 @@ import polars as pl
 
 from features.errors import DataError
 from features.feast.training_data import EVENT_NAMES, WEIGHT_NAMES, names_item, names_user
+from features.moments import microseconds
 from features.reading import read_frame
 from features.schema import MICROSECONDS_PER
 
@@ -103,10 +104,7 @@ def _unit(times: pl.Series) -> str | None:
     latest = datetime.now(UTC).replace(tzinfo=None) + timedelta(days=365)
     low, high = times.min(), times.max()
     for unit, scale in MICROSECONDS_PER.items():
-        bounds = [
-            (moment - datetime(1970, 1, 1)) // timedelta(microseconds=scale)
-            for moment in (_EARLY, latest)
-        ]
+        bounds = [microseconds(moment) // scale for moment in (_EARLY, latest)]
         if low is not None and bounds[0] <= low and high <= bounds[1]:  # type: ignore[operator]
             return unit
     return "s"

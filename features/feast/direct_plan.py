@@ -18,6 +18,7 @@ from features.feast.redis_format import (
 )
 from features.feast.redis_reads import Reply
 from features.feast.values import ValueColumn
+from features.moments import microseconds
 from features.packing import FeatureBlock
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class ReadPlan(NamedTuple):
         """Blocks by view of the replies; see `DirectReader.read`."""
         width = sum(len(view.columns) + 1 for view in self.views)
         columns = list(zip(*rows, strict=True)) if rows else [()] * width
-        now_us = _microseconds(moment or datetime.now(UTC))
+        now_us = microseconds(moment or datetime.now(UTC))
         blocks, place = {}, 0
         for view in self.views:
             stop = place + len(view.columns)
@@ -193,11 +194,6 @@ def _block(
         if kept:
             values[column.name][present] = column.decode([messages[place] for place in kept])
     return FeatureBlock(values, present, age_s)
-
-
-def _microseconds(moment: datetime) -> int:
-    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def _keys_of(store: FeatureStore, view: Any) -> dict[str, KeyType]:

@@ -8,7 +8,7 @@ has a time or a value: with Redis, Feast reports ids it does not know as PRESENT
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,12 @@ import polars as pl
 
 from features.errors import DataError
 from features.feast.plan import PlannedView
+from features.moments import EPOCH, utc
 from features.schema import TIMESTAMP
 from features.sources.point_in_time import as_id, ids_frame
 from features.sources.protocol import Id
 
 __all__ = ["read_online"]
-
-_EPOCH = datetime(1970, 1, 1)
 
 
 def read_online(
@@ -102,8 +101,8 @@ def _row_time(time: datetime | None, values: Any) -> datetime | None:
     """The row's time in UTC; None where there is no row. 1970 with no value at all is no row."""
     if time is None or values is None:
         return None
-    naive = time if time.tzinfo is None else time.astimezone(UTC).replace(tzinfo=None)
-    if naive == _EPOCH and all(value.WhichOneof("val") is None for value in values.values()):
+    naive = utc(time)
+    if naive == EPOCH and all(value.WhichOneof("val") is None for value in values.values()):
         return None
     return naive
 

@@ -44,6 +44,7 @@ from features.feast.redis_format import (
     varint,
 )
 from features.feast.redis_reads import HashRequest, Reply, read_hashes, read_hashes_async
+from features.moments import microseconds
 
 __all__ = ["RecsysRedisOnlineStore", "RecsysRedisOnlineStoreConfig"]
 
@@ -215,7 +216,7 @@ def _answer(
     full_feature_names: bool,
     include_versions: bool,
 ) -> None:
-    start, now_us = 0, _microseconds(datetime.now(UTC))
+    start, now_us = 0, microseconds(datetime.now(UTC))
     for one in work:
         stop = start + len(one.request.keys)
         _append(response, one, [replies[start + place] for place in one.places], now_us)
@@ -275,7 +276,3 @@ def _repeated(field: int, messages: Sequence[bytes]) -> bytes:
         return head + head.join(messages)
     heads = {size: tag + varint(size) for size in sizes}
     return b"".join([heads[len(message)] + message for message in messages])
-
-
-def _microseconds(moment: datetime) -> int:
-    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

@@ -8,7 +8,7 @@ What Feast does otherwise and is put right here: rows are kept, and their order 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from features.feast.offline import StoreTable, file_table, selected, store_batch
 from features.feast.online import read_online
 from features.feast.plan import PlannedView, all_views, plan_of
 from features.feast.writing import Destination, push_rows, write_rows
+from features.moments import utc
 from features.packing import FeatureBlock
 from features.sources.parquet_batches import parquet_batches
 from features.sources.point_in_time import (
@@ -26,7 +27,6 @@ from features.sources.point_in_time import (
     feature_block,
     join_as_of,
     known_at,
-    utc,
 )
 from features.sources.protocol import (
     BATCH_ROWS,
@@ -123,7 +123,7 @@ class FeastSource:
                 f"{one.description.name}: {', '.join(one.description.keys)}" for one in plan
             )
             raise DataError(f"views of {view!r} must have one key to be read together, got {shown}")
-        now = utc(moment)
+        now = utc(moment or datetime.now(UTC))
         return feature_block([read_online(self.store, one, ids, now) for one in plan], now)
 
     def scan(

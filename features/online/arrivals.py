@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 
 import polars as pl
 
 from features.errors import DataError
+from features.moments import microseconds
 from features.schema import CREATED, EVENT, EVENT_ID, ITEM, TIMESTAMP, USER, WEIGHT
 
 __all__ = ["Arrival", "arrival", "arrivals"]
-
-_EPOCH = datetime(1970, 1, 1)
 
 
 class Arrival(NamedTuple):
@@ -72,8 +71,8 @@ def arrival(
             raise DataError(f"{name} must be UTC without time zone, got {moment.isoformat()}")
     if not (math.isfinite(weight) and weight >= 0):
         raise DataError(f"{WEIGHT} must be a finite number >= 0, got {weight}")
-    happened = _microseconds(timestamp)
-    arrived = happened if created is None else _microseconds(created)
+    happened = microseconds(timestamp)
+    arrived = happened if created is None else microseconds(created)
     weight = struct.unpack("<f", struct.pack("<f", weight))[0]  # a log holds float32
     identity = _identity(user, item, happened, event, event_id)
     return Arrival(user, item, happened, event, weight, arrived, identity)
@@ -147,10 +146,6 @@ def arrivals(
         identity = _identity(user, item, happened, kind, event_id)
         found.append(Arrival(user, item, happened, kind, weight, created, identity))
     return found
-
-
-def _microseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def _identity(user: str, item: str, happened: int, kind: str, event_id: str | None) -> int:

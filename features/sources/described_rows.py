@@ -9,8 +9,8 @@ from typing import NamedTuple
 import polars as pl
 
 from features.errors import DataError
+from features.moments import utc
 from features.schema import CREATED, TIMESTAMP
-from features.sources.point_in_time import utc
 from features.sources.protocol import FeatureSource
 
 __all__ = ["DescribedRows", "described_rows"]

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from features.errors import DataError
+from features.moments import utc
 from features.packing import FeatureBlock
 from features.schema import CREATED, TIMESTAMP
 from features.sources.newest_rows import key_numbers, newest_rows
@@ -93,7 +94,7 @@ def newest(
     moment: datetime | None,
 ) -> FeatureBlock:
     """What holds for each id at one moment; see `FeatureSource.latest`."""
-    now = utc(moment)
+    now = utc(moment or datetime.now(UTC))
     asked = asked_keys(table, ids_frame(table.view, ids))
     asked = asked.with_columns(pl.lit(now, pl.Datetime("us")).alias(TIMESTAMP))
     return feature_block([rows_at(_of_keys(table, asked), asked)], now)
@@ -207,12 +208,6 @@ def as_utc(name: str, dtype: pl.DataType) -> pl.Expr:
     if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
         column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
     return column.cast(pl.Datetime("us"))
-
-
-def utc(moment: datetime | None) -> datetime:
-    """A moment in UTC without a zone; None: now."""
-    moment = datetime.now(UTC) if moment is None else moment
-    return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
 
 
 def ids_frame(view: ViewDescription, ids: Sequence[Id] | Sequence[tuple[Id, ...]]) -> pl.DataFrame:
