@@ -55,6 +55,12 @@ class DominanceSums:
             total[asked] += running[end] - running[block << level]
         return total
 
+    def between(self, begin: np.ndarray, end: np.ndarray, limit: np.ndarray) -> np.ndarray:
+        """[Q] float64 sums over the positions ``begin`` .. ``end`` - 1; see `below`."""
+        both = self.below(np.concatenate([begin, end]), np.tile(limit, 2))
+        found: np.ndarray = both[begin.size :] - both[: begin.size]
+        return found
+
     def _levels(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         order = np.arange(self._rank.size)
         for level in range(self._num_levels):

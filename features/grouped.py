@@ -178,16 +178,15 @@ class LateEvents:
     """
 
     def __init__(self, key: np.ndarray, stride: int, events: EventArrays) -> None:
-        self._stride = stride
         self._times = events.times
         delay = events.times[events.arrival] - events.happened
         self._short_us = int(np.quantile(delay, _SHORT, method="lower")) if delay.size else 0
         short = delay <= self._short_us
         self.size = int(key.size)
-        self._short, self._short_key = events.take(np.flatnonzero(short)), key[short]
-        self._long, self._long_key = events.take(np.flatnonzero(~short)), key[~short]
-        self._all, self._all_key = events, key
-        self._sums: dict[tuple[Statistic, bool], DominanceSums] = {}
+        self._short, self._long = (
+            _LatePart(key[kept], stride, events.take(np.flatnonzero(kept)))
+            for kept in (short, ~short)
+        )
 
     def straddling(
         self,
@@ -200,47 +199,61 @@ class LateEvents:
         """See `GroupedEvents.late`."""
         if self.size == 0:
             return np.zeros(group.shape)
-        base = group * self._stride
         soon = np.searchsorted(self._times, start_us + self._short_us, side="right")
-        begin = np.searchsorted(self._short_key, base + start_rank, side="left")
-        end = np.searchsorted(self._short_key, base + np.minimum(rank, soon), side="left")
-        if int((end - begin).sum()) > _PAIRS_PER_QUESTION * group.size + _CELLS_AT_ONCE:
-            return self._summed(statistic, base, start_rank, rank, start_us, everything=True)
-        found = self._summed(statistic, base, start_rank, rank, start_us, everything=False)
-        step = _step(statistic, self._short)
+        near = self._short.between(group, start_rank, np.minimum(rank, soon))
+        found: np.ndarray = self._long.sums(
+            statistic, self._long.between(group, start_rank, rank), start_us
+        )
+        if int((near[1] - near[0]).sum()) > _PAIRS_PER_QUESTION * group.size + _CELLS_AT_ONCE:
+            found += self._short.sums(statistic, near, start_us)
+        else:
+            found += self._short.one_by_one(statistic, near, start_us)
+        return found
+
+
+class _LatePart:
+    """Some late events; see `LateEvents` for the arguments."""
+
+    def __init__(self, key: np.ndarray, stride: int, events: EventArrays) -> None:
+        self._key, self._stride, self._events = key, stride, events
+        self._sums: dict[Statistic, DominanceSums] = {}
+
+    def between(
+        self, group: np.ndarray, start_rank: np.ndarray, rank: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """[Q] positions of each group's first event from one arrival on, and from another on."""
+        base = group * self._stride
+        return np.searchsorted(self._key, base + start_rank), np.searchsorted(
+            self._key, base + rank
+        )
+
+    def sums(
+        self, statistic: Statistic, between: tuple[np.ndarray, np.ndarray], before_us: np.ndarray
+    ) -> np.ndarray:
+        """[Q] sums over the events between two positions that happened before a time."""
+        if self._key.size == 0:
+            return np.zeros(before_us.shape)
+        if statistic not in self._sums:
+            step = _step(statistic, self._events)
+            self._sums[statistic] = DominanceSums(self._events.happened, step)
+        return self._sums[statistic].between(*between, before_us)
+
+    def one_by_one(
+        self, statistic: Statistic, between: tuple[np.ndarray, np.ndarray], before_us: np.ndarray
+    ) -> np.ndarray:
+        """As `sums`, looking at every event between the positions."""
+        begin, end = between
+        found, step = np.zeros(before_us.shape), _step(statistic, self._events)
         for part in _parts(end - begin, _CELLS_AT_ONCE):
             count = end[part] - begin[part]
             question = np.repeat(np.arange(part.start, part.stop), count)
             event = np.arange(question.size) + np.repeat(
                 begin[part] - (np.cumsum(count) - count), count
             )
-            before = self._short.happened[event] < start_us[question]
+            before = self._events.happened[event] < before_us[question]
             found += np.bincount(
                 question[before], weights=step[event[before]], minlength=found.size
             )
-        return found
-
-    def _summed(
-        self,
-        statistic: Statistic,
-        base: np.ndarray,
-        start_rank: np.ndarray,
-        rank: np.ndarray,
-        start_us: np.ndarray,
-        *,
-        everything: bool,
-    ) -> np.ndarray:
-        events, keys = (self._all, self._all_key) if everything else (self._long, self._long_key)
-        if keys.size == 0:
-            return np.zeros(base.shape)
-        if (statistic, everything) not in self._sums:
-            self._sums[statistic, everything] = DominanceSums(
-                events.happened, _step(statistic, events)
-            )
-        sums = self._sums[statistic, everything]
-        limits = [np.searchsorted(keys, base + each, side="left") for each in (start_rank, rank)]
-        both = sums.below(np.concatenate(limits), np.tile(start_us, 2))
-        found: np.ndarray = both[base.size :] - both[: base.size]
         return found
 
 
@@ -311,8 +324,7 @@ class _Records:
             return found
         if self._before is None:
             self._before = DominanceSums(self._happened, np.ones(self._key.size))
-        both = self._before.below(np.concatenate([begin, end]), np.tile(start_us, 2))
-        found -= both[begin.size :] - both[: begin.size]
+        found -= self._before.between(begin, end, start_us)
         return found
 
 

@@ -79,8 +79,7 @@ class PlannedView(NamedTuple):
 
 def all_views(store: Any) -> list[PlannedView]:
     """Every view that is stored: batch and stream views, sorted by name."""
-    found = [*store.list_batch_feature_views(), *store.list_stream_feature_views()]
-    return [_planned(store, view) for view in sorted(found, key=lambda view: str(view.name))]
+    return [_planned(store, view) for _, view in sorted(_stored_views(store).items())]
 
 
 def plan_of(store: Any, name: str) -> tuple[PlannedView, ...]:
@@ -89,9 +88,9 @@ def plan_of(store: Any, name: str) -> tuple[PlannedView, ...]:
     Raises:
         DataError: there is nothing of that name, no such version, or an on-demand view in it.
     """
-    views = {view.description.name: view for view in all_views(store)}
+    views = _stored_views(store)
     if name in views:
-        return (views[name],)
+        return (_planned(store, views[name]),)
     services = {service.name: service for service in store.list_feature_services()}
     if name in services:
         return tuple(
@@ -112,6 +111,12 @@ def polars_type(feast_type: Any) -> pl.DataType:
         inner = polars_type(base)
         return inner if inner == pl.Object else pl.List(inner)
     return _TYPES.get(getattr(feast_type, "name", ""), pl.Object())
+
+
+def _stored_views(store: Any) -> dict[str, Any]:
+    """Feast's objects of the batch and stream views, by name."""
+    found = [*store.list_batch_feature_views(), *store.list_stream_feature_views()]
+    return {str(view.name): view for view in found}
 
 
 def _planned(

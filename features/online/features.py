@@ -105,13 +105,10 @@ class OnlineFeatures:
         self._cached = cached
         self._open: dict[Field, Any] = {}
         self._make: dict[str, Callable[[bytes | None], Any]] = {
-            SEEN: partial(_Seen, round(remember_days * _DAY_US))
+            SEEN: partial(_Seen, round(remember_days * _DAY_US)),
+            **{name: partial(Cell, cell) for name, cell in self._keys.cells.items()},
+            **{name: partial(Tape, size) for name, size in self._keys.tapes.items()},
         }
-        self._numbered = [(f"c{place}", cell) for place, cell in enumerate(self.plan.cells)]
-        for number, cell in self._numbered:
-            self._make[number] = partial(Cell, cell)
-        for place, (_, size) in enumerate(self.plan.pasts):
-            self._make[f"t{place}"] = partial(Tape, size)
         self._values_of: dict[str, dict[str, list[str]]] = {}
         columns = {cell.group.column for cell in self.plan.cells} - {None}
         columns |= {of for cell in self.plan.cells for of, _ in cell.distinct}
@@ -237,30 +234,18 @@ class OnlineFeatures:
         return StateComputation(requests, self._tables, self._store, self.plan)
 
     def _places(self, event: Arrival) -> _Places:
-        keys = self._keys
-        user = keys.user(event.user)
+        keys, user, item = self._keys, event.user, event.item
         cells: list[tuple[Field, list[list[str]]]] = []
-        for number, cell in self._numbered:
-            (by, column, kind, _), distinct = cell.group, cell.distinct
-            if kind is not None and kind != event.kind:
+        for group, _, _, distinct in self.plan.cells:
+            if group.event not in (None, event.kind):
                 continue
-            values = [self._values(of, event) for of, _ in distinct] if distinct else []
-            if by == "user":
-                cells.append(((user, number), values))
-            elif by == "user_item":
-                cells.append(((user, f"{number}|{event.item}"), values))
-            elif by == "user_attribute":
-                for value in self._values(str(column), event):
-                    cells.append(((user, f"{number}|{value}"), values))
-            elif by == "attribute":
-                for value in self._values(str(column), event):
-                    cells.append(((keys.attribute(str(column), value), number), values))
-            else:
-                cells.append((keys.cell(cell.group, event.user, event.item, ""), values))
-        for place, (kind, _) in enumerate(self.plan.pasts):
-            if kind is None or kind == event.kind:
-                cells.append(((user, f"t{place}"), []))
-        return _Places((user, SEEN), cells)
+            values = [self._values(of, event) for of, _ in distinct]
+            own = ("",) if group.column is None else self._values(group.column, event)
+            cells += [(keys.cell(group, user, item, value), values) for value in own]
+        for kind, _ in self.plan.pasts:
+            if kind in (None, event.kind):
+                cells.append((keys.tape(user, kind), []))
+        return _Places(keys.seen(user), cells)
 
     def _values(self, of: str, event: Arrival) -> list[str]:
         if of == "user":
@@ -274,8 +259,7 @@ class OnlineFeatures:
         missing = [field for field in wanted if field not in self._open]
         *packed, clock = self._store.read([*missing, self._keys.clock])
         for field, value in zip(missing, packed, strict=True):
-            make = self._make[field[1].partition("|")[0]]
-            self._open[field] = make(value)
+            self._open[field] = self._make[self._keys.name_of(field)](value)
         return -(2**63) if clock is None else int(_CLOCK.unpack(clock)[0])
 
     def _apply(

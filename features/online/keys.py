@@ -16,17 +16,28 @@ class StateKeys:
 
     Args:
         plan: what is kept; its digest begins every key, so state of another plan is not read.
+
+    Attributes:
+        cells: what is kept in the fields of a name, see `name_of`.
+        tapes: how many of a user's newest events are.
     """
 
     def __init__(self, plan: StatePlan) -> None:
         self._prefix = plan.digest
-        self._number = {cell.group: f"c{place}" for place, cell in enumerate(plan.cells)}
+        self.cells = {f"c{place}": cell for place, cell in enumerate(plan.cells)}
+        self.tapes = {f"t{place}": size for place, (_, size) in enumerate(plan.pasts)}
+        self._number = {cell.group: name for name, cell in self.cells.items()}
         self._tape = {event: f"t{place}" for place, (event, _) in enumerate(plan.pasts)}
 
     @property
     def clock(self) -> Field:
         """The newest arrival."""
         return f"{self._prefix}:clock", "arrived"
+
+    @staticmethod
+    def name_of(field: Field) -> str:
+        """What kind of value a field holds: a key of ``cells`` or ``tapes``, or `SEEN`."""
+        return field[1].partition("|")[0]
 
     def user(self, user_id: str) -> str:
         """Key of a user."""

@@ -8,16 +8,15 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from features.errors import DataError
-from features.packing import FeatureBlock
-from features.sources.point_in_time import ViewTable, join_as_of, known_at, newest
+from features.sources.point_in_time import ViewTable, known_at
 from features.sources.protocol import (
     BATCH_ROWS,
-    Id,
     ViewDescription,
     WriteReceipt,
     check_batch_rows,
     unknown_view,
 )
+from features.sources.table_source import TableSource
 from features.sources.view_settings import (
     ViewSettings,
     check_columns,
@@ -28,7 +27,7 @@ from features.sources.view_settings import (
 __all__ = ["InMemorySource"]
 
 
-class InMemorySource:
+class InMemorySource(TableSource):
     """A `FeatureSource` that keeps its rows in frames of this process."""
 
     def __init__(self) -> None:
@@ -56,31 +55,6 @@ class InMemorySource:
     def describe(self) -> list[ViewDescription]:
         """The views that have rows, sorted by name."""
         return [self._table(view).view for view in sorted(self._rows)]
-
-    def as_of(
-        self, views: str | Sequence[str], keys: pl.DataFrame, *, full_names: bool = False
-    ) -> pl.DataFrame:
-        """Values as they stood at each row's own moment; see `FeatureSource.as_of`.
-
-        Raises:
-            DataError: there is no such view, ``keys`` lacks an id column or the timestamp, or a
-                value column would have a name that is taken.
-        """
-        names = [views] if isinstance(views, str) else views
-        return join_as_of([self._table(name) for name in names], keys, full_names=full_names)
-
-    def latest(
-        self,
-        view: str,
-        ids: Sequence[Id] | Sequence[tuple[Id, ...]],
-        moment: datetime | None = None,
-    ) -> FeatureBlock:
-        """What holds for each id at one moment; see `FeatureSource.latest`.
-
-        Raises:
-            DataError: there is no such view, or its ids must be tuples.
-        """
-        return newest(self._table(view), ids, moment)
 
     def scan(
         self, view: str, *, as_of: datetime | None = None, batch_rows: int = BATCH_ROWS

@@ -16,17 +16,16 @@ from pathlib import Path
 
 import polars as pl
 
-from features.packing import FeatureBlock
 from features.sources.parquet_batches import parquet_batches
-from features.sources.point_in_time import ViewTable, join_as_of, known_at, newest
+from features.sources.point_in_time import ViewTable, known_at
 from features.sources.protocol import (
     BATCH_ROWS,
-    Id,
     ViewDescription,
     WriteReceipt,
     check_batch_rows,
     unknown_view,
 )
+from features.sources.table_source import TableSource
 from features.sources.view_settings import (
     ViewSettings,
     check_columns,
@@ -41,7 +40,7 @@ _PART = "part-{:06d}.parquet"
 _SETTINGS = "view.json"
 
 
-class ParquetDirectory:
+class ParquetDirectory(TableSource):
     """A `FeatureSource` in a directory: one folder a view, one Parquet file a write.
 
     Files are never changed. A file is written under a temporary name and renamed, so a reader sees
@@ -90,31 +89,6 @@ class ParquetDirectory:
         """The views that have rows, sorted by name."""
         folders = sorted(self._root.iterdir()) if self._root.is_dir() else []
         return [_describe(folder, parts) for folder in folders if (parts := _parts(folder))]
-
-    def as_of(
-        self, views: str | Sequence[str], keys: pl.DataFrame, *, full_names: bool = False
-    ) -> pl.DataFrame:
-        """Values as they stood at each row's own moment; see `FeatureSource.as_of`.
-
-        Raises:
-            DataError: there is no such view, ``keys`` lacks an id column or the timestamp, or a
-                value column would have a name that is taken.
-        """
-        names = [views] if isinstance(views, str) else views
-        return join_as_of([self._table(name) for name in names], keys, full_names=full_names)
-
-    def latest(
-        self,
-        view: str,
-        ids: Sequence[Id] | Sequence[tuple[Id, ...]],
-        moment: datetime | None = None,
-    ) -> FeatureBlock:
-        """What holds for each id at one moment; see `FeatureSource.latest`.
-
-        Raises:
-            DataError: there is no such view, or its ids must be tuples.
-        """
-        return newest(self._table(view), ids, moment)
 
     def scan(
         self, view: str, *, as_of: datetime | None = None, batch_rows: int = BATCH_ROWS
