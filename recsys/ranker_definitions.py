@@ -18,7 +18,7 @@ from features.errors import DataError, Problem
 from features.interactions import Interactions
 from features.offline import FeatureComputer
 from features.registry import check_definitions, default_definitions
-from features.schema import EVENT, ITEM, TIMESTAMP, USER, WEIGHT
+from features.schema import INTERACTION_SCHEMA, ITEM, USER
 from features.tables import ItemTable, UserTable
 from features.vocabulary import Vocabulary
 from recsys.config import Config
@@ -38,17 +38,7 @@ USER_COLUMNS = "user_columns.parquet"
 """File of a bundle's ``features`` and ``candidates`` with what `user_columns` kept."""
 
 _SAMPLE = 100
-_NO_EVENTS = Interactions(
-    pl.DataFrame(
-        schema={
-            USER: pl.String,
-            ITEM: pl.String,
-            TIMESTAMP: pl.Datetime("us"),
-            EVENT: pl.String,
-            WEIGHT: pl.Float32,
-        }
-    )
-)
+_NO_EVENTS = Interactions(pl.DataFrame(schema=INTERACTION_SCHEMA))
 _ROLES = ("text_columns", "category_columns", "list_columns", "number_columns")
 
 

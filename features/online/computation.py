@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from features.computation import Asked, Computation, Group
+from features.errors import DataError
 from features.feature_tables import FeatureTables
 from features.grouped import Statistic
+from features.moments import EPOCH
 from features.online.cells import Cell, Tape
-from features.online.keys import StateKeys
+from features.online.keys import CLOCK, StateKeys
 from features.online.plan import StatePlan
 from features.online.store import StateStore
 from features.pasts import Past
@@ -47,6 +50,9 @@ class StateComputation(Computation):
         tables: as `Computation`.
         store: the state.
         plan: what it holds.
+
+    Raises:
+        DataError: a moment lies before the newest event in the state.
     """
 
     def __init__(
@@ -58,7 +64,9 @@ class StateComputation(Computation):
         self._fields: dict[str, dict[str, bytes]] = {}
         self._found: dict[Group, _Found] = {}
         users = requests[USER].unique(maintain_order=True)
-        self._fetch([self._keys.everybody(), *map(self._keys.user, users)])
+        clock, arrived = self._keys.clock
+        self._fetch([clock, self._keys.everybody(), *map(self._keys.user, users)])
+        self._check_moments(requests["moment"], self._fields[clock].get(arrived))
         self._tapes: dict[tuple[str, str | None], Tape] = {}
         for user in users:
             for event, size in plan.pasts:
@@ -80,6 +88,20 @@ class StateComputation(Computation):
         rows = self.rows
         self._user_text = dict(zip(rows.user.tolist(), requests[USER].to_list(), strict=True))
         self._item_text = dict(zip(rows.item.tolist(), requests[ITEM].to_list(), strict=True))
+
+    @staticmethod
+    def _check_moments(moments: pl.Series, clock: bytes | None) -> None:
+        """Refuse questions about a past that the state has gone on from."""
+        earliest = moments.to_physical().min()
+        if clock is None or earliest is None:
+            return
+        (newest,) = CLOCK.unpack(clock)
+        if earliest < newest:
+            raise DataError(
+                "moment must not be before the newest event in the state, which arrived at "
+                f"{EPOCH + timedelta(microseconds=newest)}, got {moments.min()!s}; the state knows "
+                "no past, compute_features does"
+            )
 
     def _values(
         self, group: Group, asked: Asked, statistic: Statistic, window_us: int | None

@@ -15,6 +15,7 @@ Events come in order of arrival; they may have happened earlier. One process at 
 
 from __future__ import annotations
 
+import operator
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -32,7 +33,7 @@ from features.offline import FeatureComputer
 from features.online.arrivals import Arrival, arrivals
 from features.online.cells import Cell, Happening, Tape
 from features.online.computation import StateComputation
-from features.online.keys import SEEN, StateKeys
+from features.online.keys import CLOCK, SEEN, StateKeys
 from features.online.plan import plan_state
 from features.online.store import Field, MemoryStateStore, StateStore
 from features.packing import PackedField, PackedSchema
@@ -43,7 +44,6 @@ from features.tables import ItemTable, UserTable
 __all__ = ["OnlineFeatures", "UpdateReport"]
 
 _DAY_US = 86_400_000_000
-_CLOCK = struct.Struct("<q")
 _SEEN = struct.Struct("<Qq")
 
 
@@ -62,6 +62,13 @@ class UpdateReport(NamedTuple):
     duplicates: int
     late: int
     reordered: int
+
+    def plus(self, other: UpdateReport) -> UpdateReport:
+        """What became of both batches."""
+        return UpdateReport(*map(operator.add, self, other))
+
+
+NO_EVENTS = UpdateReport(0, 0, 0, 0)
 
 
 class OnlineFeatures:
@@ -137,14 +144,14 @@ class OnlineFeatures:
         """
         stream = arrivals(events, arrived) if isinstance(events, pl.DataFrame) else events
         if not stream:
-            return UpdateReport(0, 0, 0, 0)
+            return NO_EVENTS
         places = [self._places(event) for event in stream]
         wanted = {field for each in places for field in each.fields}
         newest = self._load(wanted)
         try:
             report, touched, newest = self._apply(stream, places, newest)
             packed = {field: self._open[field].pack() for field in touched}
-            self._store.write({**packed, self._keys.clock: _CLOCK.pack(newest)})
+            self._store.write({**packed, self._keys.clock: CLOCK.pack(newest)})
         except BaseException:
             self._open.clear()  # the store still has the state from before
             raise
@@ -222,15 +229,6 @@ class OnlineFeatures:
         return schema, dict(zip(frame[ITEM], rows, strict=True))
 
     def _look(self, requests: pl.DataFrame) -> StateComputation:
-        (clock,) = self._store.read([self._keys.clock])
-        if clock is not None and requests.height:
-            newest = pl.Series(_CLOCK.unpack(clock)).cast(pl.Datetime("us"))[0]
-            earliest = requests["moment"].min()
-            if earliest < newest:
-                raise DataError(
-                    "moment must not be before the newest event in the state, which arrived at "
-                    f"{newest}, got {earliest!s}; the state knows no past, compute_features does"
-                )
         return StateComputation(requests, self._tables, self._store, self.plan)
 
     def _places(self, event: Arrival) -> _Places:
@@ -260,7 +258,7 @@ class OnlineFeatures:
         *packed, clock = self._store.read([*missing, self._keys.clock])
         for field, value in zip(missing, packed, strict=True):
             self._open[field] = self._make[self._keys.name_of(field)](value)
-        return -(2**63) if clock is None else int(_CLOCK.unpack(clock)[0])
+        return -(2**63) if clock is None else int(CLOCK.unpack(clock)[0])
 
     def _apply(
         self, stream: Sequence[Arrival], places: Sequence[_Places], newest: int

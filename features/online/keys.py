@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import struct
+
 from features.computation import Group
 from features.online.plan import StatePlan
 from features.online.store import Field
 
-__all__ = ["SEEN", "StateKeys"]
+__all__ = ["CLOCK", "SEEN", "StateKeys"]
 
 SEEN = "seen"
+CLOCK = struct.Struct("<q")
+"""The newest arrival: microseconds since 1970-01-01 UTC."""
 
 
 class StateKeys:

@@ -22,10 +22,11 @@ from features.feature_tables import Vectors
 from features.history_definitions import Session
 from features.interactions import Interactions
 from features.offline import FeatureComputer
-from features.online.features import OnlineFeatures, UpdateReport
+from features.online.arrivals import arrivals
+from features.online.features import NO_EVENTS, OnlineFeatures, UpdateReport
 from features.online.store import StateStore
 from features.requests import checked_requests
-from features.schema import CREATED, EVENT, ITEM, TIMESTAMP, USER, WEIGHT
+from features.schema import CREATED, EVENT, EVENT_ID, ITEM, TIMESTAMP, USER, WEIGHT
 from features.tables import ItemTable, UserTable
 
 __all__ = ["Divergence", "ParityReport", "check_parity"]
@@ -175,7 +176,7 @@ def _same(left: np.ndarray, right: np.ndarray, *, exact: bool) -> np.ndarray:
 
 
 def _as_log(events: pl.DataFrame) -> Interactions:
-    names = [name for name in (EVENT, WEIGHT, CREATED, "event_id") if name in events.columns]
+    names = [name for name in (EVENT, WEIGHT, CREATED, EVENT_ID) if name in events.columns]
     return Interactions.from_frame(events.select(USER, ITEM, TIMESTAMP, *names), source="events")
 
 
@@ -183,22 +184,17 @@ def _replay(
     online: OnlineFeatures, requests: pl.DataFrame, events: pl.DataFrame
 ) -> tuple[pl.DataFrame, UpdateReport]:
     """The requests' columns as the state gave them, and what became of all events."""
-    seen = pl.col(TIMESTAMP)
-    if CREATED in events.columns:
-        seen = pl.col(CREATED).fill_null(seen)
-    events = events.with_columns(seen.cast(pl.Datetime("us")).alias("__seen"))
-    events = events.sort("__seen", maintain_order=True)
-    arrived = events["__seen"].to_physical().to_numpy()
+    stream = arrivals(events)
+    arrived = np.array([event.arrived for event in stream], dtype=np.int64)
     order = requests["moment"].arg_sort()
     requests = requests.with_row_index("__row")[order]
     moment = requests["moment"].to_physical().to_numpy()
     starts = np.flatnonzero(np.diff(moment, prepend=-1)) if moment.size else moment
-    parts, done, total = [], 0, np.zeros(4, dtype=np.int64)
+    parts, done, total = [], 0, NO_EVENTS
     for start, end in zip(starts, [*starts[1:], moment.size], strict=True):
         until = int(np.searchsorted(arrived, moment[start], side="left"))
-        if until > done:
-            total += online.update(events[done:until])
-            done = until
+        total = total.plus(online.update(stream[done:until]))
+        done = until
         parts.append(online.compute(requests[start:end]))
     replayed = pl.concat(parts).sort("__row").drop("__row") if parts else requests.drop("__row")
-    return replayed, UpdateReport(*(int(each) for each in total))
+    return replayed, total
