@@ -37,6 +37,7 @@ __all__ = [
     "combined_definitions",
     "parsed_records",
     "read_features_file",
+    "read_features_toml",
     "retrieval_definitions",
 ]
 
@@ -117,6 +118,21 @@ def read_features_file(path: Path) -> Any:
     Raises:
         ConfigError: no such file, not TOML, or something else in it.
     """
+    values = read_features_toml(path)
+    if "features" not in values:
+        raise ConfigError(
+            f"features_file {path} holds no [[features]] table; add one, or drop features_file "
+            "for the defaults"
+        )
+    return values["features"]
+
+
+def read_features_toml(path: Path) -> dict[str, Any]:
+    """A TOML file of definitions, unchecked; it may be empty.
+
+    Raises:
+        ConfigError: no such file, not TOML, or something else in it.
+    """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -134,12 +150,7 @@ def read_features_file(path: Path) -> Any:
             f"features_file {path} must hold [[features]] tables alone, got {', '.join(other)}; "
             "other settings belong into the configuration file"
         )
-    if "features" not in values:
-        raise ConfigError(
-            f"features_file {path} holds no [[features]] table; add one, or drop features_file "
-            "for the defaults"
-        )
-    return values["features"]
+    return values
 
 
 def _wrong_types(record: Mapping[str, Any]) -> list[str]:

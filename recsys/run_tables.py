@@ -39,7 +39,15 @@ if TYPE_CHECKING:
     from features.feast.training_data import TrainingViews
     from features.sources.protocol import FeatureSource
 
-__all__ = ["RunTables", "item_titles", "newest_events", "open_tables", "read_described", "split_of"]
+__all__ = [
+    "DescribedTables",
+    "RunTables",
+    "item_titles",
+    "newest_events",
+    "open_tables",
+    "read_described",
+    "split_of",
+]
 
 _REMEDY = (
     "Add rows to the view. Where its rows are dated when they were written, set data.feast.as_of "
@@ -150,14 +158,26 @@ def open_tables(config: Config) -> RunTables:
     )
 
 
-def read_described(config: Config) -> tuple[ItemTable, UserTable | None]:
+class DescribedTables(NamedTuple):
+    """What describes items and users.
+
+    Attributes:
+        items: the catalogue.
+        users: the user table, if there is one.
+    """
+
+    items: ItemTable
+    users: UserTable | None
+
+
+def read_described(config: Config) -> DescribedTables:
     """The checked catalogue, and the user table if there is one.
 
     Raises:
         DataError: with one `Problem` for every rule that is broken.
     """
     tables = open_tables(config)
-    return tables.item_table(), tables.user_table()
+    return DescribedTables(tables.item_table(), tables.user_table())
 
 
 def newest_events(config: Config, limit: int) -> Interactions:

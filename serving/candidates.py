@@ -22,14 +22,13 @@ from recsys.config import Config
 from recsys.errors import ArtifactError
 from recsys.progress import Progress
 from serving.assembly import CONTENT_FIELD, POPULAR, open_store
-from serving.publication import PublishReport
+from serving.publication import NUM_NEIGHBOURS, PublishReport
 
 if TYPE_CHECKING:
     from recsys.recommender import Recommender
 
-__all__ = ["NUM_NEIGHBOURS", "build_candidates", "publish"]
+__all__ = ["build_candidates", "publish"]
 
-NUM_NEIGHBOURS = 50
 NUM_POPULAR = 500
 BLOCK = 1000
 

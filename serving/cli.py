@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,11 +28,11 @@ from serving.cli_options import (
     StartFrom,
     Workers,
 )
+from serving.cli_parts import DEFAULT_CONFIG, find_bundle, progress_of, read_config
 from serving.cli_plan import plan
 from serving.output import INTERRUPTED, REFUSED, Output, reporting, table
 
 if TYPE_CHECKING:
-    from recsys.artifacts import Bundle
     from recsys.config import Config
     from serving.messages import Recommendations
 
@@ -53,8 +53,6 @@ app.add_typer(features_app)
 app.command()(init)
 app.command()(plan)
 
-DEFAULT_CONFIG = Path("recsys.toml")
-
 
 @app.command()
 def validate(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
@@ -65,7 +63,7 @@ def validate(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> No
         from serving.assembly import find_problems
         from serving.training_output import features_line
 
-        settings = _load(config)
+        settings = read_config(config)
         problems, features = find_problems(settings)
         count = len(problems)
         verdict = f"{count} problem{'s' if count != 1 else ''}" if problems else "no problems"
@@ -105,7 +103,7 @@ def train(
 
         from serving.training_output import emit_trained
 
-        settings = _load(config)
+        settings = read_config(config)
         from recsys.lineage import open_lineage
         from recsys.pipeline import train as run
 
@@ -121,7 +119,7 @@ def train(
                 compatible_with=compatible_with,
             ),
             explain_noise=explain_noise,
-            progress=_progress(out, progress),
+            progress=progress_of(out, progress),
         )
         emit_trained(out, bundle, _shown(bundle.path), time.perf_counter() - began)
 
@@ -143,7 +141,7 @@ def tune(
 ) -> None:
     """Search settings of the towers on validation events; a re-run goes on with the study."""
     with reporting(as_json) as out:
-        settings = _load(config)
+        settings = read_config(config)
         wanted = {"minutes": minutes, "trials": trials}
         given = {name: value for name, value in wanted.items() if value is not None}
         tuning = settings.tuning.model_copy(update=given)
@@ -156,7 +154,7 @@ def tune(
         from recsys.tuning import tune as run
 
         try:
-            found = run(settings, progress=_progress(out, progress))
+            found = run(settings, progress=progress_of(out, progress))
         except KeyboardInterrupt:
             typer.echo("interrupted: finished trials stay; the same command goes on", err=True)
             raise typer.Exit(INTERRUPTED) from None
@@ -174,12 +172,12 @@ def evaluate(
     with reporting(as_json) as out:
         import json
 
-        settings = _load(config)
-        chosen = _bundle(settings, bundle)
+        settings = read_config(config)
+        chosen = find_bundle(settings, bundle)
         from recsys.evaluation import comparison_table
         from recsys.pipeline import evaluate as run
 
-        found = run(settings, chosen, progress=_progress(out, progress))
+        found = run(settings, chosen, progress=progress_of(out, progress))
         report = chosen.path / "report.html"
         name, first = next(iter(found.items()))
         tables = [f"{name}\n{first.to_table()}", comparison_table(found)]
@@ -201,11 +199,11 @@ def candidates(
 ) -> None:
     """Compute every user's list and write it into the bundle."""
     with reporting(as_json) as out:
-        settings = _load(config)
-        chosen = _bundle(settings, bundle)
+        settings = read_config(config)
+        chosen = find_bundle(settings, bundle)
         from serving.candidates import build_candidates
 
-        path = build_candidates(settings, chosen, progress=_progress(out, progress))
+        path = build_candidates(settings, chosen, progress=progress_of(out, progress))
         out.emit(
             {"bundle": chosen.id, "path": str(path)},
             f"candidates of bundle {chosen.id}: {_shown(path)}",
@@ -223,11 +221,11 @@ def publish(
     with reporting(as_json) as out:
         import dataclasses
 
-        settings = _load(config)
-        chosen = _bundle(settings, bundle)
+        settings = read_config(config)
+        chosen = find_bundle(settings, bundle)
         from serving.candidates import publish as run
 
-        report = run(settings, chosen, progress=_progress(out, progress))
+        report = run(settings, chosen, progress=progress_of(out, progress))
         out.emit(
             dataclasses.asdict(report),
             f"generation {report.generation} is served (before: {report.previous or 'none'}): "
@@ -256,7 +254,7 @@ def generations(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) ->
                 "published_at": moment(one.manifest.published_at),
                 "expires_at": moment(one.manifest.expires_at),
             }
-            for one in open_store(_load(config)).generations()
+            for one in open_store(read_config(config)).generations()
         ]
         text = table(list(rows[0]), [list(row.values()) for row in rows]) if rows else ""
         out.emit({"generations": rows}, text or "no generation; run `recsys publish`")
@@ -270,7 +268,7 @@ def rollback(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> No
 
         from serving.assembly import open_store
 
-        head = open_store(_load(config)).rollback()
+        head = open_store(read_config(config)).rollback()
         out.emit(
             dataclasses.asdict(head),
             f"generation {head.generation} is served again (before: {head.previous})",
@@ -290,7 +288,7 @@ def serve(
     with reporting(as_json) as out:
         from serving.http_server import run
 
-        settings = _load(config)
+        settings = read_config(config)
         run(
             settings,
             host=settings.serving.host if host is None else host,
@@ -311,7 +309,7 @@ def recommend(
         from serving.assembly import make_service
         from serving.messages import RecommendRequest
 
-        settings = _load(config)
+        settings = read_config(config)
         service = make_service(settings)
         try:
             answer = service.recommend(RecommendRequest(user, k))
@@ -332,7 +330,7 @@ def similar(
         from serving.assembly import make_service
         from serving.messages import SimilarRequest
 
-        settings = _load(config)
+        settings = read_config(config)
         service = make_service(settings)
         try:
             answer = service.similar(SimilarRequest(item, k))
@@ -348,7 +346,7 @@ def stop(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
         from serving.assembly import store_directory
         from serving.embedded import EmbeddedStore
 
-        stopped = EmbeddedStore.stop(store_directory(_load(config)))
+        stopped = EmbeddedStore.stop(store_directory(read_config(config)))
         out.emit({"stopped": stopped}, "store stopped" if stopped else "no store was running")
 
 
@@ -357,26 +355,6 @@ def main() -> None:
     # A terminated run cleans up as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     app(prog_name="recsys")
-
-
-def _load(path: Path) -> Config:
-    from recsys.config import load_config
-
-    return load_config(path)
-
-
-def _bundle(config: Config, bundle_id: str | None) -> Bundle:
-    from recsys.artifacts import Bundle, latest
-
-    if bundle_id is None:
-        return latest(config.output.directory)
-    return Bundle.load(config.output.directory / bundle_id)
-
-
-def _progress(out: Output, wanted: bool | None) -> Any:
-    from recsys.progress import Progress
-
-    return Progress.on_terminal(False if out.as_json and wanted is None else wanted)
 
 
 def _shown(path: Path) -> str:

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from serving.cli_options import AsJson, BundleId, ConfigPath, ShowProgress
+from serving.cli_parts import DEFAULT_CONFIG, find_bundle, progress_of, read_config
 from serving.output import REFUSED, reporting, table
 
 if TYPE_CHECKING:
     from features.online.parity import ParityReport
     from features.suggest.suggestions import Suggestions
-    from recsys.artifacts import Bundle
-    from recsys.config import Config
 
 __all__ = ["app"]
 
@@ -28,7 +27,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-DEFAULT_CONFIG = Path("recsys.toml")
 DefinitionsFile = Annotated[
     Path | None,
     typer.Option(
@@ -49,10 +47,7 @@ def suggest(
         Path | None,
         typer.Option("--out", metavar="FILE", help="Write the definitions as TOML; replaces FILE."),
     ] = None,
-    max_events: Annotated[
-        int,
-        typer.Option(min=2, help="Read only so many events, the newest; bounds the memory."),
-    ] = 5_000_000,
+    max_events: MaxEvents = 5_000_000,
     sample_events: Annotated[
         int, typer.Option(min=1, help="Events that coverage and AUC are measured on.")
     ] = 2_000,
@@ -63,9 +58,7 @@ def suggest(
 ) -> None:
     """Propose feature definitions from the data, each with its reason."""
     with reporting(as_json) as out:
-        from recsys.config import load_config
-
-        settings = load_config(config)
+        settings = read_config(config)
         import numpy as np
 
         from features.suggest.suggestions import suggest_definitions as run
@@ -105,11 +98,11 @@ def publish(
     declared: `recsys features declare` writes their definitions.
     """
     with reporting(as_json) as out:
-        settings, chosen = _bundle(config, bundle)
-        from recsys.progress import Progress
+        settings = read_config(config)
+        chosen = find_bundle(settings, bundle)
         from serving.feature_views import open_source, publish_features
 
-        shown = Progress.on_terminal(False if out.as_json and progress is None else progress)
+        shown = progress_of(out, progress)
         report = publish_features(settings, chosen, open_source(to), prefix=prefix, progress=shown)
         rows = [
             [one.view, one.rows, "written" if one.written else "was there"] for one in report.views
@@ -138,7 +131,8 @@ def declare(
 ) -> None:
     """Write Feast definitions of what `publish` writes; then run `feast apply`."""
     with reporting(as_json) as out:
-        settings, chosen = _bundle(config, bundle)
+        settings = read_config(config)
+        chosen = find_bundle(settings, bundle)
         from serving.feast_views import DEFINITIONS_FILE, declared_id_types, write_feast_views
         from serving.feature_views import view_schemas
 
@@ -168,13 +162,11 @@ def parity(
     Exit code 2 and the first value that differs, with the events behind it, if one does.
     """
     with reporting(as_json) as out:
-        from recsys.config import load_config
+        settings = read_config(config)
+        from recsys.run_tables import newest_events, read_described
+        from serving.feature_replay import declared_definitions, replay_parity
 
-        settings = load_config(config)
-        from recsys.run_tables import newest_events
-        from serving.feature_replay import declared_definitions, open_tables, replay_parity
-
-        tables = open_tables(settings)
+        tables = read_described(settings)
         chosen, left_out = declared_definitions(definitions, settings, tables)
         report = replay_parity(
             newest_events(settings, max_events).frame,
@@ -200,16 +192,13 @@ def replay(
 ) -> None:
     """Fill the running feature state in the store from the log; known events are skipped."""
     with reporting(as_json) as out:
-        from recsys.config import load_config
+        settings = read_config(config)
+        from recsys.run_tables import newest_events, read_described
+        from serving.feature_replay import declared_definitions, fill_state
 
-        settings = load_config(config)
-        from recsys.progress import Progress
-        from recsys.run_tables import newest_events
-        from serving.feature_replay import declared_definitions, fill_state, open_tables
-
-        tables = open_tables(settings)
+        tables = read_described(settings)
         chosen, left_out = declared_definitions(definitions, settings, tables)
-        shown = Progress.on_terminal(False if out.as_json and progress is None else progress)
+        shown = progress_of(out, progress)
         filled = fill_state(
             settings,
             newest_events(settings, max_events).frame,
@@ -225,15 +214,6 @@ def replay(
             f"{filled.update.duplicates:,} known already, {rate:,.0f} a second\n"
             + "\n".join(left_out),
         )
-
-
-def _bundle(config: Path, bundle: str | None) -> tuple[Config, Bundle]:
-    from recsys.artifacts import Bundle, latest
-    from recsys.config import load_config
-
-    settings = load_config(config)
-    directory = settings.output.directory
-    return settings, latest(directory) if bundle is None else Bundle.load(directory / bundle)
 
 
 def _parity_output(report: ParityReport, left_out: list[str]) -> tuple[dict[str, object], str]:

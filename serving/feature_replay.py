@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,31 +12,19 @@ import polars as pl
 from features.definitions import Definition, Position, RetrievalRank, RetrievalScore, SlateRelative
 from features.errors import DataError
 from features.interactions import Interactions
-from features.online.features import OnlineFeatures, UpdateReport
+from features.online.features import NO_EVENTS, OnlineFeatures, UpdateReport
 from features.online.parity import ParityReport, check_parity
 from features.registry import load_definitions
-from features.schema import ITEM, TIMESTAMP, USER
-from features.tables import ItemTable, UserTable
+from features.schema import CREATED, ITEM, TIMESTAMP, USER
 from recsys.config import Config
+from recsys.config_features import read_features_toml
 from recsys.progress import Progress
 from recsys.ranker_definitions import ranker_definitions
-from recsys.run_tables import read_described
+from recsys.run_tables import DescribedTables
 from serving.assembly import open_client
 from serving.feature_state import RedisStateStore
 
-__all__ = ["Filled", "Tables", "declared_definitions", "fill_state", "open_tables", "replay_parity"]
-
-
-class Tables(NamedTuple):
-    """What describes items and users.
-
-    Attributes:
-        items: the catalogue.
-        users: the user table, if there is one.
-    """
-
-    items: ItemTable
-    users: UserTable | None
+__all__ = ["Filled", "declared_definitions", "fill_state", "replay_parity"]
 
 
 class Filled(NamedTuple):
@@ -54,13 +41,8 @@ class Filled(NamedTuple):
     seconds: float
 
 
-def open_tables(config: Config) -> Tables:
-    """The item and user table of a configuration."""
-    return Tables(*read_described(config))
-
-
 def declared_definitions(
-    path: Path | None, config: Config, tables: Tables
+    path: Path | None, config: Config, tables: DescribedTables
 ) -> tuple[tuple[Definition, ...], list[str]]:
     """The definitions whose values a log determines, and a line on those whose values it does not.
 
@@ -71,13 +53,12 @@ def declared_definitions(
 
     Raises:
         DataError: a definition breaks its rules, or none is left.
-        FileNotFoundError: there is no such file.
+        ConfigError: the file cannot be read.
     """
     if path is None:
         declared = ranker_definitions(config, tables.items)
     else:
-        record = tomllib.loads(path.read_text(encoding="utf-8"))
-        declared = load_definitions(record.get("features", []))
+        declared = load_definitions(read_features_toml(path).get("features", []))
     by_name = {definition.name: definition for definition in declared}
     kept: list[Definition] = []
     left_out: dict[str, list[str]] = {}
@@ -113,7 +94,7 @@ def _not_of_a_log(definition: Definition) -> str:
 
 def replay_parity(
     events: pl.DataFrame,
-    tables: Tables,
+    tables: DescribedTables,
     definitions: tuple[Definition, ...],
     *,
     num_requests: int,
@@ -154,7 +135,7 @@ def replay_parity(
 def fill_state(
     config: Config,
     events: pl.DataFrame,
-    tables: Tables,
+    tables: DescribedTables,
     definitions: tuple[Definition, ...],
     batch: int,
     *,
@@ -176,10 +157,10 @@ def fill_state(
     """
     store = RedisStateStore(open_client(config), config.store.namespace, writer=True)
     online = OnlineFeatures(definitions, *tables, store=store, remember_days=36_500)
-    events = events.sort("created" if "created" in events.columns else TIMESTAMP)
-    total = np.zeros(len(UpdateReport._fields), dtype=np.int64)
+    events = events.sort(CREATED if CREATED in events.columns else TIMESTAMP)
+    total = NO_EVENTS
     began = time.perf_counter()
     for start in progress.track(range(0, events.height, batch), "replay events"):
-        total += online.update(events[start : start + batch])
+        total = total.plus(online.update(events[start : start + batch]))
     seconds = time.perf_counter() - began
-    return Filled(UpdateReport(*(int(each) for each in total)), online.plan.digest, seconds)
+    return Filled(total, online.plan.digest, seconds)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from serving.candidate_codec import encoded_size
 from serving.keys import Keys
+from serving.publication import NUM_NEIGHBOURS
 
 __all__ = ["MemoryLine", "plan_memory"]
 
@@ -38,7 +39,7 @@ def plan_memory(
     k: int = 100,
     dim: int = 64,
     num_features: int = 30,
-    num_neighbours: int = 50,
+    num_neighbours: int = NUM_NEIGHBOURS,
     id_bytes: int = 8,
     generations: int = 2,
     namespace: str = "recsys",

@@ -10,8 +10,10 @@ import numpy as np
 
 from serving.keys import checked_generation
 
-__all__ = ["Publication", "PublishReport", "UserBatch"]
+__all__ = ["NUM_NEIGHBOURS", "Publication", "PublishReport", "UserBatch"]
 
+NUM_NEIGHBOURS = 50
+"""Similar items of an item that are published."""
 _MIN_TTL_S = 60
 
 
