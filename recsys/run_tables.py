@@ -199,14 +199,9 @@ def newest_events(config: Config, limit: int) -> Interactions:
     tables = open_tables(config)
     path, columns = tables.events, tables.columns
     if isinstance(path, Path) and path.suffix == ".parquet" and path.is_file():
-        lazy = pl.scan_parquet(path)
-        if columns.timestamp in lazy.collect_schema():
-            lazy = lazy.top_k(limit, by=columns.timestamp)
-        frame = lazy.collect(engine="streaming")
+        frame = _newest(pl.scan_parquet(path), columns, limit).collect(engine="streaming")
     else:
-        frame = read_frame(str(path))
-        if columns.timestamp in frame.columns:
-            frame = frame.top_k(limit, by=columns.timestamp)
+        frame = _newest(read_frame(str(path)).lazy(), columns, limit).collect()
     return Interactions.from_frame(frame, columns=columns, source=str(path))
 
 
@@ -325,11 +320,18 @@ def _events(
     for batch in source.scan(view):
         kept.append(batch.select(wanted))
         if limit is not None and sum(part.height for part in kept) > 2 * limit:
-            kept = [pl.concat(kept).top_k(limit, by=TIMESTAMP)]
+            kept = [_newest(pl.concat(kept).lazy(), columns, limit).collect()]
     if not kept:
         raise DataError(f"view {view!r} must have rows to train on, got none; name another")
     frame = pl.concat(kept)
-    return frame if limit is None else frame.top_k(limit, by=TIMESTAMP)
+    return frame if limit is None else _newest(frame.lazy(), columns, limit).collect()
+
+
+def _newest(events: pl.LazyFrame, columns: EventColumns, limit: int) -> pl.LazyFrame:
+    """The newest rows; of those of one time the same ones in every run."""
+    roles = (columns.timestamp, columns.user, columns.item, columns.event)
+    by = [name for name in roles if name is not None and name in events.collect_schema()]
+    return events.top_k(limit, by=by) if columns.timestamp in by else events
 
 
 def _training_end(

@@ -168,3 +168,28 @@ def test_where_the_repository_lies_changes_no_model(tmp_path: Path) -> None:
     assert config.data.feast.repository == tmp_path / "feast"
     best = tomllib.loads(to_toml(_run_with(config, {}, tmp_path / "deep")))
     assert best["data"] == {"feast": {"repository": "../feast"}}
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_of_equally_new_events_the_same_ones_are_read(tmp_path: Path, ending: str) -> None:
+    """Whatever their order in the file: where only some of one time fit, ids decide."""
+    events = pl.DataFrame(
+        {
+            "user_id": [f"u{number % 7}" for number in range(300)],
+            "item_id": [f"i{number:03d}" for number in range(300)],
+            "timestamp": [1_600_000_000 + number // 100 for number in range(300)],
+        }
+    )
+    pl.DataFrame({"item_id": events["item_id"], "price": range(300)}).write_parquet(
+        tmp_path / "items.parquet"
+    )
+    config = configured(tmp_path, f'[data]\nevents = "e.{ending}"\nitems = "items.parquet"\n')
+    found = []
+    for seed in range(3):
+        shuffled = events.sample(fraction=1.0, shuffle=True, seed=seed)
+        getattr(shuffled, f"write_{ending}")(tmp_path / f"e.{ending}")
+        found.append(newest_events(config, 150).frame)
+    assert found[0].height == 150
+    assert found[0].equals(found[1])
+    assert found[0].equals(found[2])
+    assert found[0]["item_id"].tail(100).sort().to_list() == events["item_id"].tail(100).to_list()
