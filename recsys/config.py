@@ -3,8 +3,7 @@
 Sections are frozen pydantic models, one per stage; every default lives in them and nowhere else.
 Only the places that join the stages (`recsys.pipeline`, `serving.cli`, examples) read them; layers,
 losses, indexes and metrics take plain arguments. To add a setting, add a field with its default
-and its bound to the section of its stage, in `recsys.config_data`, `recsys.config_sections` or
-`recsys.config_retrieval`:
+and its bound to the section of its stage, in one of the modules `recsys.config_*`:
 loading, messages and fingerprints follow.
 """
 
@@ -45,10 +44,10 @@ from recsys.config_sections import (
     OutputConfig,
     RankingConfig,
     SemanticIdsConfig,
-    ServingConfig,
     SplitConfig,
-    StoreConfig,
 )
+from recsys.config_serving import ServingConfig
+from recsys.config_store import StoreConfig
 from recsys.errors import ConfigError
 from recsys.search_space import Dimension, read_space
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from recsys.config_base import (
     Closed01,
     Count,
-    Name,
     NonNegative,
     Open01,
     Positive,
@@ -28,9 +26,7 @@ __all__ = [
     "OutputConfig",
     "RankingConfig",
     "SemanticIdsConfig",
-    "ServingConfig",
     "SplitConfig",
-    "StoreConfig",
 ]
 
 
@@ -113,45 +109,6 @@ class CandidatesConfig(Section):
 
     k: Annotated[int, Field(ge=1, le=1000)] = 100
     batch_size: Count = 512  # users at a time
-
-
-class StoreConfig(Section):
-    """Where generations are published. ``RECSYS_STORE_URL`` in the environment goes first."""
-
-    url: str = "embedded"
-    namespace: Name = "recsys"
-    ttl_s: Count = 7 * 24 * 3600
-
-    @field_validator("url")
-    @classmethod
-    def _no_password(cls, value: str) -> str:
-        if value == "embedded":
-            return value
-        parts = urlsplit(value)
-        if parts.password:
-            raise ValueError(
-                "must not hold a password: set RECSYS_STORE_PASSWORD, or put the whole URL in "
-                "RECSYS_STORE_URL"
-            )
-        if parts.scheme not in ("redis", "rediss", "unix"):
-            raise ValueError(
-                f"must be 'embedded' or start with redis://, rediss:// or unix://, got {value!r}"
-            )
-        return value
-
-
-class ServingConfig(Section):
-    """The HTTP process."""
-
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
-    live: bool = True  # answer requests that say what the user just did from the model itself
-    deadline_s: Positive = 0.5  # of one request
-    live_timeout_s: Positive = 0.3  # of the model within that
-    store_timeout_s: Positive = 0.2  # of one read of the store
-    head_ttl_s: Positive = 1.0  # how long a process may go on serving after a flip
-    max_in_flight: Count = 32  # requests worked on at once
-    near_cache_mb: Annotated[float, Field(ge=0)] = 64.0  # of item rows in memory; 0: none
 
 
 class EvaluationConfig(Section):
