@@ -6,10 +6,16 @@
 {ns}:g:{G}:manifest            written last; a generation without one was never finished
 {ns}:g:{G}:items               item ids of the vocabulary, packed; entry i is item index i + 1
 {ns}:g:{G}:popular             fallback list, packed like candidates
+{ns}:g:{G}:popular:<segment>   fallback list of one segment of the users
+{ns}:g:{G}:progress            what a publish has written so far, for one that goes on after it
+{ns}:g:{G}:lock                who is writing the generation now; goes by itself when that one dies
 {ns}:u:{G}:{b<hex>}:<user>     candidates of one user
 {ns}:n:{G}:{b<hex>}:<item>     neighbours of one item, packed like candidates
 {ns}:i:{G}:{b<hex>}:<item>     packed feature row of one item
 {ns}:alive:{G}                 bitmap over item index, 1 = may be recommended
+{ns}:s:{b<hex>}:<user>         sorted set of one user's recent events, score = microseconds
+{ns}:events                    stream of feedback events
+{ns}:experiments               hash of experiment -> "on" or "off"
 ```
 
 ``{b<hex>}`` is a hash tag of Redis Cluster: it spreads users and items over 1,024 buckets, and
@@ -44,6 +50,8 @@ class Keys:
         self.namespace = namespace
         self.head = f"{namespace}:head"
         self.generations = f"{namespace}:generations"
+        self.events = f"{namespace}:events"
+        self.experiments = f"{namespace}:experiments"
 
     def manifest(self, generation: str) -> str:
         """Key of the manifest."""
@@ -56,6 +64,18 @@ class Keys:
     def popular(self, generation: str) -> str:
         """Key of the fallback list."""
         return f"{self.namespace}:g:{checked_generation(generation)}:popular"
+
+    def popular_of(self, generation: str, segment: str) -> str:
+        """Key of the fallback list of one segment."""
+        return f"{self.popular(generation)}:{segment}"
+
+    def progress(self, generation: str) -> str:
+        """Key of what a publish has written so far."""
+        return f"{self.namespace}:g:{checked_generation(generation)}:progress"
+
+    def lock(self, generation: str) -> str:
+        """Key that the writer of a generation holds."""
+        return f"{self.namespace}:g:{checked_generation(generation)}:lock"
 
     def alive(self, generation: str) -> str:
         """Key of the bitmap of recommendable items."""
@@ -72,6 +92,10 @@ class Keys:
     def item(self, generation: str, item_id: str) -> str:
         """Key of one item's packed features."""
         return f"{self.namespace}:i:{checked_generation(generation)}:{bucket(item_id)}:{item_id}"
+
+    def session(self, user_id: str) -> str:
+        """Key of one user's recent events."""
+        return f"{self.namespace}:s:{bucket(user_id)}:{user_id}"
 
 
 def checked_generation(generation: str) -> str:

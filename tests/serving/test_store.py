@@ -242,6 +242,11 @@ def test_keys_by_hand():
     assert keys.head == "shop:head"
     assert keys.manifest("g-1") == "shop:g:g-1:manifest"
     assert keys.alive("g-1") == "shop:alive:g-1"
+    assert keys.popular_of("g-1", "a b") == "shop:g:g-1:popular:a b"
+    assert keys.progress("g-1") == "shop:g:g-1:progress"
+    assert keys.lock("g-1") == "shop:g:g-1:lock"
+    assert keys.session("123456789") == "shop:s:{b126}:123456789"
+    assert (keys.events, keys.experiments) == ("shop:events", "shop:experiments")
 
 
 def test_unreadable_values_say_so(store, make):
