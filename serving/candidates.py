@@ -21,6 +21,7 @@ from recsys.artifacts import Bundle
 from recsys.config import Config
 from recsys.errors import ArtifactError
 from recsys.progress import Progress
+from recsys.user_events import USER_EVENTS, UserEvents
 from serving.assembly import CONTENT_FIELD, POPULAR, open_store
 from serving.publication import NUM_NEIGHBOURS, PublishReport
 
@@ -47,8 +48,8 @@ def build_candidates(config: Config, bundle: Bundle, *, progress: Progress | Non
     Returns:
         The directory, which holds ``lists.safetensors`` (item_index, score, source, all [U, K]),
         ``users.parquet``, ``neighbours.safetensors``, ``item_features.parquet``,
-        ``popular.json``, and where definitions read the user table ``user_columns.parquet``. Live
-        requests take item features and user columns from here.
+        ``popular.json``, ``user_events.bin`` (`recsys.user_events`), and where definitions read
+        the user table ``user_columns.parquet``. Live requests take all but the lists from here.
 
     Raises:
         DataError: the files break a rule, or the user table lost a column that definitions read.
@@ -104,6 +105,7 @@ def build_candidates(config: Config, bundle: Bundle, *, progress: Progress | Non
             out / "item_features.parquet"
         )
         (out / POPULAR).write_text(json.dumps(_popular(recommender, as_of)) + "\n")
+        UserEvents.write(out / USER_EVENTS, events, recommender.item_ids)
     return bundle.path / "candidates"
 
 
