@@ -37,3 +37,4 @@ class ServingConfig(Section):
     slow_request_s: Positive = 0.25  # slower ones get a log line with their stages
     log_format: Literal["text", "json"] = "text"
     metrics: bool = True  # GET /metrics
+    admin: bool = False  # hide items, add items, flip, roll back; asks for a key as well
