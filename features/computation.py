@@ -11,6 +11,7 @@ updated event by event.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -85,29 +86,31 @@ class Computation(ABC):
     """Request rows and the tables they point into.
 
     Args:
-        requests: R rows with user_id, item_id (String) and moment Datetime("us").
         tables: items, users and vectors.
+        columns: what the rows bring: request_id, and what definitions read of them; [R] each.
         item_ids: ids of the item table, index 1..N, then of items known beyond it.
         user_ids: ids of all users asked about.
         item: [R] int64, the rows' items in ``item_ids``.
         user: [R] int64, the rows' users in ``user_ids``.
+        moment: [R] int64 microseconds since the epoch.
     """
 
     def __init__(
         self,
-        requests: pl.DataFrame,
         tables: FeatureTables,
+        columns: pl.DataFrame | Mapping[str, np.ndarray],
         *,
         item_ids: Vocabulary,
         user_ids: Vocabulary,
         item: np.ndarray,
         user: np.ndarray,
+        moment: np.ndarray,
     ) -> None:
-        self.requests = requests
         self.tables = tables
         self.item_ids = item_ids
-        self.user_ids = user_ids
-        moment = requests["moment"].to_physical().to_numpy().astype(np.int64)
+        self._user_ids = user_ids
+        self._columns = columns
+        self._user_rows: np.ndarray | None = None
         self.moments, moment_of_row = np.unique(moment, return_inverse=True)
         self._rows = Level(user, item, moment_of_row, np.arange(moment.size))
         self._levels: dict[str, Level] = {"user_item": self._rows}
@@ -154,6 +157,36 @@ class Computation(ABC):
     def rows(self) -> Level:
         """The request rows themselves."""
         return self._rows
+
+    def numbers(self, name: str) -> np.ndarray:
+        """[R] float64 column of the rows, NaN where it is null."""
+        column = self._columns[name]
+        if isinstance(column, pl.Series):
+            return column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        return np.asarray(column, dtype=np.float64)
+
+    def texts(self, name: str) -> pl.Series:
+        """[R] String column of the rows."""
+        return pl.Series(name, self._columns[name], dtype=pl.String)
+
+    @property
+    def request_id(self) -> np.ndarray:
+        """[R] int64: rows of one request have the same."""
+        return np.asarray(self._columns["request_id"])
+
+    def user_rows(self) -> np.ndarray:
+        """[n] int64 rows, from 0, of the user table for the level "user"; -1 where it has none.
+
+        Raises:
+            TypeError: there is no user table.
+        """
+        if self._user_rows is None:
+            if self.tables.users is None:
+                raise TypeError("there is no user table")
+            known, _ = self.tables.users
+            row_of = known.index(self._user_ids.to_series()) - 1
+            self._user_rows = row_of[self.level("user").user - 1]
+        return self._user_rows
 
     def moments_of(self, group: Group) -> np.ndarray:
         """[M] int64 microseconds: the distinct moments, or the last refresh before each."""
@@ -252,8 +285,8 @@ class Computation(ABC):
 
     def cosine(self, name: str, history: np.ndarray) -> np.ndarray:
         """[R] float64 cosine of the candidate's vector and the mean of those of ``history``."""
-        vocabulary, vectors = self.tables.vectors[name]
-        history = self.rows_in(vocabulary, history)
+        _, vectors = self.tables.vectors[name]
+        history = self.vector_rows(name, history)
         of_row = self.level("user").of_row
         dimension = vectors.shape[1]
         mean = np.empty((history.shape[0], dimension))
@@ -262,7 +295,7 @@ class Computation(ABC):
             taken = np.where((rows > 0)[..., None], vectors[rows], 0.0)  # [c, last, D]
             mean[part] = taken.sum(axis=1, dtype=np.float64)
         mean_norm = np.sqrt((mean * mean).sum(axis=1))
-        candidate = self.rows_in(vocabulary, self._rows.item)
+        candidate = self.vector_rows(name, self._rows.item)
         result = np.empty(candidate.size)
         for part in slices(candidate.size, dimension):
             own = vectors[candidate[part]].astype(np.float64)
@@ -272,8 +305,9 @@ class Computation(ABC):
             result[part] = np.where(norm > 0, dot / np.where(norm > 0, norm, 1.0), np.nan)
         return result
 
-    def rows_in(self, vocabulary: Vocabulary, item: np.ndarray) -> np.ndarray:
-        """Rows of another vocabulary for item indices of any shape, 0 where it lacks the item."""
+    def vector_rows(self, name: str, item: np.ndarray) -> np.ndarray:
+        """Rows of named vectors for item indices of any shape, 0 where they lack the item."""
+        vocabulary, _ = self.tables.vectors[name]
         distinct, place = np.unique(item, return_inverse=True)
         real = distinct > 0
         rows = np.zeros_like(distinct)

@@ -63,8 +63,8 @@ def _list_contains(computation: Computation, definition: ListContains) -> np.nda
 
 
 def _vector_component(computation: Computation, definition: VectorComponent) -> np.ndarray:
-    vocabulary, vectors = computation.tables.vectors[definition.vectors]
-    rows = computation.rows_in(vocabulary, computation.level("item").item)
+    _, vectors = computation.tables.vectors[definition.vectors]
+    rows = computation.vector_rows(definition.vectors, computation.level("item").item)
     component = vectors[:, definition.component].astype(np.float64)
     return np.where(rows > 0, component[rows], np.nan)
 
@@ -251,32 +251,47 @@ def _in_zone(moment_us: np.ndarray, zone: str) -> np.ndarray:
 
 
 def _position(computation: Computation, definition: Position) -> np.ndarray:
-    return computation.requests["position"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    return computation.numbers("position")
 
 
 def _text_match(computation: Computation, definition: TextMatch) -> np.ndarray:
     matcher = computation.tables.matcher(definition.column)
-    query = computation.requests[definition.query]
+    query = computation.texts(definition.query)
     return matcher.scores(computation.rows.item, query, k1=definition.k1, b=definition.b)
 
 
 def _retrieval(computation: Computation, definition: RetrievalScore | RetrievalRank) -> np.ndarray:
-    column = computation.requests[definition.columns()[0].partition(".")[2]]
-    return column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    return computation.numbers(definition.columns()[0].partition(".")[2])
 
 
 def slate_relative(
-    request_id: pl.Series, values: np.ndarray, definition: SlateRelative
+    request_id: np.ndarray, values: np.ndarray, definition: SlateRelative
 ) -> np.ndarray:
-    """[R] float64: each value compared with the others of its request, NaN where it is NaN."""
-    frame = pl.DataFrame({"request": request_id, "value": pl.Series(values).fill_nan(None)})
-    value = pl.col("value").cast(pl.Float64)
+    """[R] float64: each value compared with the others of its request, NaN where it is NaN.
+
+    Args:
+        request_id: [R] integer.
+        values: [R].
+        definition: says how.
+    """
+    known = np.flatnonzero(~np.isnan(values))
+    value = values[known].astype(np.float64)
+    _, slate = np.unique(request_id[known], return_inverse=True)
+    count = np.bincount(slate)[slate]
+    relative = np.full(values.shape, np.nan)
     if definition.how == "minus_mean":
-        relative = value - value.mean().over("request")
-    else:
-        rank = value.rank("average").over("request")
-        relative = (rank - 0.5) / value.count().over("request")
-    return frame.select(relative.fill_null(float("nan")).alias("value"))["value"].to_numpy()
+        relative[known] = value - np.bincount(slate, weights=value)[slate] / count
+        return relative
+    order = np.lexsort((value, slate))
+    value, slate = value[order], slate[order]
+    differs = np.flatnonzero(np.diff(value) != 0) if value.size else np.zeros(0, dtype=np.int64)
+    differs = np.union1d(differs, np.flatnonzero(np.diff(slate))) + 1
+    first = np.concatenate([np.zeros(min(1, value.size), dtype=np.int64), differs])
+    last = np.append(first[1:], value.size) - 1
+    ties = np.repeat((first + last) / 2, last - first + 1)  # the mean place of equal values
+    begin = np.searchsorted(slate, slate, side="left")
+    relative[known[order]] = (ties - begin + 0.5) / count[order]
+    return relative
 
 
 COMPUTE: Mapping[type[Definition], Callable[[Computation, Any], np.ndarray]] = {
@@ -312,14 +327,14 @@ def _table_column(computation: Computation, table: str, column: str) -> pl.Serie
         frame = computation.tables.item_frame
         rows = np.where(rows < frame.height, rows, -1)
     elif computation.tables.users is not None:
-        known, frame = computation.tables.users
-        row_of = known.index(computation.user_ids.to_series()) - 1
-        rows = row_of[computation.level("user").user - 1]
+        rows, (_, frame) = computation.user_rows(), computation.tables.users
     else:
         raise DataError(f"user.{column} must exist; no user table was given")
-    place = pl.Series(np.maximum(rows, 0))
     if frame.height == 0:
         return pl.Series(column, [None] * rows.size, dtype=frame.schema[column])
+    place = pl.Series(np.maximum(rows, 0))
+    if bool((rows >= 0).all()):
+        return frame[column].gather(place)
     return pl.select(pl.when(pl.Series(rows >= 0)).then(frame[column].gather(place))).to_series()
 
 

@@ -34,12 +34,13 @@ class LogComputation(Computation):
         users = Vocabulary.from_ids(log[USER])
         user_ids, self._user, asking = covering(users, log[USER], requests[USER])
         super().__init__(
-            requests,
             tables,
+            requests,
             item_ids=item_ids,
             user_ids=user_ids,
             item=of_requests,
             user=asking,
+            moment=requests["moment"].to_physical().to_numpy().astype(np.int64),
         )
         self._kind = log[EVENT]
         happened = log[TIMESTAMP].to_physical().to_numpy().astype(np.int64)

@@ -76,9 +76,10 @@ class FeatureComputer:
         requests = checked_requests(requests, self.definitions)
         log, parts = interactions.frame, parts_of(requests, rows_at_once)
         if len(parts) == 1:
-            return self.evaluate(LogComputation(requests, log, self.tables), {})
+            return self.evaluate(requests, LogComputation(requests, log, self.tables), {})
         computed = [
-            self.evaluate(LogComputation(requests[part], log, self.tables), {}) for part in parts
+            self.evaluate(requests[part], LogComputation(requests[part], log, self.tables), {})
+            for part in parts
         ]
         return pl.concat(computed)[np.argsort(np.concatenate(parts))]
 
@@ -86,7 +87,7 @@ class FeatureComputer:
         """See `item_features`."""
         requests = item_requests(self.items.frame[ITEM], moment)
         computation = LogComputation(requests, interactions.frame, self.tables)
-        result = self.evaluate(computation, {}, self.published)
+        result = self.evaluate(requests, computation, {}, self.published)
         return result.select(ITEM, *(definition.name for definition in self.published))
 
     def request_features(
@@ -101,7 +102,7 @@ class FeatureComputer:
         """See `request_features`."""
         requests = self.live_requests(user_id, item_ids, moment, retrieval)
         given = self.live_values(item_ids, item_values)
-        return self.evaluate(LogComputation(requests, events.frame, self.tables), given)
+        return self.evaluate(requests, LogComputation(requests, events.frame, self.tables), given)
 
     @property
     def published(self) -> list[Definition]:
@@ -143,19 +144,30 @@ class FeatureComputer:
 
     def evaluate(
         self,
+        requests: pl.DataFrame,
         computation: Computation,
         given: Mapping[str, np.ndarray],
         definitions: Sequence[Definition] | None = None,
     ) -> pl.DataFrame:
-        """The computation's rows with a Float32 column for each definition.
+        """``requests`` with a Float32 column for each definition.
 
         Args:
-            computation: the rows, and where their past is looked up.
+            requests: [R] rows.
+            computation: of these rows, where their past is looked up.
             given: values that are not computed, by definition.
             definitions: None: all.
         """
-        requests = computation.requests
         definitions = self.definitions if definitions is None else definitions
+        values = self.values(computation, given, definitions)
+        return requests.with_columns([pl.Series(name, value) for name, value in values.items()])
+
+    def values(
+        self,
+        computation: Computation,
+        given: Mapping[str, np.ndarray],
+        definitions: Sequence[Definition],
+    ) -> dict[str, np.ndarray]:
+        """[R] float32 values by definition, in their order; see `evaluate`."""
         columns: dict[str, np.ndarray] = {}
         for definition in definitions:
             if isinstance(definition, SlateRelative):
@@ -169,12 +181,9 @@ class FeatureComputer:
             columns[definition.name] = _filled(value, definition)
         for definition in definitions:
             if isinstance(definition, SlateRelative):
-                value = slate_relative(requests["request_id"], columns[definition.of], definition)
+                value = slate_relative(computation.request_id, columns[definition.of], definition)
                 columns[definition.name] = _filled(value, definition)
-        ordered = [
-            pl.Series(definition.name, columns[definition.name]) for definition in definitions
-        ]
-        return requests.with_columns(ordered)
+        return {definition.name: columns[definition.name] for definition in definitions}
 
 
 def compute_features(

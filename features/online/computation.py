@@ -78,12 +78,13 @@ class StateComputation(Computation):
         )
         user_ids = Vocabulary.from_ids(users)
         super().__init__(
-            requests,
             tables,
+            requests,
             item_ids=item_ids,
             user_ids=user_ids,
             item=item,
             user=user_ids.index(requests[USER]),
+            moment=requests["moment"].to_physical().to_numpy().astype(np.int64),
         )
         rows = self.rows
         self._user_text = dict(zip(rows.user.tolist(), requests[USER].to_list(), strict=True))

@@ -169,7 +169,7 @@ class OnlineFeatures:
             DataError: as there, or a moment that lies before the newest arrival.
         """
         requests = checked_requests(requests, self.definitions)
-        return self._computer.evaluate(self._look(requests), {})
+        return self._computer.evaluate(requests, self._look(requests), {})
 
     def request_features(
         self,
@@ -197,7 +197,7 @@ class OnlineFeatures:
         """
         requests = self._computer.live_requests(user_id, item_ids, moment, retrieval)
         given = self._computer.live_values(item_ids, item_values)
-        return self._computer.evaluate(self._look(requests), given)
+        return self._computer.evaluate(requests, self._look(requests), given)
 
     def item_features(
         self, moment: datetime, item_ids: Sequence[str] | None = None
@@ -210,8 +210,8 @@ class OnlineFeatures:
         """
         ids = self._tables.item_frame[ITEM] if item_ids is None else pl.Series(ITEM, item_ids)
         published = self._computer.published
-        look = self._look(item_requests(ids.cast(pl.String), moment))
-        result = self._computer.evaluate(look, {}, published)
+        requests = item_requests(ids.cast(pl.String), moment)
+        result = self._computer.evaluate(requests, self._look(requests), {}, published)
         return result.select(ITEM, *(definition.name for definition in published))
 
     def packed_items(

@@ -17,7 +17,7 @@ from features.grouped import Statistic
 from features.kinds import COMPUTE
 from features.pasts import Past
 from features.registry import definitions_sha256
-from features.schema import ITEM, USER
+from features.schema import ITEM
 from features.vocabulary import Vocabulary
 
 __all__ = ["CellPlan", "StatePlan", "plan_state"]
@@ -100,16 +100,15 @@ class _Recorder(Computation):
             if source.startswith("request.")
         }
         item = tables.item_frame[ITEM].head(1).to_list() or ["-"]
-        row = pl.DataFrame(
-            {USER: ["-"], ITEM: item, "moment": pl.Series([0]).cast(pl.Datetime("us"))}
-        ).with_columns(pl.lit("" if name in texts else 0.0).alias(name) for name in sorted(read))
+        row = pl.DataFrame({name: ["" if name in texts else 0.0] for name in sorted(read)})
         super().__init__(
-            row,
             tables,
+            row,
             item_ids=tables.item_ids,
             user_ids=Vocabulary.from_ids(["-"]),
-            item=tables.item_ids.index(row[ITEM]),
+            item=tables.item_ids.index(item),
             user=np.ones(1, dtype=np.int64),
+            moment=np.zeros(1, dtype=np.int64),
         )
         self.groups: set[Group] = set()
         self.sums: dict[Group, set[tuple[Statistic, int | None]]] = {}
