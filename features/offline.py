@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -24,11 +26,14 @@ from features.feature_tables import FeatureTables, Vectors
 from features.interactions import Interactions
 from features.kinds import COMPUTE, slate_relative
 from features.log_computation import LogComputation
+from features.moments import microseconds
+from features.own_computation import OwnComputation, OwnEvents
 from features.registry import check_definitions
-from features.requests import aligned, checked_requests, item_requests, parts_of
+from features.requests import OWN, aligned, checked_requests, item_requests, parts_of
 from features.schema import ITEM, USER
 from features.source_checks import check_sources
 from features.tables import ItemTable, UserTable
+from features.vocabulary import Vocabulary, covering
 
 __all__ = ["FeatureComputer", "compute_features", "item_features", "request_features"]
 
@@ -102,7 +107,71 @@ class FeatureComputer:
         """See `request_features`."""
         requests = self.live_requests(user_id, item_ids, moment, retrieval)
         given = self.live_values(item_ids, item_values)
-        return self.evaluate(requests, LogComputation(requests, events.frame, self.tables), given)
+        own = events.frame.filter(pl.col(USER) == user_id)
+        known, met, item = covering(self.known_items, own[ITEM], requests[ITEM])
+        values = self.live(
+            user_id,
+            item,
+            microseconds(moment),
+            OwnEvents.of_frame(own, met),
+            given,
+            {name: requests[name] for name in requests.columns if name not in OWN},
+            known_items=known,
+        )
+        return requests.with_columns([pl.Series(name, value) for name, value in values.items()])
+
+    def live(
+        self,
+        user_id: str,
+        item: np.ndarray,
+        moment_us: int,
+        events: OwnEvents,
+        given: Mapping[str, np.ndarray],
+        columns: Mapping[str, Any],
+        *,
+        known_items: Vocabulary | None = None,
+    ) -> dict[str, np.ndarray]:
+        """`request_features` on indices and arrays, unchecked: what a service calls.
+
+        Args:
+            user_id: who asks.
+            item: [C] int64 candidates, in ``known_items``.
+            moment_us: microseconds since the epoch.
+            events: of the user, in ``known_items`` or beyond it.
+            given: what is not computed, by definition: at least the published ones.
+            columns: what definitions read of the request, [C] each.
+            known_items: begins with `known_items`. None: it is that.
+
+        Returns:
+            [C] float32 by definition, in their order.
+        """
+        computation = OwnComputation(
+            self.tables,
+            columns,
+            user_id=user_id,
+            item_ids=self.known_items if known_items is None else known_items,
+            item=item,
+            events=events,
+            moment_us=moment_us,
+            vector_rows=self._vector_rows,
+        )
+        return self.values(computation, given, self.definitions)
+
+    @cached_property
+    def known_items(self) -> Vocabulary:
+        """Items of the catalogue, then those that only vectors know."""
+        known = self.tables.item_ids
+        for vocabulary, _ in self.tables.vectors.values():
+            known = known.extend(vocabulary.to_series())
+        return known
+
+    @cached_property
+    def _vector_rows(self) -> dict[str, np.ndarray]:
+        ids = self.known_items.to_series()
+        return {
+            name: np.append(0, vocabulary.index(ids))
+            for name, (vocabulary, _) in self.tables.vectors.items()
+        }
 
     @property
     def published(self) -> list[Definition]:
