@@ -121,7 +121,7 @@ class UserEvents:
                 file.write(bytes(_aligned(file.tell()) - file.tell()))
                 body_crc = size = 0
                 for name, (_, _, offset) in header["arrays"].items():
-                    for data in (bytes(offset - size), memoryview(arrays[name]).cast("B")):
+                    for data in (bytes(offset - size), arrays[name].data):
                         body_crc = zlib.crc32(data, body_crc)
                         size += file.write(data)
                 file.seek(0)
@@ -240,8 +240,8 @@ class _Texts:
 
     def __init__(self, content: np.ndarray, ends: np.ndarray) -> None:
         # Single entries of a memoryview cost a third of an array's.
-        self._content = memoryview(content)
-        self._ends = memoryview(ends).cast("B").cast("q")
+        self._content = content.data
+        self._ends = ends.data
 
     def find(self, text: str) -> int | None:
         """The place of a text among sorted ones, in a few microseconds; None: it is none."""
