@@ -24,7 +24,6 @@ from serving.schemas import (
     SimilarBody,
 )
 from serving.service import RecommendationService
-from serving.telemetry import CONTENT_TYPE
 
 __all__ = ["create_app"]
 
@@ -38,6 +37,8 @@ def create_app(
     max_waiting: int = 64,
     max_body_bytes: int = 256 * 1024,
     version: str = "0.1.0",
+    held: Callable[[], str | None] = lambda: None,
+    with_metrics: bool = True,
 ) -> FastAPI:
     """The ASGI application around ``service``.
 
@@ -48,6 +49,9 @@ def create_app(
             flagged as degraded with the reason ``overloaded``.
         max_body_bytes: larger bodies get 413.
         version: shown in the OpenAPI document.
+        held: why this process asks for no traffic though the service could answer, such as
+            ``draining``; None: nothing.
+        with_metrics: answer ``GET /metrics``.
 
     Raises:
         ValueError: a limit is out of range.
@@ -84,6 +88,7 @@ def create_app(
     ) -> Recommendations:
         nonlocal in_flight
         if in_flight >= max_in_flight + max_waiting:
+            service.telemetry.request_shed()
             return ask(asked, local_only=True)
         in_flight += 1
         try:
@@ -145,7 +150,7 @@ def create_app(
     @app.get("/health/ready", tags=["operations"], responses={503: {"model": HealthAnswer}})
     async def ready() -> Response:
         """The process has a generation to answer from; 503 and the reason when not."""
-        reason = await in_thread(service.not_ready)
+        reason = held() or await in_thread(service.not_ready)
         answer = HealthAnswer(
             status="ok" if reason is None else "not_ready",
             reason=reason,
@@ -153,10 +158,16 @@ def create_app(
         )
         return JSONResponse(answer.model_dump(), status_code=200 if reason is None else 503)
 
-    @app.get("/metrics", tags=["operations"], response_class=Response)
-    async def metrics() -> Response:
-        """Counts in Prometheus' text format."""
-        return Response(service.telemetry.exposition(), media_type=CONTENT_TYPE)
+    service.telemetry.watch_waiting(lambda: max(0, in_flight - max_in_flight))
+
+    if with_metrics:
+
+        @app.get("/metrics", tags=["operations"], response_class=Response)
+        async def metrics(request: Request) -> Response:
+            """Counts in Prometheus' text format, or OpenMetrics for those who ask for it."""
+            accept = request.headers.get("accept", "")
+            text, content_type = await anyio.to_thread.run_sync(service.telemetry.scrape, accept)
+            return Response(text, media_type=content_type)
 
     return app
 

@@ -98,9 +98,11 @@ class Gate:
     def _report(self, scope: Scope, request: Request, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", None) or "unmatched"
         told: dict[str, object] = getattr(request.state, "log", {})
-        self._telemetry.request_done(route, status, str(told.get("source", "")), seconds)
+        request_id = request.state.request_id
+        source = str(told.get("source", ""))
+        self._telemetry.request_done(route, status, source, seconds, request_id)
         log_request(
-            request_id=request.state.request_id,
+            request_id=request_id,
             route=route,
             status=status,
             latency_ms=round(seconds * 1000, 3),
