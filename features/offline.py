@@ -138,7 +138,7 @@ class FeatureComputer:
             item: [C] int64 candidates, in ``known_items``.
             moment_us: microseconds since the epoch.
             events: of the user, in ``known_items`` or beyond it.
-            given: what is not computed, by definition: at least the published ones.
+            given: [C] values that are not computed, by definition: at least the published ones.
             columns: what definitions read of the request, [C] each.
             known_items: begins with `known_items`. None: it is that.
 
@@ -155,7 +155,7 @@ class FeatureComputer:
             moment_us=moment_us,
             vector_rows=self._vector_rows,
         )
-        return self.values(computation, given, self.definitions)
+        return self.values(computation, {**given, **self._positions(item.size)}, self.definitions)
 
     @cached_property
     def known_items(self) -> Vocabulary:
@@ -206,10 +206,15 @@ class FeatureComputer:
         if item_values is not None:
             names = [definition.name for definition in self.published]
             given = aligned(item_values, item_ids, names)
-        for each in self.definitions:
-            if isinstance(each, Position):
-                given[each.name] = np.full(len(item_ids), each.online, dtype=np.float32)
-        return given
+        return {**given, **self._positions(len(item_ids))}
+
+    def _positions(self, count: int) -> dict[str, np.ndarray]:
+        """What stands for the places that a live request does not know yet."""
+        return {
+            each.name: np.full(count, each.online, dtype=np.float32)
+            for each in self.definitions
+            if isinstance(each, Position)
+        }
 
     def evaluate(
         self,

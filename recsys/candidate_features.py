@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from functools import cached_property
 from typing import Self
 
 import numpy as np
 import polars as pl
 
 from features.interactions import Interactions
-from features.moments import microseconds
 from features.offline import FeatureComputer
 from features.tables import UserTable
 from features.vocabulary import Vocabulary
 from recsys.candidates import CandidatePool
+from recsys.live_request import LiveItems, LivePast
 from recsys.ranking.ranker import RankingRows
 
 __all__ = ["FeatureInputs"]
@@ -69,23 +69,35 @@ class FeatureInputs:
         self,
         pool: CandidatePool,
         user_id: str,
-        moment: datetime,
-        events: Interactions,
-        item_values: pl.DataFrame,
+        past: LivePast,
+        item_values: Mapping[str, np.ndarray],
     ) -> RankingRows:
-        """Features of one live request from the user's own events and published item values."""
-        item_ids = self.item_ids.ids(pool.item_index[0][pool.real[0]])
-        moments = np.full(1, microseconds(moment), dtype=np.int64)
-        requests = pool.to_requests([user_id], self.item_ids, moments)
-        retrieval = {
-            name: requests[name].to_numpy()
-            for name in requests.columns
-            if name.startswith(("score__", "rank__"))
-        }
-        frame = self.computer.request_features(
-            user_id, item_ids, moment, events, item_values, retrieval
+        """Features of one live request from what its user did and published item values.
+
+        Args:
+            pool: one query, C candidates.
+            user_id: who asks.
+            past: what that user did.
+            item_values: by name of a published definition, [C] values of the candidates.
+        """
+        computer, index = self.computer, pool.item_index[0]
+        values = computer.live(
+            user_id,
+            self.live_items.known[index],
+            past.moment_us,
+            past.events,
+            item_values,
+            pool.retrieval_columns(),
         )
-        return self._rows(frame, pool, None)
+        names = tuple(values)
+        features = np.stack([values[name] for name in names], axis=1)
+        none = np.zeros(index.size, dtype=np.int64)
+        return RankingRows(features, none, none, names)
+
+    @cached_property
+    def live_items(self) -> LiveItems:
+        """The vocabulary beside the items of the definitions' tables."""
+        return LiveItems(self.item_ids, self.computer.known_items)
 
     def _rows(
         self, frame: pl.DataFrame, pool: CandidatePool, label: np.ndarray | None

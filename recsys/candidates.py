@@ -11,9 +11,9 @@ import polars as pl
 from features.histories import Histories
 from features.schema import ITEM, USER
 from features.vocabulary import Vocabulary
-from recsys.retrieval.protocol import Retriever
+from recsys.retrieval.protocol import Question, Retriever
 
-__all__ = ["CandidatePool", "pool_candidates"]
+__all__ = ["CandidatePool", "pool_candidates", "score_candidates"]
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,23 @@ class CandidatePool:
             ITEM: items.to_series().gather(self.item_index[row, column] - 1),
             "moment": pl.Series(moment[row]).cast(pl.Datetime("us")),
         }
+        for name, values in self.retrieval_columns().items():
+            columns[name] = pl.Series(values)
+        return pl.DataFrame(columns)
+
+    def retrieval_columns(self) -> dict[str, np.ndarray]:
+        """What the retrievers say of each candidate, [R] float32 by column; see `to_requests`."""
+        row, column = np.nonzero(self.real)
+        columns: dict[str, np.ndarray] = {}
         for name, score in self.score.items():
             best = np.max(score, axis=1, initial=0.0, where=self.real)
             own, row_best = score[row, column], best[row]
-            share = np.divide(own, row_best, out=np.zeros_like(own), where=row_best > 0)
-            columns[f"score__{name}"] = pl.Series(own)
-            columns[f"score__{name}_share"] = pl.Series(share)
-            columns[f"rank__{name}"] = pl.Series(self.rank[name][row, column])
-        return pl.DataFrame(columns)
+            columns[f"score__{name}"] = own
+            columns[f"score__{name}_share"] = np.divide(
+                own, row_best, out=np.zeros_like(own), where=row_best > 0
+            )
+            columns[f"rank__{name}"] = self.rank[name][row, column]
+        return columns
 
 
 def pool_candidates(
@@ -114,10 +123,37 @@ def pool_candidates(
     column = np.arange(row.size) - np.repeat(np.cumsum(counts) - counts, counts)
     item_index = np.full((len(histories), int(counts.max(initial=0))), -1, dtype=np.int64)
     item_index[row, column] = item
+    return _scored(questions, item_index)
+
+
+def score_candidates(
+    retrievers: Sequence[Retriever],
+    histories: Histories,
+    item_index: np.ndarray,
+    *,
+    moment: np.ndarray,
+    user_index: np.ndarray | None = None,
+) -> CandidatePool:
+    """Given candidates, scored by all retrievers as `pool_candidates` scores what it finds.
+
+    Args:
+        retrievers: at least one, of distinct names.
+        histories: Q rows.
+        item_index: [Q, C] int64, distinct and rising within a row, padded with -1.
+        moment: see `pool_candidates`.
+        user_index: see there.
+    """
+    questions = {
+        retriever.name: retriever.ask(histories, moment=moment, user_index=user_index)
+        for retriever in retrievers
+    }
+    return _scored(questions, item_index)
+
+
+def _scored(questions: Mapping[str, Question], item_index: np.ndarray) -> CandidatePool:
     score = {name: question.score(item_index) for name, question in questions.items()}
     rank = {name: _rank(values) for name, values in score.items()}
-    stacked = np.stack([rank[name] for name in names])
-    source = stacked.argmin(axis=0).astype(np.uint8)
+    source = np.stack(list(rank.values())).argmin(axis=0).astype(np.uint8)
     return CandidatePool(item_index, source, score, rank)
 
 

@@ -156,6 +156,7 @@ class Config(Section):
             (values["data"], "users"),
             (values["output"], "directory"),
             (values, "features_file"),
+            *((values["store"], f"tls_{name}_file") for name in ("ca", "cert", "key")),
             (values["data"]["feast"] or {}, "repository"),
         ):
             path = section.get(name)
@@ -216,6 +217,7 @@ def load_config(path: Path | str) -> Config:
     config = config.model_copy(
         update={
             "data": config.data.below(directory),
+            "store": config.store.below(directory),
             "output": OutputConfig(directory=directory / config.output.directory),
             "features_file": None if features_file is None else directory / features_file,
         }

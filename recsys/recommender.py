@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -18,15 +18,17 @@ from features.schema import ITEM
 from features.tables import ItemTable
 from features.vocabulary import Vocabulary
 from recsys.candidate_features import FeatureInputs
-from recsys.candidates import CandidatePool, pool_candidates
-from recsys.own_events import own_events
-from recsys.ranking.ranker import Ranker
+from recsys.candidates import CandidatePool, pool_candidates, score_candidates
+from recsys.explanation import ExplainedItem, explain_rows
+from recsys.live_request import FreshEvent, LivePast, LoggedEvents, LoggedPasts, MappedPasts
+from recsys.ranking.ranker import Ranker, RankingRows
 from recsys.recommender_parts import read_parts
 from recsys.retrieval.protocol import Retriever
 from recsys.retrieval.tower_extras import FinishedTowers
 from recsys.similar_items import SimilarItems
 from recsys.slates import Ranked, Slate, SlateItem, order_pool
 from recsys.topk import TopK
+from recsys.user_events import USER_EVENTS, UserEvents
 
 __all__ = ["Ranked", "Recommender", "Slate", "SlateItem"]
 
@@ -67,6 +69,7 @@ class Recommender:
         candidates_per_source: int,
         diversity: float,
         interactions: Interactions | None = None,
+        events: UserEvents | None = None,
         user_ids: Vocabulary | None = None,
         towers: FinishedTowers | None = None,
     ) -> None:
@@ -81,10 +84,16 @@ class Recommender:
         self.towers = towers
         self._user_ids = user_ids
         self.as_of = as_of
-        self._item_values = item_values
+        self._item_values = {
+            name: _by_index(item_ids, item_values, name)
+            for name in item_values.columns
+            if name not in (ITEM, "as_of")
+        }
         self._candidates_per_source = candidates_per_source
         self._diversity = diversity
-        self._interactions = interactions
+        self._logged: LoggedEvents = (
+            MappedPasts(events) if events is not None else LoggedPasts(interactions, item_ids)
+        )
         self._titles = (
             None
             if title_column is None
@@ -92,18 +101,22 @@ class Recommender:
         )
 
     @classmethod
-    def load(cls, bundle: Path, *, interactions: Interactions | None = None) -> Self:
+    def load(
+        cls, bundle: Path, *, interactions: Interactions | None = None, mapped: bool = False
+    ) -> Self:
         """Read a bundle.
 
         Args:
             bundle: its directory.
             interactions: the log, for the histories of known users in `recommend`. None: only
-                recent items count there.
+                recent and fresh events count there.
+            mapped: take the log from the bundle's own file instead, which processes share.
 
         Raises:
             ArtifactError: a file is missing, damaged, or of another vocabulary.
         """
-        return cls(**read_parts(bundle), interactions=interactions)
+        events = UserEvents.open(bundle / "candidates" / USER_EVENTS) if mapped else None
+        return cls(**read_parts(bundle), interactions=interactions, events=events)
 
     def user_index(self, user_ids: Sequence[str]) -> np.ndarray | None:
         """[Q] int64 rows of users in the training data + 1, 0 = unknown; None: nobody has one."""
@@ -188,6 +201,8 @@ class Recommender:
         only: Collection[str] | None = None,
         recent_items: Sequence[str] | None = None,
         *,
+        fresh: Sequence[FreshEvent] = (),
+        moment: datetime | None = None,
         diversity: float | None = None,
         threshold: bool = False,
     ) -> Slate:
@@ -199,6 +214,8 @@ class Recommender:
             exclude: item ids that must not appear; unknown ones are ignored.
             only: if given, nothing else may appear.
             recent_items: item ids the user just met, oldest first, on top of the logged history.
+            fresh: what the user did since the log ended, likewise; dated.
+            moment: of the request, UTC. None: ``as_of``, or just after the newest fresh event.
             diversity: of the slate, 0..1. None: as configured.
             threshold: leave out what the bundle's threshold head holds for unlikely, and rather
                 show little or nothing; for "send this, or do not send".
@@ -217,36 +234,147 @@ class Recommender:
                 f"threshold must be False for bundle {self.generation}, which has no threshold "
                 "head; train with one"
             )
-        user_id = user_id or ANONYMOUS
-        events = own_events(
-            user_id,
-            recent_items or (),
-            self.item_ids,
-            as_of=self.as_of,
-            log=None if user_id == ANONYMOUS else self._interactions,
-        )
-        history = Histories.from_interactions(events, [user_id], self.item_ids)
-        moment = np.full(1, microseconds(self.as_of), dtype=np.int64)
-        excluded = history.seen_mask(len(self.item_ids))
+        past = self.past(user_id, recent_items or (), fresh, moment)
+        excluded = past.history.seen_mask(len(self.item_ids))
         excluded[0, self.item_ids.index(list(exclude))] = True
         if only is not None:
             kept = np.zeros(excluded.shape[1], dtype=bool)
             kept[self.item_ids.index(list(only))] = True
             excluded |= ~kept
-        pool = self.pool(history, moment=moment, excluded=excluded, user_ids=[user_id], live=True)
+        moments = np.full(1, past.moment_us, dtype=np.int64)
+        pool = self.pool(
+            past.history, moment=moments, excluded=excluded, user_ids=[user_id], live=True
+        )
         if pool.item_index.shape[1] == 0:
             return Slate([], "nothing left")
-        if history.counts[0] == 0:
+        if past.history.counts[0] == 0:
             score = pool.score[self._popularity.name][pool.real]
             return Slate(self._named(self.order(pool, score, k, diversity=0.0)), "popularity")
-        rows = self.features.live_rows(pool, user_id, self.as_of, events, self._item_values)
+        rows = self._live_rows(pool, user_id, past, None)
         score = self.ranker.score(rows.features, rows.request_index)
         if threshold:
-            likely = self._likely(pool, history, moment, [user_id])
+            likely = self._likely(pool, past.history, moments, [user_id])
             if not likely.any():
                 return Slate([], "nothing likely")
             score = np.where(likely, score, -np.inf)
         return Slate(self._named(self.order(pool, score, k, diversity=diversity)), "ranker")
+
+    def rank_items(
+        self,
+        user_id: str,
+        item_index: np.ndarray,
+        recent_items: Sequence[str] = (),
+        *,
+        fresh: Sequence[FreshEvent] = (),
+        moment: datetime | None = None,
+        item_values: Mapping[str, np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """Scores of given candidates, by both ranking stages.
+
+        A set that the retrievers would find is ranked as `recommend` ranks it; in a smaller one an
+        item's rank among the candidates is another, and so may be its score.
+
+        Args:
+            user_id: as for `recommend`.
+            item_index: [C] int64 different indices of the vocabulary.
+            recent_items: as for `recommend`.
+            fresh: as for `recommend`.
+            moment: as for `recommend`.
+            item_values: by name of a published definition, [C] values. None: those of the bundle.
+
+        Returns:
+            [C] float64, higher is better.
+        """
+        if item_index.size == 0:
+            return np.zeros(0)
+        past = self.past(user_id, recent_items, fresh, moment)
+        order = np.argsort(item_index, kind="stable")
+        pool = self._pool_of(item_index[order], user_id, past)
+        if item_values is not None:
+            item_values = {name: values[order] for name, values in item_values.items()}
+        rows = self._live_rows(pool, user_id, past, item_values)
+        score = np.empty(item_index.size)
+        score[order] = self.ranker.score(rows.features, rows.request_index)
+        return score
+
+    def explain(
+        self,
+        user_id: str,
+        item_index: np.ndarray,
+        recent_items: Sequence[str] = (),
+        *,
+        fresh: Sequence[FreshEvent] = (),
+        moment: datetime | None = None,
+    ) -> list[ExplainedItem]:
+        """Why given items are scored as they are, beside what `recommend` would choose from.
+
+        Args:
+            user_id: as for `recommend`.
+            item_index: [A] int64 different indices of the vocabulary.
+            recent_items: as for `recommend`.
+            fresh: as for `recommend`.
+            moment: as for `recommend`.
+
+        Returns:
+            A items in the order asked.
+        """
+        past = self.past(user_id, recent_items, fresh, moment)
+        seen = past.history.seen_mask(len(self.item_ids))
+        found = self.pool(
+            past.history,
+            moment=np.full(1, past.moment_us, dtype=np.int64),
+            excluded=seen,
+            user_ids=[user_id],
+            live=True,
+        ).item_index[0]
+        pool = self._pool_of(np.union1d(found, item_index), user_id, past)
+        index = pool.item_index[0]
+        return explain_rows(
+            self.ranker,
+            self._live_rows(pool, user_id, past, None),
+            pool,
+            item_index,
+            found=np.isin(index, found),
+            seen=seen[0, index],
+        )
+
+    def past(
+        self,
+        user_id: str,
+        recent_items: Sequence[str] = (),
+        fresh: Sequence[FreshEvent] = (),
+        moment: datetime | None = None,
+    ) -> LivePast:
+        """What a user did up to a moment; see `recsys.live_request.LiveItems.past`."""
+        return self.features.live_items.past(
+            user_id,
+            self._logged,
+            recent_items,
+            fresh,
+            as_of_us=microseconds(self.as_of),
+            moment_us=None if moment is None else microseconds(moment),
+        )
+
+    def _pool_of(self, item_index: np.ndarray, user_id: str, past: LivePast) -> CandidatePool:
+        return score_candidates(
+            self._live_retrievers,
+            past.history,
+            item_index[None],
+            moment=np.full(1, past.moment_us, dtype=np.int64),
+            user_index=self.user_index([user_id]),
+        )
+
+    def _live_rows(
+        self,
+        pool: CandidatePool,
+        user_id: str,
+        past: LivePast,
+        item_values: Mapping[str, np.ndarray] | None,
+    ) -> RankingRows:
+        if item_values is None:
+            index = pool.item_index[0]
+            item_values = {name: values[index] for name, values in self._item_values.items()}
+        return self.features.live_rows(pool, user_id or ANONYMOUS, past, item_values)
 
     def popular(self, k: int, moment: datetime) -> list[SlateItem]:
         """The ``k`` items popular just before ``moment``, best first."""
@@ -321,3 +449,11 @@ class Recommender:
         """The title of an item, or its id where there is none."""
         found = None if self._titles is None else self._titles.get(item_id)
         return item_id if found is None else str(found)
+
+
+def _by_index(items: Vocabulary, frame: pl.DataFrame, column: str) -> np.ndarray:
+    """[N + 1] float32 values of a column by item index, NaN where the frame has no value."""
+    values = np.full(items.size, np.nan, dtype=np.float32)
+    values[items.index(frame[ITEM])] = frame[column].cast(pl.Float32).fill_null(float("nan"))
+    values[0] = np.nan
+    return values

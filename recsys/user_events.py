@@ -192,6 +192,26 @@ class UserEvents:
         rows = self._rows(user_id, before)
         return UserPast(*(column[rows] for column in self._past))
 
+    def details(
+        self, user_id: str, *, before: int | None = None
+    ) -> tuple[UserPast, np.ndarray, np.ndarray]:
+        """What `of` gives, and what it leaves out of items and arrivals.
+
+        Returns:
+            The events; [E] int64 numbers >= 1 of items outside the vocabulary, 0 for others; [E]
+            int64 microseconds at which they arrived.
+        """
+        rows = self._rows(user_id, before)
+        past = UserPast(*(column[rows] for column in self._past))
+        arrived = past.timestamp_us if self._created is None else self._created[rows]
+        outside = np.zeros(past.item_index.size, dtype=np.int64)
+        unknown = np.flatnonzero(past.item_index == 0)
+        if unknown.size:
+            number = unknown + rows.start if isinstance(rows, slice) else rows[unknown]
+            at = np.searchsorted(self._arrays["outside_event"], number)
+            outside[unknown] = self._arrays["outside_item"][at] + 1
+        return past, outside, arrived
+
     def interactions(self, user_id: str, before: datetime | None = None) -> Interactions:
         """The same as a log: what `Interactions.filter_users` and ``before`` leave of it.
 

@@ -521,13 +521,7 @@ def test_live_features_equal_the_batch_features(recommender: Recommender, data: 
         seen = history.seen_mask(data.num_items)
         pool = recommender.pool(history, moment=moment, excluded=seen)
         batch = recommender.features.rows(pool, [user], moment, data.interactions)
-        live = recommender.features.live_rows(
-            pool,
-            user,
-            recommender.as_of,
-            data.interactions.filter_users([user]),
-            recommender._item_values,
-        )
+        live = recommender._live_rows(pool, user, recommender.past(user), None)
         assert live.feature_names == batch.feature_names
         np.testing.assert_allclose(live.features, batch.features, rtol=1e-6, atol=1e-6)
 

@@ -145,6 +145,14 @@ class GbdtRanker:
             return np.empty(0)
         return np.asarray(self._booster.predict(features, num_iteration=num_trees))
 
+    def contributions(self, features: np.ndarray) -> np.ndarray:
+        """[R, F + 1] float64: what each feature adds to each score, and last what none does.
+
+        Args:
+            features: as for `predict`.
+        """
+        return np.asarray(self._booster.predict(features, pred_contrib=True))
+
     def importance(self) -> dict[str, float]:
         """Total gain of each feature, largest first."""
         gain = self._booster.feature_importance("gain")

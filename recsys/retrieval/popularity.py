@@ -14,6 +14,7 @@ from recsys.retrieval.blocks import DenseRetriever
 __all__ = ["PopularityRetriever"]
 
 DAY_US = 86_400 * 1_000_000
+_KEPT_COUNTS = 4
 
 
 class PopularityRetriever(DenseRetriever):
@@ -42,6 +43,7 @@ class PopularityRetriever(DenseRetriever):
         self.window_days = window_days
         self._timestamp = timestamp  # [E] int64 microseconds, sorted
         self._item_index = item_index  # [E] int64
+        self._known_counts: tuple[tuple[int, np.ndarray], ...] = ((0, _no_counts(num_items)),)
 
     @classmethod
     def fit(
@@ -84,6 +86,8 @@ class PopularityRetriever(DenseRetriever):
         """[Q, N + 1] int32 events of each item strictly before each moment."""
         distinct, which = np.unique(moment, return_inverse=True)
         end = np.searchsorted(self._timestamp, distinct, side="left")
+        if distinct.size == 1:
+            return np.repeat(self._first(int(end[0]))[None], which.size, axis=0)
         # Event e enters the first distinct moment whose end is beyond it.
         bucket = np.searchsorted(end, np.arange(self._timestamp.size), side="right")
         known = bucket < distinct.size
@@ -91,6 +95,22 @@ class PopularityRetriever(DenseRetriever):
         cell = bucket[known] * width + self._item_index[known]
         added = np.bincount(cell, minlength=distinct.size * width).reshape(-1, width)
         counts: np.ndarray = np.cumsum(added, axis=0, dtype=np.int32)[which]
+        return counts
+
+    def _first(self, end: int) -> np.ndarray:
+        """[N + 1] int32: how often each item is among the first ``end`` events.
+
+        Live requests ask for much the same moments again and again; only the events between this
+        one and the nearest one asked for before are counted.
+        """
+        known = self._known_counts
+        nearest, counts = min(known, key=lambda each: abs(each[0] - end))
+        if nearest == end:
+            return counts
+        between = self._item_index[min(nearest, end) : max(nearest, end)]
+        change = np.bincount(between, minlength=self.num_items + 1).astype(np.int32)
+        counts = counts + change if end > nearest else counts - change
+        self._known_counts = (known[0], *known[1:][-_KEPT_COUNTS + 1 :], (end, counts))
         return counts
 
     def save(self, directory: Path) -> None:
@@ -108,3 +128,7 @@ class PopularityRetriever(DenseRetriever):
         """
         settings, tensors = read_model(directory, "popularity")
         return cls(**settings, timestamp=tensors["timestamp"], item_index=tensors["item_index"])
+
+
+def _no_counts(num_items: int) -> np.ndarray:
+    return np.zeros(num_items + 1, dtype=np.int32)

@@ -130,9 +130,7 @@ def live_and_training(
     moment = np.full(1, int(log.frame["timestamp"].to_physical().max()) + 1)  # type: ignore[arg-type]
     pool = recommender.pool(history, moment=moment, excluded=history.seen_mask(data.num_items))
     training = recommender.features.rows(pool, [user_id], moment, log)
-    live = recommender.features.live_rows(
-        pool, user_id, recommender.as_of, log.filter_users([user_id]), recommender._item_values
-    )
+    live = recommender._live_rows(pool, user_id, recommender.past(user_id), None)
     assert live.feature_names == training.feature_names
     return tuple(  # type: ignore[return-value]
         {name: rows.features[:, at] for at, name in enumerate(rows.feature_names)}
@@ -250,7 +248,7 @@ def test_a_live_request_has_the_values_of_training(
     copy = tmp_path / trained.id
     shutil.copytree(trained.path, copy)
     build_candidates(config, Bundle.load(copy))  # item values as of the end of the log
-    live, training = live_and_training(Recommender.load(copy), data, user_id)
+    live, training = live_and_training(Recommender.load(copy, interactions=data.interactions), data, user_id)
     for name, values in training.items():
         np.testing.assert_allclose(live[name], values, rtol=1e-6, atol=1e-6, err_msg=name)
     number = int(user_id[1:])
@@ -266,13 +264,7 @@ def test_someone_unknown_has_the_values_of_someone_unknown(trained: Bundle, data
     history = data.histories().take([0])
     moment = np.full(1, 10**15)
     pool = recommender.pool(history, moment=moment)
-    rows = recommender.features.live_rows(
-        pool,
-        "nobody",
-        recommender.as_of,
-        data.interactions.filter_users(["nobody"]),
-        recommender._item_values,
-    )
+    rows = recommender._live_rows(pool, "nobody", recommender.past("nobody"), None)
     value = {name: rows.features[:, at] for at, name in enumerate(rows.feature_names)}
     assert set(value["age"]) == {-1.0}
     assert set(value["land"]) == {0.0}

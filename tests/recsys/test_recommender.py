@@ -17,6 +17,7 @@ from features.interactions import Interactions
 from features.tables import ItemTable
 from features.vocabulary import Vocabulary
 from recsys.candidates import CandidatePool
+from recsys.live_request import LiveItems
 from recsys.ranking.ranker import RankingRows
 from recsys.recommender import Recommender
 from recsys.retrieval.distillation import DistillationOptions
@@ -37,6 +38,7 @@ class ByTowers:
     """Feature rows that are the towers' scores; the ranker hands them through."""
 
     names = ("two_tower", "popularity")
+    live_items = LiveItems(ITEMS, ITEMS)
 
     def rows(self, pool: CandidatePool, *_: Any, **__: Any) -> RankingRows:
         score = np.stack([pool.score[name][pool.real] for name in self.names], axis=1)
