@@ -9,6 +9,9 @@ ServingError
   PublishRefused      a check failed, the head is unmoved  -> the publisher's exit code
     HeadConflict      another publisher moved the head first
   WriterReplaced      another process updates the feature state -> this one stops
+  CursorMismatch      a page was asked for with another question  -> 400
+  CursorExpired       the generation of a page is gone            -> 410
+  NotSupported        this process has not what it takes          -> 501
 ```
 """
 
@@ -16,9 +19,12 @@ from __future__ import annotations
 
 __all__ = [
     "CorruptValue",
+    "CursorExpired",
+    "CursorMismatch",
     "DeadlineExceeded",
     "HeadConflict",
     "NoGeneration",
+    "NotSupported",
     "PublishRefused",
     "ServingError",
     "StageUnavailable",
@@ -75,4 +81,25 @@ class WriterReplaced(ServingError):
     """Another process has become the writer of the feature state."""
 
     def __init__(self, message: str, *, stage: str = "features") -> None:
+        super().__init__(message, stage=stage)
+
+
+class CursorMismatch(ServingError):
+    """A cursor is damaged, or belongs to another question."""
+
+    def __init__(self, message: str, *, stage: str = "cursor") -> None:
+        super().__init__(message, stage=stage)
+
+
+class CursorExpired(ServingError):
+    """The generation that a cursor's pages come from is not in the store any more."""
+
+    def __init__(self, message: str, *, stage: str = "cursor") -> None:
+        super().__init__(message, stage=stage)
+
+
+class NotSupported(ServingError):
+    """This process was not given what the question takes."""
+
+    def __init__(self, message: str, *, stage: str = "request") -> None:
         super().__init__(message, stage=stage)
