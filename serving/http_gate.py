@@ -1,4 +1,4 @@
-"""What every request passes: a request id, a body limit, a clock, a log line, a last resort."""
+"""What every request passes: a request id, a clock, a log line, a last resort."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Mapping
 
-from fastapi import Request
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.http_errors import HTTP_CODES, error_response, row_for
+from serving.http_errors import error_response, row_for
+from serving.http_exchange import Disconnected, Exchange, begin
 from serving.telemetry import Telemetry, log_request
 
 __all__ = ["Gate"]
@@ -19,31 +19,28 @@ __all__ = ["Gate"]
 log = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-
-
-class BodyTooLarge(HTTPException):
-    """The body went over the limit; an `HTTPException`, or FastAPI would answer 400."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(413, f"the body must have at most {limit} bytes")
+_GONE = 499  # nobody reads it; it is for the log and the counters
 
 
 class Gate:
     """ASGI middleware around the whole application.
 
     A client's ``X-Request-Id`` is used when it is 1 to 64 letters, digits, ``.``, ``_`` or ``-``;
-    otherwise one is made, so that what comes back and what is logged is always harmless.
+    otherwise one is made, so that what comes back and what is logged is always harmless. HEAD is
+    answered as GET is, without the body.
 
     Args:
         app: what it stands in front of.
         telemetry: where requests are counted.
-        max_body_bytes: larger bodies get 413, whether or not they declared their length.
+        direct: applications by method and path that need nothing of ``app``.
     """
 
-    def __init__(self, app: ASGIApp, *, telemetry: Telemetry, max_body_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, *, telemetry: Telemetry, direct: Mapping[tuple[str, str], ASGIApp]
+    ) -> None:
         self._app = app
         self._telemetry = telemetry
-        self._max_body_bytes = max_body_bytes
+        self._direct = direct
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -51,60 +48,52 @@ class Gate:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        request = Request(scope, receive)
-        given = request.headers.get("x-request-id", "")
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        request.state.request_id = request_id
-        status = 500
-        has_started = False
-        read = 0
-
-        async def counted() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > self._max_body_bytes:
-                raise BodyTooLarge(self._max_body_bytes)
-            return message
+        exchange = Exchange(request_id, headers)
+        begin(scope, exchange)
+        head_only = scope["method"] == "HEAD"
+        if head_only:
+            scope["method"] = "GET"
+        app = self._direct.get((scope["method"], scope["path"]))
+        if app is not None:
+            exchange.route = scope["path"]
+        status = 0
 
         async def stamped(message: Message) -> None:
-            nonlocal status, has_started
+            nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                has_started = True
                 message["headers"] = [
-                    *message.get("headers", []),
+                    *message.get("headers", ()),
                     (b"x-request-id", request_id.encode()),
                 ]
+            elif head_only:
+                message = {**message, "body": b""}
             await send(message)
 
         self._telemetry.request_started()
         try:
-            declared = request.headers.get("content-length", "")
-            if declared.isdecimal() and int(declared) > self._max_body_bytes:
-                raise BodyTooLarge(self._max_body_bytes)
-            await self._app(scope, counted, stamped)
-        except BodyTooLarge as error:
-            answer = error_response(request, 413, HTTP_CODES[413], error.detail)
-            await answer(scope, receive, stamped)
+            await (app or self._app)(scope, receive, stamped)
+        except Disconnected:
+            status = _GONE
         except Exception as error:
             log.exception("request %s failed", request_id)
-            if has_started:
+            if status:
                 raise
-            await error_response(request, *row_for(error))(scope, receive, stamped)
+            await error_response(row_for(error), request_id)(scope, receive, stamped)
         finally:
-            self._report(scope, request, status, time.perf_counter() - started)
+            self._report(scope, exchange, status or _GONE, time.perf_counter() - started)
 
-    def _report(self, scope: Scope, request: Request, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", None) or "unmatched"
-        told: dict[str, object] = getattr(request.state, "log", {})
-        request_id = request.state.request_id
-        source = str(told.get("source", ""))
-        self._telemetry.request_done(route, status, source, seconds, request_id)
+    def _report(self, scope: Scope, exchange: Exchange, status: int, seconds: float) -> None:
+        route = exchange.route or getattr(scope.get("route"), "path", None) or "unmatched"
+        source = str(exchange.told.get("source", ""))
+        self._telemetry.request_done(route, status, source, seconds, exchange.request_id)
         log_request(
-            request_id=request_id,
+            request_id=exchange.request_id,
             route=route,
             status=status,
             latency_ms=round(seconds * 1000, 3),
-            **told,
+            **exchange.told,
         )

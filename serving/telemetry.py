@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
@@ -21,6 +20,7 @@ from serving.collectors import (
     ServingCollector,
     ServingState,
 )
+from serving.logs import log_event
 
 if TYPE_CHECKING:
     from features.near_cache import NearCacheStats
@@ -152,6 +152,10 @@ class Telemetry:
         exemplar = {"request_id": request_id} if request_id and seconds >= self._slow_s else None
         self._latency.labels(route).observe(seconds, exemplar)
 
+    def is_slow(self, seconds: float) -> bool:
+        """Whether a request of this length is worth a look of its own."""
+        return seconds >= self._slow_s
+
     def stage_done(self, stage: str, seconds: float) -> None:
         """Count the time of one stage of one answer."""
         self._stages.labels(self._bounded("stage", stage)).observe(seconds)
@@ -253,7 +257,13 @@ class Telemetry:
         return value
 
 
-def log_request(**fields: object) -> None:
-    """Write one JSON line; the caller passes no ids of users or items."""
-    if _requests.isEnabledFor(logging.INFO):
-        _requests.info("%s", json.dumps(fields, sort_keys=True))
+def log_request(*, slow: bool = False, **fields: object) -> None:
+    """Log one request; the caller passes no ids of users or items.
+
+    Args:
+        slow: worth a line where those of ordinary requests are not shown.
+        **fields: plain JSON values.
+    """
+    level = logging.WARNING if slow else logging.INFO
+    if _requests.isEnabledFor(level):
+        log_event(_requests, "slow request" if slow else "request", level=level, **fields)

@@ -220,7 +220,7 @@ def test_the_log_line_has_no_user_content(web, caplog):
     with caplog.at_level(logging.INFO, logger="serving.request"):
         web.post("/v1/recommend", json={"user_id": "ann", "k": 3}, headers={"X-Request-Id": "r9"})
     (record,) = [one for one in caplog.records if one.name == "serving.request"]
-    line = json.loads(record.getMessage())
+    line = dict(record.fields)
     assert line.pop("latency_ms") > 0
     assert line == {
         "request_id": "r9",
