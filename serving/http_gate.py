@@ -91,6 +91,7 @@ class Gate:
         source = str(exchange.told.get("source", ""))
         self._telemetry.request_done(route, status, source, seconds, exchange.request_id)
         log_request(
+            slow=self._telemetry.is_slow(seconds),
             request_id=exchange.request_id,
             route=route,
             status=status,
