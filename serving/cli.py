@@ -15,6 +15,7 @@ import typer
 from serving.cli_doctor import app as doctor_app
 from serving.cli_features import app as features_app
 from serving.cli_init import init
+from serving.cli_keys import app as keys_app
 from serving.cli_options import (
     AsJson,
     BundleId,
@@ -49,6 +50,7 @@ app = typer.Typer(
 )
 
 app.add_typer(doctor_app, name="doctor")
+app.add_typer(keys_app)
 app.add_typer(features_app)
 app.command()(init)
 app.command()(plan)
