@@ -93,6 +93,12 @@ class Keys:
         """Key of one item's packed features."""
         return f"{self.namespace}:i:{checked_generation(generation)}:{bucket(item_id)}:{item_id}"
 
+    def patterns(self, generation: str) -> list[str]:
+        """What SCAN must match for the lists and item rows of a generation."""
+        ns, name = self.namespace, checked_generation(generation)
+        lists = [f"{ns}:{kind}:{name}:*" for kind in "uni"]
+        return [*lists, f"{ns}:g:{name}:popular:*"]
+
     def session(self, user_id: str) -> str:
         """Key of one user's recent events."""
         return f"{self.namespace}:s:{bucket(user_id)}:{user_id}"

@@ -1,4 +1,8 @@
-"""What the store says about itself: the head and the manifest of a generation, both JSON."""
+"""What the store says about itself: the head and the manifest of a generation, both JSON.
+
+Manifests of format 1, written before there were delta publishes and popular lists of segments, are
+still read: their revision is 0 and they have no segments.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,8 @@ from serving.errors import CorruptValue
 
 __all__ = ["Head", "Manifest"]
 
-FORMAT = 1
+FORMAT = 2
+_SINCE_FORMAT_2 = {"revision": 0, "segments": (), "content_sum": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,7 @@ class Head:
         Raises:
             CorruptValue: not JSON, or other fields than these.
         """
-        return cls(**_fields(cls, value, "head"))
+        return cls(**_fields(cls, _object(value, "head"), "head"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +60,18 @@ class Manifest:
         num_users: users with a list.
         num_items: items of the vocabulary, N.
         num_neighbours: items with a neighbour list.
-        k: longest list.
+        k: longest list; after a delta no list is longer.
         num_empty: users whose list is empty.
-        min_score: lowest score of any list; None when all are empty.
-        max_score: highest score of any list.
+        min_score: lowest score of any list; None when all are empty. After a delta none is lower.
+        max_score: highest score of any list; after a delta none is higher.
         source_names: name of each source number.
         vocabulary_sha256: of the vocabulary that the item indices refer to.
         item_schema: JSON text that says how to read item rows; None: no rows published.
         content_sha256: hash over all keys and values, whatever the order they were written in.
+        revision: delta publishes since the generation was published.
+        segments: names of the segments that have a fallback list of their own.
+        content_sum: what ``content_sha256`` is the hash of, for a delta to go on from; None where
+            an older release wrote the manifest.
     """
 
     generation: str
@@ -79,6 +88,9 @@ class Manifest:
     vocabulary_sha256: str
     item_schema: str | None
     content_sha256: str
+    revision: int = 0
+    segments: tuple[str, ...] = ()
+    content_sum: str | None = None
 
     def to_json(self) -> bytes:
         """The value of the manifest key."""
@@ -91,25 +103,33 @@ class Manifest:
         Raises:
             CorruptValue: not JSON, another format, or other fields than these.
         """
-        fields = _fields(cls, value, "manifest", extra=("format",))
-        found = fields.pop("format")
-        if found != FORMAT:
-            raise CorruptValue(f"manifest has format {found}, this code reads {FORMAT}")
-        fields["source_names"] = tuple(fields["source_names"])
+        found = _object(value, "manifest")
+        written = found.pop("format", None)
+        if written == 1:
+            found = {**_SINCE_FORMAT_2, **found}
+        elif written != FORMAT:
+            raise CorruptValue(
+                f"manifest has format {written}, this code reads 1 to {FORMAT}; use the release "
+                "that published it, or publish again with this one"
+            )
+        fields = _fields(cls, found, "manifest")
+        for name in ("source_names", "segments"):
+            fields[name] = tuple(fields[name])
         return cls(**fields)
 
 
-def _fields(
-    kind: type[Head] | type[Manifest], value: bytes, what: str, extra: tuple[str, ...] = ()
-) -> dict[str, Any]:
+def _object(value: bytes, what: str) -> dict[str, Any]:
     try:
         found = json.loads(value)
     except ValueError as error:
         raise CorruptValue(f"{what} is not JSON: {error}") from error
-    wanted = {field.name for field in dataclasses.fields(kind)} | set(extra)
-    if not isinstance(found, dict) or set(found) != wanted:
-        raise CorruptValue(
-            f"{what} must have the fields {sorted(wanted)}, "
-            f"got {sorted(found) if isinstance(found, dict) else type(found).__name__}"
-        )
+    if not isinstance(found, dict):
+        raise CorruptValue(f"{what} must be a JSON object, got {type(found).__name__}")
+    return found
+
+
+def _fields(kind: type[Head] | type[Manifest], found: dict[str, Any], what: str) -> dict[str, Any]:
+    wanted = {field.name for field in dataclasses.fields(kind)}
+    if set(found) != wanted:
+        raise CorruptValue(f"{what} must have the fields {sorted(wanted)}, got {sorted(found)}")
     return found

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from serving.keys import checked_generation
+from serving.manifest import Manifest
 
-__all__ = ["NUM_NEIGHBOURS", "Publication", "PublishReport", "UserBatch"]
+__all__ = [
+    "MAX_SEGMENTS",
+    "MIN_TTL_S",
+    "NUM_NEIGHBOURS",
+    "DeltaReport",
+    "Gate",
+    "GateVerdict",
+    "Publication",
+    "PublishReport",
+    "UserBatch",
+    "check_ttl",
+]
 
 NUM_NEIGHBOURS = 50
 """Similar items of an item that are published."""
-_MIN_TTL_S = 60
+MAX_SEGMENTS = 1000
+MIN_TTL_S = 60
 
 
 class UserBatch(NamedTuple):
@@ -33,6 +46,22 @@ class UserBatch(NamedTuple):
     source: np.ndarray | int = 0
 
 
+class GateVerdict(NamedTuple):
+    """Whether a generation that is written and checked may be served.
+
+    Attributes:
+        promote: True lets it through.
+        reason: why not, for the message.
+    """
+
+    promote: bool
+    reason: str = ""
+
+
+Gate = Callable[[Manifest, Manifest | None], GateVerdict]
+"""Asked with the manifests of the new generation and of the served one, None where none is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Publication:
     """What `GenerationStore.publish` was given; see there."""
@@ -48,6 +77,7 @@ class Publication:
     item_schema: str | None
     neighbours: Iterable[UserBatch | tuple[Any, ...]]
     alive: np.ndarray | None
+    popular_segments: Mapping[str, tuple[np.ndarray, np.ndarray]]
 
     def check(self) -> None:
         """Refuse what no server is needed to refuse.
@@ -62,8 +92,7 @@ class Publication:
                 f"item_ids must be unique and not empty: got {num_items} ids, "
                 f"{len(set(self.item_ids))} different"
             )
-        if self.ttl_s < _MIN_TTL_S:
-            raise ValueError(f"ttl_s must be >= {_MIN_TTL_S}, got {self.ttl_s}")
+        check_ttl(self.ttl_s)
         if not 1 <= len(self.source_names) <= 256:
             raise ValueError(f"source_names must hold 1 to 256, got {len(self.source_names)}")
         if self.item_rows is not None and len(self.item_rows) != num_items:
@@ -78,6 +107,21 @@ class Publication:
                 f"alive must have the shape [N + 1] = [{num_items + 1}], "
                 f"got {list(np.shape(self.alive))}"
             )
+        if len(self.popular_segments) > MAX_SEGMENTS:
+            raise ValueError(
+                f"popular_segments must hold at most {MAX_SEGMENTS} segments, got "
+                f"{len(self.popular_segments)}; use a column of fewer values"
+            )
+
+
+def check_ttl(ttl_s: int) -> None:
+    """Refuse a time to live that is too short to publish in.
+
+    Raises:
+        ValueError: it is below `MIN_TTL_S`.
+    """
+    if ttl_s < MIN_TTL_S:
+        raise ValueError(f"ttl_s must be >= {MIN_TTL_S}, got {ttl_s}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +135,12 @@ class PublishReport:
         num_users: users with a list.
         num_items: items of the vocabulary.
         num_empty: users whose list is empty.
-        bytes_written: of all values, keys not counted.
+        bytes_written: of the values written now, keys not counted.
         seconds: from the first write to the flip.
         refreshed: the generation was already there, with the same values.
+        num_values: lists, item rows and the like, all together.
+        num_resumed: of them, those found as an earlier attempt or publish had left them.
+        num_hidden: candidates of users that the bitmap hides.
     """
 
     generation: str
@@ -105,3 +152,35 @@ class PublishReport:
     bytes_written: int
     seconds: float
     refreshed: bool
+    num_values: int
+    num_resumed: int
+    num_hidden: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaReport:
+    """What a delta publish did.
+
+    Attributes:
+        generation: whose users were changed.
+        revision: of the manifest afterwards; unchanged where nothing differed.
+        num_users: users with a list afterwards.
+        num_added: users who had no list before.
+        num_changed: users whose list is another one now.
+        num_unchanged: users whose list was given and is the one they had.
+        num_removed: users whose list was taken away.
+        num_settled: users written by an interrupted delta that this one has accounted for.
+        bytes_written: of all values, keys not counted.
+        seconds: of the whole.
+    """
+
+    generation: str
+    revision: int
+    num_users: int
+    num_added: int
+    num_changed: int
+    num_unchanged: int
+    num_removed: int
+    num_settled: int
+    bytes_written: int
+    seconds: float

@@ -256,14 +256,17 @@ def test_unreadable_values_say_so(store, make):
     with pytest.raises(CorruptValue, match="not a candidate list"):
         store.read_user("g1", "ann")
     manifest = json.loads(client.get(keys.manifest("g1")))
-    client.set(keys.manifest("g1"), json.dumps({**manifest, "format": 2}))
-    with pytest.raises(CorruptValue, match="format 2, this code reads 1"):
+    client.set(keys.manifest("g1"), json.dumps({**manifest, "format": 3}))
+    with pytest.raises(CorruptValue, match="format 3, this code reads 1 to 2; use the release"):
         store.manifest("g1")
     client.set(keys.manifest("g1"), b"{")
     with pytest.raises(CorruptValue, match="manifest is not JSON"):
         store.manifest("g1")
     client.set(keys.head, b"[]")
-    with pytest.raises(CorruptValue, match=r"head must have the fields .* got list"):
+    with pytest.raises(CorruptValue, match="head must be a JSON object, got list"):
+        store.head()
+    client.set(keys.head, b"{}")
+    with pytest.raises(CorruptValue, match=r"head must have the fields .* got \[\]"):
         store.head()
     with pytest.raises(NoGeneration, match="'g5' is unknown"):
         store.item_ids("g5")
@@ -301,7 +304,7 @@ PUBLISHER = textwrap.dedent(
             names = [f"u{batch}-{n}" for n in range(200)]
             yield names, np.full((200, 1), 2), np.ones((200, 1)), 0
 
-    store = GenerationStore(connect("embedded", directory=sys.argv[1]))
+    store = GenerationStore(connect("embedded", directory=sys.argv[1]), lease_s=1)
     store.publish("g2", users=users(), item_ids=["a", "b"], vocabulary_sha256="v", ttl_s=600,
                   popular=(np.array([1]), np.array([1.0])))
     """

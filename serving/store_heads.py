@@ -1,0 +1,119 @@
+"""The pointer to the served generation: which there are, and which one readers use."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import cast
+
+from serving.connection import store_errors
+from serving.errors import HeadConflict, NoGeneration
+from serving.manifest import Head, Manifest
+from serving.store_calls import compare_and_set, count_existing
+from serving.store_reads import StoreReads
+
+__all__ = ["GenerationInfo", "StoreHeads"]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationInfo:
+    """One line of `generations`: its manifest and whether the head names it."""
+
+    manifest: Manifest
+    is_current: bool
+    is_previous: bool
+
+
+class StoreHeads(StoreReads):
+    """Lists generations and switches between them by compare-and-set; see `StoreReads`."""
+
+    def generations(self) -> list[GenerationInfo]:
+        """Finished generations that are still there, newest first."""
+        head = self.head()
+        with store_errors("list generations"):
+            listed = cast("list[bytes]", self._client.zrevrange(self.keys.generations, 0, -1))
+        found = []
+        for name in (value.decode() for value in listed):
+            manifest = self.manifest(name)
+            if manifest is None:
+                with store_errors("list generations"):
+                    self._client.zrem(self.keys.generations, name)
+                continue
+            found.append(
+                GenerationInfo(
+                    manifest,
+                    is_current=head is not None and head.generation == name,
+                    is_previous=head is not None and head.previous == name,
+                )
+            )
+        return found
+
+    def flip(self, generation: str, *, expected_epoch: int | None = None) -> Head:
+        """Serve ``generation``, which must be finished and still there.
+
+        Raises:
+            NoGeneration: it is unknown, unfinished or expired, or its vocabulary or fallback list
+                is gone.
+            HeadConflict: the head moved meanwhile.
+        """
+        before = self.head()
+        self._check_epoch(before, expected_epoch)
+        if self.manifest(generation) is None:
+            raise NoGeneration(self._unknown(generation))
+        with store_errors("look at a generation"):
+            needed = [self.keys.items(generation), self.keys.popular(generation)]
+            if count_existing(self._client, needed) < len(needed):
+                raise NoGeneration(
+                    f"generation {generation!r} has lost its vocabulary or its fallback list (does "
+                    "the store evict keys?); publish it again"
+                )
+        return self._move_head(before, generation)
+
+    def rollback(self) -> Head:
+        """Serve the previous generation again; a second call undoes the first.
+
+        Raises:
+            NoGeneration: nothing is published, there is no previous generation, or it expired.
+            HeadConflict: the head moved meanwhile.
+        """
+        head = self.head()
+        if head is None or head.previous is None:
+            raise NoGeneration("there is no previous generation to roll back to")
+        return self.flip(head.previous, expected_epoch=head.epoch)
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _unknown(self, generation: str) -> str:
+        known = ", ".join(info.manifest.generation for info in self.generations()) or "none"
+        return (
+            f"generation {generation!r} is not in the store (unknown, unfinished or expired); "
+            f"there: {known}"
+        )
+
+    def _move_head(self, before: Head | None, generation: str) -> Head:
+        if before is not None and before.generation == generation:
+            after = Head(generation, before.previous, before.epoch + 1, time.time())
+        else:
+            previous, epoch = (before.generation, before.epoch) if before else (None, 0)
+            after = Head(generation, previous, epoch + 1, time.time())
+        expected = before.to_json() if before else b""
+        with store_errors("move the head"):
+            moved = compare_and_set(self._client, self.keys.head, expected, after.to_json())
+        if not moved:
+            now = self.head()
+            if now == after:  # our own flip went through and the reply was lost
+                return after
+            raise HeadConflict(_conflict(before.epoch if before else 0, now))
+        return after
+
+    def _check_epoch(self, head: Head | None, expected: int | None) -> None:
+        if expected is not None and expected != (head.epoch if head else 0):
+            raise HeadConflict(_conflict(expected, head))
+
+
+def _conflict(expected: int, head: Head | None) -> str:
+    found = f"epoch {head.epoch} ({head.generation})" if head else "no generation"
+    return (
+        f"the head moved while this publish ran: expected epoch {expected}, found {found}; "
+        "nothing was flipped, run it again to publish on top"
+    )

@@ -1,0 +1,122 @@
+"""What readers ask the store for; every list and row is one value, so none is ever torn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import redis
+
+from serving.candidate_codec import CandidateList, decode_candidates
+from serving.connection import store_errors
+from serving.errors import NoGeneration
+from serving.id_list_codec import decode_ids
+from serving.keys import Keys
+from serving.manifest import Head, Manifest
+from serving.store_calls import mget
+
+__all__ = ["StoreReads"]
+
+
+class StoreReads:
+    """Reads generations within one namespace.
+
+    Args:
+        client: from `serving.connection.connect`; its timeouts bound every call. Replies must be
+            bytes (``decode_responses=False``).
+        namespace: first part of every key, a plain name.
+
+    Every method raises `StageUnavailable` when the server is down, refuses or is too slow, and
+    `CorruptValue` when a value cannot be decoded.
+    """
+
+    def __init__(self, client: redis.Redis, *, namespace: str = "recsys") -> None:
+        self._client = client
+        self.keys = Keys(namespace)
+
+    @property
+    def client(self) -> redis.Redis:
+        """The client given."""
+        return self._client
+
+    def ping(self) -> None:
+        """Return when the server answers."""
+        with store_errors("ping"):
+            self._client.ping()
+
+    def head(self) -> Head | None:
+        """The pointer, or None when nothing was ever published."""
+        with store_errors("read the head"):
+            value = cast("bytes | None", self._client.get(self.keys.head))
+        return None if value is None else Head.from_json(value)
+
+    def manifest(self, generation: str) -> Manifest | None:
+        """The manifest; None for a generation that is unknown, unfinished or expired."""
+        value = self._manifest_value(generation)
+        return None if value is None else Manifest.from_json(value)
+
+    def item_ids(self, generation: str) -> list[str]:
+        """Ids of the vocabulary; entry i belongs to item index i + 1.
+
+        Raises:
+            NoGeneration: the generation is unknown or expired.
+        """
+        return decode_ids(self._needed(self.keys.items(generation), generation))
+
+    def popular(self, generation: str) -> CandidateList:
+        """The fallback list.
+
+        Raises:
+            NoGeneration: the generation is unknown or expired.
+        """
+        return decode_candidates(self._needed(self.keys.popular(generation), generation))
+
+    def popular_of(self, generation: str, segments: Sequence[str]) -> dict[str, CandidateList]:
+        """Fallback lists of several segments in one round trip; unknown segments are left out."""
+        lists = self._lists([self.keys.popular_of(generation, one) for one in segments])
+        return {one: found for one, found in zip(segments, lists, strict=True) if found is not None}
+
+    def alive(self, generation: str, num_items: int) -> np.ndarray:
+        """[N + 1] bool, True where an item may be recommended; row 0 is always False."""
+        with store_errors("read the alive bitmap"):
+            value = cast("bytes | None", self._client.get(self.keys.alive(generation)))
+        mask = np.zeros(num_items + 1, dtype=bool)
+        if value is None:
+            mask[1:] = True
+            return mask
+        bits = np.unpackbits(np.frombuffer(value, np.uint8))[: num_items + 1].astype(bool)
+        mask[: len(bits)] = bits
+        mask[0] = False
+        return mask
+
+    def read_user(self, generation: str, user_id: str) -> CandidateList | None:
+        """Candidates of one user, None when there are none."""
+        return self.read_users(generation, [user_id])[0]
+
+    def read_users(self, generation: str, user_ids: Sequence[str]) -> list[CandidateList | None]:
+        """Candidates of several users in one round trip, in the order asked."""
+        return self._lists([self.keys.user(generation, user_id) for user_id in user_ids])
+
+    def neighbours(self, generation: str, item_id: str) -> CandidateList | None:
+        """Items like ``item_id``, None when there is no list for it."""
+        return self._lists([self.keys.neighbours(generation, item_id)])[0]
+
+    def read_items(self, generation: str, item_ids: Sequence[str]) -> list[bytes | None]:
+        """Packed feature rows in the order asked, in one round trip."""
+        return mget(self._client, [self.keys.item(generation, item_id) for item_id in item_ids])
+
+    def _manifest_value(self, generation: str) -> bytes | None:
+        with store_errors("read a manifest"):
+            return cast("bytes | None", self._client.get(self.keys.manifest(generation)))
+
+    def _needed(self, key: str, generation: str) -> bytes:
+        with store_errors("read a generation"):
+            value = cast("bytes | None", self._client.get(key))
+        if value is None:
+            raise NoGeneration(f"generation {generation!r} is unknown, unfinished or expired")
+        return value
+
+    def _lists(self, keys: list[str]) -> list[CandidateList | None]:
+        values = mget(self._client, keys)
+        return [None if value is None else decode_candidates(value) for value in values]
