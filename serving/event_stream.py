@@ -32,18 +32,18 @@ class Position(NamedTuple):
     Attributes:
         entry: id of the last entry that was followed.
         number: how many entries the stream had taken in up to it, lost ones too. None: not known
-            before the end was reached for the first time, or where the server does not count.
+            yet, because it was given as a moment, or where the server does not count (Redis 6).
         lost: entries that were gone before they were read.
     """
 
     entry: str = "0-0"
-    number: int | None = None
+    number: int | None = 0
     lost: int = 0
 
     @classmethod
     def after(cls, moment_us: int) -> Position:
         """Before everything that came in after the millisecond of ``moment_us``."""
-        return cls(f"{max(moment_us, 0) // 1000}-{_LAST}")
+        return cls(f"{max(moment_us, 0) // 1000}-{_LAST}", None)
 
 
 class StreamedEvent(NamedTuple):
@@ -194,7 +194,10 @@ class EventStream:
             for reply in replies:
                 if isinstance(reply, redis.RedisError):
                     raise reply
-        return _batch(_entries(replies[0]), position, _named(replies[1]), limit, self._clock())
+        info = _named(replies[1])
+        if position.number is not None and info.get(b"entries-added", math.inf) < position.number:
+            return self.read(Position(lost=position.lost), limit)  # the stream began anew
+        return _batch(_entries(replies[0]), position, info, limit, self._clock())
 
     def lag(self, position: Position) -> Lag:
         """How far a position is behind now."""
@@ -228,13 +231,13 @@ def _batch(
     at_end = len(entries) < limit
     added: int | None = info.get(b"entries-added")
     number, lost = position.number, position.lost
-    if added is not None and number is not None and number <= added:
+    if added is None:
+        number = None
+    elif number is not None:
         gone = max(0, added - info[b"length"] - number)
         lost += gone
         number += gone + len(entries)
-    elif not at_end:
-        number = None  # of another stream, or not known yet
-    if at_end:
+    elif at_end:
         number = added
     last = entries[-1][0] if entries else position.entry
     waiting = 0 if at_end else None if added is None or number is None else added - number

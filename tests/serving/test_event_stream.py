@@ -103,12 +103,16 @@ def test_nothing_is_taken_in_where_one_event_breaks_a_rule(stream):
     assert stream.read(Position()).events == []
 
 
-def test_reading_on_and_what_waits(stream):
+def test_reading_on_and_what_waits(stream, any_store, keys):
     assert stream.read(Position()) == ([], 0, Position(), (0, 0.0, 0))
+    stream.record(numbered(3))
+    old = stream.read(Position(), limit=2)
+    assert stream.lag(old.position) == (1, 0.0, 0)
+    any_store._client.delete(keys.events)
     assert stream.lag(Position()).waiting == 0
     stream.record(numbered(25))
     batch, seen = stream.read(Position(), limit=10), []
-    assert batch.lag.waiting is None  # entries before the first read may be gone
+    assert batch.lag.waiting == 15
     while batch.num_entries:
         seen += items_of(batch)
         batch = stream.read(batch.position, limit=10)
@@ -128,6 +132,10 @@ def test_a_position_after_a_moment(stream):
     assert stream.read(Position.after(arrived_us)).events == []
     before_us = stream.read(Position()).events[0].arrived_us - 1_000_000
     assert len(stream.read(Position.after(before_us)).events) == 3
+    first = stream.read(Position.after(before_us), limit=2)
+    assert first.lag.waiting is None  # how many came before the moment is not known ...
+    rest = stream.read(first.position, limit=2)
+    assert (rest.position.number, rest.lag.waiting) == (3, 0)  # ... until the end is reached
     assert Position.after(-5).entry == f"0-{2**64 - 1}"
 
 
@@ -156,8 +164,7 @@ def test_a_stream_that_began_anew(stream, any_store, keys):
     stream.record(numbered(5, start=20))
     batch = stream.read(position, limit=2)
     assert items_of(batch) == ["20", "21"]
-    assert batch.position.lost == 0
-    assert stream.read(batch.position).position.number == 5
+    assert (batch.position.number, batch.position.lost, batch.lag.waiting) == (2, 0, 3)
 
 
 def test_entries_that_are_no_events_are_counted_and_passed(stream, any_store, keys):
