@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import anyio.to_thread
 from fastapi import FastAPI
@@ -13,7 +14,9 @@ from serving.http_errors import install_error_handlers
 from serving.http_gate import Gate
 from serving.http_keys import ApiKeys
 from serving.http_shell import Shell, Workers
-from serving.service import RecommendationService
+
+if TYPE_CHECKING:
+    from serving.service import RecommendationService
 
 __all__ = ["create_app"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from fastapi import Request, Response
 
@@ -15,7 +16,9 @@ from serving.http_exchange import exchange_of
 from serving.http_shell import STORE_ERRORS, Shell, Workers
 from serving.manifest import Head
 from serving.schemas import EventsBody, FlipBody, ItemIdsBody
-from serving.service import RecommendationService
+
+if TYPE_CHECKING:
+    from serving.service import RecommendationService
 
 __all__ = ["install"]
 

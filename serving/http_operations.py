@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Request, Response
 from pydantic import BaseModel
@@ -11,7 +11,9 @@ from pydantic import BaseModel
 from serving.http_answers import GenerationAnswer, GenerationsAnswer, HealthAnswer
 from serving.http_exchange import exchange_of
 from serving.http_shell import STORE_ERRORS, Shell, Workers
-from serving.service import RecommendationService
+
+if TYPE_CHECKING:
+    from serving.service import RecommendationService
 
 __all__ = ["install"]
 

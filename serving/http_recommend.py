@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import Query, Request, Response
 from pydantic import ValidationError
@@ -22,7 +22,9 @@ from serving.http_exchange import exchange_of
 from serving.http_shell import STORE_ERRORS, Shell, Workers
 from serving.messages import MAX_K, Recommendations, RecommendRequest, SimilarRequest
 from serving.schemas import BatchBody, ExplainBody, RankBody, RecommendBody, SimilarBody, Text
-from serving.service import RecommendationService
+
+if TYPE_CHECKING:
+    from serving.service import RecommendationService
 
 __all__ = ["install"]
 
