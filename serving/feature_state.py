@@ -13,7 +13,7 @@ import redis
 
 from features.online.store import Field
 from serving.connection import store_errors
-from serving.errors import WriterReplaced
+from serving.errors import StageUnavailable, WriterReplaced
 
 __all__ = ["RedisStateStore"]
 
@@ -60,6 +60,19 @@ class RedisStateStore:
             with store_errors("take over the feature state"):
                 client.set(self._owner, self._token)
 
+    def renew(self) -> None:
+        """Make sure that this process may still write; after the server lost its data, it may.
+
+        Raises:
+            WriterReplaced: another process has become the writer.
+            StageUnavailable: the server does not answer.
+            ValueError: the store was made without ``writer=True``.
+        """
+        self._check_is_writer()
+        with store_errors("take over the feature state"):
+            self._client.set(self._owner, self._token, nx=True)  # type: ignore[arg-type]
+            self._check_owner(self._client.get(self._owner))
+
     def read(self, fields: Sequence[Field]) -> list[bytes | None]:
         """The value of each (key, field), None where there is none."""
         asked: dict[str, list[str]] = {}
@@ -99,19 +112,17 @@ class RedisStateStore:
 
         Raises:
             WriterReplaced: another process has become the writer; nothing was written.
-            StageUnavailable: the server does not answer.
+            StageUnavailable: the server does not answer, or has lost its data.
             ValueError: the store was made without ``writer=True``.
         """
-        if self._token is None:
-            raise ValueError("writer must be True to update feature state, got False")
+        self._check_is_writer()
         by_key: dict[str, dict[str, bytes]] = {}
         for (key, field), value in values.items():
             by_key.setdefault(self._prefix + key, {})[field] = value
         with store_errors("write feature state"), self._client.pipeline() as pipeline:
             try:
                 pipeline.watch(self._owner)  # type: ignore[no-untyped-call]
-                if pipeline.get(self._owner) != self._token:
-                    raise self._replaced()
+                self._check_owner(pipeline.get(self._owner))
                 pipeline.multi()
                 for name, mapping in by_key.items():
                     pipeline.hset(name, mapping=mapping)
@@ -119,10 +130,25 @@ class RedisStateStore:
                         pipeline.expire(name, self._expire_s)
                 pipeline.execute()
             except redis.WatchError as error:
-                raise self._replaced() from error
+                # redis-py says this too when the connection broke.
+                self._check_owner(self._client.get(self._owner))
+                raise StageUnavailable(
+                    f"the store could not write feature state: {error}", stage="features"
+                ) from error
 
-    def _replaced(self) -> WriterReplaced:
-        return WriterReplaced(
-            f"only one process may update the feature state under {self._prefix!r}, and another "
-            "one has taken over; stop one of the two, nothing of this batch was written"
-        )
+    def _check_is_writer(self) -> None:
+        if self._token is None:
+            raise ValueError("writer must be True to update feature state, got False")
+
+    def _check_owner(self, found: object) -> None:
+        if found is None:
+            raise StageUnavailable(
+                f"the store has lost the feature state under {self._prefix!r}; "
+                "`recsys features follow` fills it again",
+                stage="features",
+            )
+        if found != self._token:
+            raise WriterReplaced(
+                f"only one process may update the feature state under {self._prefix!r}, and "
+                "another one has taken over; stop one of the two, nothing of this batch was written"
+            )
