@@ -160,7 +160,14 @@ PUBLIC: dict[str, list[str]] = {
         "make_index",
         "recall_against_exact",
     ],
-    "recsys.ranking": ["build_slate"],
+    "recsys.ranking": [
+        "Drawn",
+        "build_slate",
+        "epsilon_greedy",
+        "plackett_luce",
+        "seeded",
+        "uniform_shuffle",
+    ],
     "recsys.retrieval.losses": [
         "LOSSES",
         "PSL_SIGMAS",
