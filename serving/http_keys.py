@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import os
 import re
 import secrets
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 
 from recsys.errors import ConfigError
 
 __all__ = ["KEYS_FILE_VARIABLE", "KEYS_VARIABLE", "SCOPES", "ApiKey", "ApiKeys", "new_key"]
+
+log = logging.getLogger(__name__)
 
 KEYS_VARIABLE = "RECSYS_API_KEYS"
 KEYS_FILE_VARIABLE = "RECSYS_API_KEYS_FILE"
@@ -104,9 +108,22 @@ class ApiKeys:
                 found = key
         return found if MIN_KEY_LENGTH <= len(secret) <= MAX_KEY_LENGTH else None
 
-    def has_scope(self, scope: str) -> bool:
-        """Whether any key has ``scope``."""
-        return any(scope in key.scopes for key in self._keys)
+    def warn(self, address: str, *, admin: bool) -> None:
+        """Log what is open that may not be meant to be, and what is shut.
+
+        Args:
+            address: numeric, that the process listens on.
+            admin: whether admin verbs are on.
+        """
+        if not self._keys and not ip_address(address.partition("%")[0]).is_loopback:
+            log.warning(
+                "anybody who reaches %s may ask and send events; set %s (`recsys keys new`) or "
+                "listen on 127.0.0.1",
+                address,
+                KEYS_VARIABLE,
+            )
+        if admin and not any("admin" in key.scopes for key in self._keys):
+            log.warning("serving.admin is true and no key has the scope admin; nobody may use it")
 
 
 def new_key(name: str, scopes: Iterable[str]) -> tuple[str, ApiKey]:

@@ -204,6 +204,23 @@ def test_keys_come_from_the_environment(tmp_path):
         ApiKeys.from_environment(both)
 
 
+@pytest.mark.parametrize(
+    ("address", "text", "admin", "told"),
+    [
+        ("127.0.0.1", "", False, []),
+        ("::1", "", False, []),
+        ("0.0.0.0", "", False, ["anybody who reaches 0.0.0.0"]),
+        ("fe80::1%eth0", "", False, ["anybody who reaches fe80::1%eth0"]),
+        ("0.0.0.0", TEXT, True, []),
+        ("127.0.0.1", TEXT.splitlines()[0], True, ["no key has the scope admin"]),
+    ],
+)
+def test_doors_that_are_open_are_told(caplog, address, text, admin, told):
+    ApiKeys.parse(text).warn(address, admin=admin)
+    assert len(caplog.messages) == len(told)
+    assert all(one in message for one, message in zip(told, caplog.messages, strict=True))
+
+
 def test_new_keys_open_and_are_all_different():
     secret, key = new_key("shop", ["feedback", "read"])
     assert ApiKeys.parse(key.to_line()).find(secret) == key
