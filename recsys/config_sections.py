@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from recsys.config_base import (
     Closed01,
     Count,
+    Name,
     NonNegative,
     Open01,
     Positive,
@@ -109,6 +110,8 @@ class CandidatesConfig(Section):
 
     k: Annotated[int, Field(ge=1, le=1000)] = 100
     batch_size: Count = 512  # users at a time
+    # Column of the user table; each of its values gets a fallback list. None: one list for all.
+    popular_segment: Name | None = None
 
 
 class EvaluationConfig(Section):

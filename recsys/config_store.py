@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import field_validator, model_validator
 
-from recsys.config_base import Count, Name, Natural, Positive, Section
+from recsys.config_base import Closed01, Count, Name, Natural, Positive, Section
 from recsys.store_url import StoreUrl
 
 __all__ = ["StoreConfig"]
@@ -19,6 +19,9 @@ class StoreConfig(Section):
         url: "embedded", or one of the forms in `recsys.store_url`, without a password.
         namespace: first part of every key.
         ttl_s: seconds after which a generation goes by itself.
+        max_user_drop: a publish is refused when users fall by more than this fraction against the
+            served generation, a delta when it takes lists from more of them; 1: never.
+        require_gate: publish only bundles whose ``gate.json`` says PROMOTE.
         connect_timeout_s: limit of one attempt to connect.
         retries: further attempts after a broken connection.
         max_connections: calls of one process at once (on a cluster: to each node); one more
@@ -32,6 +35,8 @@ class StoreConfig(Section):
     url: str = "embedded"
     namespace: Name = "recsys"
     ttl_s: Count = 7 * 24 * 3600
+    max_user_drop: Closed01 = 0.5
+    require_gate: bool = False
     connect_timeout_s: Positive = 0.5
     retries: Natural = 1
     max_connections: Count = 32
