@@ -9,18 +9,14 @@ from typing import TypedDict
 
 import numpy as np
 import polars as pl
-from safetensors.numpy import load_file
 
 from features.moments import EPOCH
-from features.offline import FeatureComputer
-from features.registry import load_definitions
-from features.tables import ItemTable, UserTable
+from features.tables import ItemTable
 from features.vocabulary import Vocabulary
+from recsys.bundle_features import read_computer
 from recsys.candidate_features import FeatureInputs
 from recsys.config_features import CONTENT
-from recsys.errors import ArtifactError
 from recsys.index.choices import load_index
-from recsys.ranker_definitions import USER_COLUMNS
 from recsys.ranking.ranker import Ranker
 from recsys.retrieval.protocol import Retriever
 from recsys.retrieval.tower_extras import FinishedTowers
@@ -55,23 +51,9 @@ def read_parts(bundle: Path) -> RecommenderParts:
     Raises:
         ArtifactError: a file is missing, damaged, or of another vocabulary.
     """
-    try:
-        header = json.loads((bundle / "recommender.json").read_text())
-    except FileNotFoundError as error:
-        raise ArtifactError(
-            f"no recommender in {bundle}: recommender.json is missing; run `recsys train`"
-        ) from error
-    item_ids = Vocabulary.load(bundle / "data" / "items.parquet")
-    if item_ids.sha256 != header["items_sha256"]:
-        raise ArtifactError(
-            f"{bundle}/data/items.parquet is not the vocabulary the models were trained with; "
-            "restore the bundle"
-        )
-    items = ItemTable(
-        pl.read_parquet(bundle / "data" / "catalogue.parquet"),
-        **{role: tuple(columns) for role, columns in header["item_columns"].items()},
-    )
-    content = load_file(bundle / "content" / "vectors.safetensors")["vectors"]
+    computer = read_computer(bundle)
+    item_ids, content = computer.tables.vectors[CONTENT]
+    header = json.loads((bundle / "recommender.json").read_text())
     retrievers = load_sources(bundle / "retrieval", header["sources"])
     towers = _read_towers(bundle, retrievers, header["index"])
     user_ids = None
@@ -80,15 +62,9 @@ def read_parts(bundle: Path) -> RecommenderParts:
     published = bundle / "candidates" / "item_features.parquet"
     values = published if published.is_file() else bundle / "features" / "items.parquet"
     item_values = pl.read_parquet(values)
-    computer = FeatureComputer(
-        load_definitions(json.loads((bundle / "features" / "definitions.json").read_text())),
-        items,
-        _read_user_columns(bundle),
-        {CONTENT: (item_ids, content)},
-    )
     return {
         "generation": bundle.name,
-        "items": items,
+        "items": computer.items,
         "item_ids": item_ids,
         "user_ids": user_ids,
         "retrievers": retrievers,
@@ -102,15 +78,6 @@ def read_parts(bundle: Path) -> RecommenderParts:
         "candidates_per_source": header["candidates_per_source"],
         "diversity": header["diversity"],
     }
-
-
-def _read_user_columns(bundle: Path) -> UserTable | None:
-    """What definitions read of the user table, newest first; None where they read nothing."""
-    for part in ("candidates", "features"):
-        path = bundle / part / USER_COLUMNS
-        if path.is_file():
-            return UserTable(pl.read_parquet(path))
-    return None
 
 
 def _read_towers(bundle: Path, retrievers: list[Retriever], index: str) -> FinishedTowers | None:
