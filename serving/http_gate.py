@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.http_errors import error_response, row_for
+from serving.http_errors import ERRORS, error_response, row_for
 from serving.http_exchange import Disconnected, Exchange, begin
 from serving.telemetry import Telemetry, log_request
 
@@ -56,9 +56,13 @@ class Gate:
         head_only = scope["method"] == "HEAD"
         if head_only:
             scope["method"] = "GET"
-        app = self._direct.get((scope["method"], scope["path"]))
+        app: ASGIApp | None = self._direct.get((scope["method"], scope["path"]))
         if app is not None:
             exchange.route = scope["path"]
+        elif scope["path"].isprintable():
+            app = self._app
+        else:  # patterns of paths let a line feed at the end pass
+            app = error_response(ERRORS["not_found"], request_id)
         status = 0
 
         async def stamped(message: Message) -> None:
@@ -75,7 +79,7 @@ class Gate:
 
         self._telemetry.request_started()
         try:
-            await (app or self._app)(scope, receive, stamped)
+            await app(scope, receive, stamped)
         except Disconnected:
             status = _GONE
         except Exception as error:

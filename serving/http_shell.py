@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.http_errors import Refusal, answers, error_response, invalid, logged
-from serving.http_exchange import Exchange, exchange_of, read_body
+from serving.http_exchange import Disconnected, Exchange, exchange_of, read_body
 from serving.http_keys import ApiKeys
 
 __all__ = ["STORE_ERRORS", "Shell", "Workers"]
@@ -153,6 +153,8 @@ class Shell:
                     content = await read_body(exchange, receive, self._max_body_bytes)
                     checked = body.model_validate_json(content)  # type: ignore[union-attr]
                     response = await endpoint(checked, Request(asked))
+                except Disconnected:
+                    raise
                 except ValidationError as error:
                     response = error_response(invalid(error).row, exchange.request_id)
                 except Exception as error:
