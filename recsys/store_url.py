@@ -75,7 +75,7 @@ class StoreUrl:
             )
         rest, _, query = rest.partition("?")
         netloc, slash, path = rest.partition("/")
-        login, at, netloc = netloc.rpartition("@")
+        login, _, netloc = netloc.rpartition("@")
         username, colon, password = login.partition(":")
         base, _, kind = scheme.partition("+")
         parts = cls(
@@ -123,7 +123,7 @@ class StoreUrl:
 
     def _with_master(self, path: str) -> StoreUrl:
         master, _, database = path.partition("/")
-        if not master:
+        if not master or "@" in path:  # an '@' there is one of a password that was not encoded
             raise _malformed("Sentinel needs the master's name, as redis+sentinel://h:26379/main")
         return replace(self, master=unquote(master))._with_database(database)
 

@@ -1,26 +1,91 @@
-"""Clients of the store: which server, which timeouts, and no password in any log."""
+"""Clients of the store: which servers, which limits, and no password in any log."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qs, quote, urlsplit
+from typing import Any, cast
 
 import redis
-from redis.backoff import ExponentialBackoff
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.connection import (
+    BlockingConnectionPool,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
+from redis.exceptions import MaxConnectionsError
 from redis.retry import Retry
+from redis.sentinel import (
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 
+from recsys.store_url import StoreUrl, redact
 from serving.embedded import EmbeddedStore
 from serving.errors import StageUnavailable
 
-__all__ = ["EMBEDDED", "PASSWORD_VARIABLE", "URL_VARIABLE", "connect", "redact", "store_errors"]
+__all__ = [
+    "EMBEDDED",
+    "PASSWORD_VARIABLE",
+    "SENTINEL_PASSWORD_VARIABLE",
+    "URL_VARIABLE",
+    "USERNAME_VARIABLE",
+    "TlsFiles",
+    "connect",
+    "is_cluster",
+    "redact",
+    "store_errors",
+]
 
 EMBEDDED = "embedded"
 URL_VARIABLE = "RECSYS_STORE_URL"
+USERNAME_VARIABLE = "RECSYS_STORE_USERNAME"
 PASSWORD_VARIABLE = "RECSYS_STORE_PASSWORD"
-_SCHEMES = ("redis", "rediss", "unix")
+SENTINEL_PASSWORD_VARIABLE = "RECSYS_STORE_SENTINEL_PASSWORD"
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """How connections to ``rediss`` URLs are checked.
+
+    Attributes:
+        ca_file: certificates to trust, PEM. None: those of the system.
+        cert_file: the client's own certificate, PEM. None: none.
+        key_file: its key, PEM.
+        check_hostname: whether the server's certificate must name the host.
+
+    Raises:
+        ValueError: a file is missing, or a certificate comes without its key.
+    """
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    check_hostname: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("ca_file", "cert_file", "key_file"):
+            path = getattr(self, name)
+            if path is not None and not path.is_file():
+                raise ValueError(f"tls_{name} must be a file, got {path}, which is none")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file must be given together")
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of redis-py's connections."""
+        files = {
+            "ssl_ca_certs": self.ca_file,
+            "ssl_certfile": self.cert_file,
+            "ssl_keyfile": self.key_file,
+        }
+        given = {name: str(path) for name, path in files.items() if path is not None}
+        return {**given, "ssl_cert_reqs": "required", "ssl_check_hostname": self.check_hostname}
 
 
 def connect(
@@ -31,91 +96,77 @@ def connect(
     connect_timeout_s: float = 0.5,
     retries: int = 1,
     max_connections: int = 32,
+    retry_after_s: float = 0.5,
+    tls: TlsFiles | None = None,
 ) -> redis.Redis:
     """Return a client of the store; nothing is sent yet, except to start an embedded server.
 
     Every wait is bounded: a command takes at most about
-    ``(retries + 1) * (connect_timeout_s + timeout_s)`` before it raises. Use a small ``timeout_s``
-    on the request path (0.1 to 0.25) and the default for jobs.
+    ``(retries + 1) * (connect_timeout_s + timeout_s)`` before it raises, besides waiting for a
+    free connection. Behind Sentinel, and on a cluster when a node fails, one more such time for
+    each Sentinel or node that has to be asked and does not answer. Use a small ``timeout_s`` on
+    the request path (0.1 to 0.25) and the default for jobs.
+
+    A command whose reply was lost is sent again, so it can be done twice.
 
     Args:
-        url: ``redis://``, ``rediss://``, ``unix://``, or ``"embedded"`` (also None). The URL in
+        url: a form of `recsys.store_url`, or ``"embedded"`` (also None). The URL in
             ``RECSYS_STORE_URL`` goes first where that is set. ``url`` must not hold a password:
-            that comes from ``RECSYS_STORE_PASSWORD``, or inside ``RECSYS_STORE_URL``.
+            that comes from ``RECSYS_STORE_PASSWORD``, or inside ``RECSYS_STORE_URL``. A user
+            comes from the URL or ``RECSYS_STORE_USERNAME``, the password of the Sentinels from
+            ``RECSYS_STORE_SENTINEL_PASSWORD``.
         directory: where the embedded server keeps its data; needed for the embedded server only.
         timeout_s: limit of one read or write, > 0.
         connect_timeout_s: limit of one connection attempt, > 0.
-        retries: further attempts after a broken connection, >= 0.
-        max_connections: connections shared by all threads; a thread waits at most ``timeout_s``
-            for a free one.
+        retries: further attempts after a broken connection, >= 0, after a short random pause.
+        max_connections: connections shared by all threads (on a cluster: to each node), so calls
+            at once; a thread waits at most ``timeout_s`` for a free one.
+        retry_after_s: how long a node of a cluster is left alone after it failed, > 0.
+        tls: files for a ``rediss`` URL. None: the system's certificates.
 
     Raises:
         ValueError: unknown scheme, a password in ``url``, no directory for the embedded server,
-            or a number out of range.
+            TLS files for a connection without TLS, or a number out of range.
         StageUnavailable: the embedded server could not be started.
     """
-    if timeout_s <= 0 or connect_timeout_s <= 0:
-        raise ValueError(f"timeouts must be > 0 s, got {timeout_s} and {connect_timeout_s}")
-    if retries < 0 or max_connections < 1:
-        raise ValueError(
-            f"retries must be >= 0 and max_connections >= 1, got {retries} and {max_connections}"
-        )
-    url = url or EMBEDDED
-    if _has_password(url):
-        raise ValueError(
-            f"url must not hold a password, got {redact(url)}; set {PASSWORD_VARIABLE}, "
-            f"or put the whole URL in {URL_VARIABLE}"
-        )
-    url = os.environ.get(URL_VARIABLE) or url
-    options: dict[str, str] = {}
-    if url == EMBEDDED:
+    _check_numbers(timeout_s, connect_timeout_s, retries, max_connections, retry_after_s)
+    where = _where(url or EMBEDDED)
+    if where is None:
         if directory is None:
             raise ValueError("directory must say where the embedded store keeps its data, got None")
-        url = EmbeddedStore.ensure(Path(directory))
+        where = StoreUrl.parse(EmbeddedStore.ensure(Path(directory)))
+    if tls is not None and not where.tls:
+        raise ValueError(f"tls files need a URL that begins with rediss, got {where.shown}")
+    limits: dict[str, Any] = {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": connect_timeout_s,
+    }
+    options: dict[str, Any] = {
+        **limits,
+        **_login(where),
+        **((tls or TlsFiles()).options() if where.tls else {}),
+        "max_connections": max_connections,
+        "timeout": timeout_s,
+    }
+    retry = Retry(ExponentialWithJitterBackoff(cap=0.05, base=0.01), retries)
+    if where.kind == "cluster":
+        return _cluster(where, options, retry, retry_after_s)
+    options |= {"db": where.database, "retry": retry}
+    if where.kind == "sentinel":
+        return _behind_sentinel(where, options, limits)
+    if where.kind == "socket":
+        options |= {"connection_class": UnixDomainSocketConnection, "path": where.path}
     else:
-        scheme = urlsplit(url).scheme
-        if scheme not in _SCHEMES:
-            raise ValueError(
-                f"url must start with redis://, rediss:// or unix:// or be {EMBEDDED!r}, "
-                f"got {redact(url)}"
-            )
-        password = os.environ.get(PASSWORD_VARIABLE)
-        if password and not _has_password(url):
-            options["password"] = password
-    pool = redis.BlockingConnectionPool.from_url(
-        url,
-        max_connections=max_connections,
-        timeout=timeout_s,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=connect_timeout_s,
-        retry=Retry(ExponentialBackoff(cap=0.05, base=0.01), retries),
-        **options,
-    )
-    return redis.Redis(connection_pool=pool)
+        [(host, port)] = where.hosts
+        kind = SSLConnection if where.tls else Connection
+        options |= {"connection_class": kind, "host": host, "port": port}
+    pool: Any = _Pool
+    return redis.Redis(connection_pool=pool(**options))
 
 
-def redact(url: str) -> str:
-    """``url`` with its password replaced by ``***`` and its query dropped, fit for a log.
-
-    >>> redact("rediss://shop:s3cret@cache:6380/1?ssl_keyfile=k")
-    'rediss://shop:***@cache:6380/1'
-    """
-    try:
-        parts = urlsplit(url)
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return "<unreadable url>"
-    if not parts.scheme:
-        return url if url == EMBEDDED else "<unreadable url>"
-    host = parts.hostname or ""
-    user = quote(parts.username or "")
-    login = f"{user}:***@" if parts.password is not None else f"{user}@" if user else ""
-    return f"{parts.scheme}://{login}{host}{port}{parts.path}"
-
-
-def _has_password(url: str) -> bool:
-    parts = urlsplit(url)
-    return bool(parts.password) or "password" in parse_qs(parts.query)
+def is_cluster(client: redis.Redis) -> bool:
+    """True when keys of ``client`` are spread over the nodes of a cluster."""
+    return isinstance(client, redis.RedisCluster)
 
 
 @contextlib.contextmanager
@@ -128,5 +179,106 @@ def store_errors(what: str) -> Iterator[None]:
         yield
     except redis.RedisError as error:
         raise StageUnavailable(
-            f"the store could not {what}: {type(error).__name__}: {error}", stage="store"
+            f"the store could not {what}: {type(error).__name__}: {error}",
+            stage="store",
+            shard=getattr(error, "shard", None),
         ) from error
+
+
+class _Pool(BlockingConnectionPool):
+    """A blocking pool that says so when it is exhausted, which is no failure of the server."""
+
+    def get_connection(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().get_connection(*args, **kwargs)  # type: ignore[no-untyped-call]
+        except redis.ConnectionError as error:
+            if str(error) != "No connection available.":
+                raise
+            raise MaxConnectionsError(
+                f"all {self.max_connections} connections were in use for {self.timeout:g} s; "
+                "raise store.max_connections, or send less"
+            ) from None
+
+
+class _SentinelPool(SentinelConnectionPool, _Pool):
+    """Connections to the master that Sentinel names, of which there are so many at most."""
+
+
+def _where(url: str) -> StoreUrl | None:
+    """The store's address; None for the embedded one."""
+    configured = None if url == EMBEDDED else _parsed("url", url)
+    if configured is not None and configured.password is not None:
+        raise ValueError(
+            f"url must not hold a password, got {configured.shown}; set {PASSWORD_VARIABLE}, "
+            f"or put the whole URL in {URL_VARIABLE}"
+        )
+    given = os.environ.get(URL_VARIABLE)
+    if not given:
+        return configured
+    return None if given == EMBEDDED else _parsed(URL_VARIABLE, given)
+
+
+def _parsed(name: str, url: str) -> StoreUrl:
+    try:
+        return StoreUrl.parse(url)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from None
+
+
+def _login(where: StoreUrl) -> dict[str, str]:
+    username = where.username or os.environ.get(USERNAME_VARIABLE)
+    password = where.password or os.environ.get(PASSWORD_VARIABLE)
+    given = {"username": username, "password": password}
+    return {name: value for name, value in given.items() if value}
+
+
+def _cluster(
+    where: StoreUrl, options: dict[str, Any], retry: Retry, retry_after_s: float
+) -> redis.Redis:
+    from serving.cluster import ClusterClient
+
+    host, port = where.hosts[0]
+    client = ClusterClient(
+        where.hosts,
+        retry_after_s=retry_after_s,
+        url=f"{'rediss' if where.tls else 'redis'}://{f'[{host}]' if ':' in host else host}:{port}",
+        connection_pool_class=_Pool,
+        retry=retry,
+        **options,
+    )
+    return cast("redis.Redis", client)
+
+
+def _behind_sentinel(
+    where: StoreUrl, options: dict[str, Any], limits: dict[str, Any]
+) -> redis.Redis:
+    secured = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    asking: dict[str, Any] = {**limits, **secured, "retry": Retry(NoBackoff(), 0)}
+    if where.tls:
+        asking["ssl"] = True
+    if password := os.environ.get(SENTINEL_PASSWORD_VARIABLE):
+        asking["password"] = password
+    kind = SentinelManagedSSLConnection if where.tls else SentinelManagedConnection
+    pool: Any = _SentinelPool
+    sentinels: Any = Sentinel
+    watching = sentinels(list(where.hosts), sentinel_kwargs=asking)
+    return redis.Redis(
+        connection_pool=pool(where.master, watching, connection_class=kind, **options)
+    )
+
+
+def _check_numbers(
+    timeout_s: float,
+    connect_timeout_s: float,
+    retries: int,
+    max_connections: int,
+    retry_after_s: float,
+) -> None:
+    if timeout_s <= 0 or connect_timeout_s <= 0:
+        raise ValueError(f"timeouts must be > 0 s, got {timeout_s} and {connect_timeout_s}")
+    if retries < 0 or max_connections < 1:
+        raise ValueError(
+            f"retries must be >= 0 and max_connections >= 1, got {retries} and {max_connections}"
+        )
+    if retry_after_s <= 0:
+        raise ValueError(f"retry_after_s must be > 0, got {retry_after_s}")

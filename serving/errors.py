@@ -45,7 +45,16 @@ class ServingError(Exception):
 
 
 class StageUnavailable(ServingError):
-    """A backend is down, refuses connections or does not answer in time."""
+    """A backend is down, refuses connections or does not answer in time.
+
+    Attributes:
+        shard: "host:port" of the one node that failed, of a store that has several: what the
+            others hold can still be read. None: nothing can.
+    """
+
+    def __init__(self, message: str, *, stage: str, shard: str | None = None) -> None:
+        super().__init__(message, stage=stage)
+        self.shard = shard
 
 
 class DeadlineExceeded(ServingError):

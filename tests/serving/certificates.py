@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-_EXTENSIONS = "subjectAltName=DNS:localhost,IP:127.0.0.1"
+_LOCAL = "subjectAltName=DNS:localhost,IP:127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Certificates:
     client_key: Path
 
     @classmethod
-    def make(cls, directory: Path, names: str = _EXTENSIONS) -> Certificates:
-        """Write a new authority and what it signed into ``directory``."""
+    def make(cls, directory: Path, names: str | None = None) -> Certificates:
+        """Write a new authority and what it signed into ``directory``; ``names`` of the server."""
         if shutil.which("openssl") is None:
             pytest.skip("no openssl on the PATH")
         ca, ca_key = directory / "ca.crt", directory / "ca.key"
@@ -38,7 +38,9 @@ class Certificates:
             key, request, signed = (directory / f"{name}.{end}" for end in ("key", "csr", "crt"))
             _openssl("req", "-subj", f"/CN={name}", "-keyout", key, "-out", request, *_KEY)
             extensions = directory / f"{name}.ext"
-            extensions.write_text(names if name == "server" else "keyUsage=digitalSignature")
+            extensions.write_text(
+                (names or _LOCAL) if name == "server" else "keyUsage=digitalSignature"
+            )
             _openssl(
                 *("x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial"),
                 *("-days", "2", "-extfile", extensions, "-out", signed),
@@ -59,6 +61,7 @@ class Certificates:
         """Arguments of `redis.Redis`."""
         return {
             "ssl": True,
+            "ssl_check_hostname": False,
             "ssl_ca_certs": str(self.ca),
             "ssl_certfile": str(self.client),
             "ssl_keyfile": str(self.client_key),

@@ -3,28 +3,26 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import subprocess
 import tempfile
-import time
 import uuid
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import redis
 
 from serving.connection import connect
 from serving.embedded import EmbeddedStore
 from serving.store import GenerationStore
+from tests.serving.servers import cluster, standalone
 
 ITEM_IDS = [f"i{number}" for number in range(1, 13)]  # item index 1..12
 
 
 @pytest.fixture(autouse=True)
 def _no_store_variables(monkeypatch):
-    monkeypatch.delenv("RECSYS_STORE_URL", raising=False)
-    monkeypatch.delenv("RECSYS_STORE_PASSWORD", raising=False)
+    for name in ("URL", "USERNAME", "PASSWORD", "SENTINEL_PASSWORD"):
+        monkeypatch.delenv(f"RECSYS_STORE_{name}", raising=False)
 
 
 @contextlib.contextmanager
@@ -47,25 +45,15 @@ def embedded_directory():
 
 @pytest.fixture(scope="session")
 def redis_server_url():
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("redis-server is not on the PATH")
-    with short_directory() as directory:
-        socket = directory / "redis.sock"
-        server = subprocess.Popen(
-            [program, "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", directory],
-            stdout=subprocess.DEVNULL,
-        )
-        client = redis.Redis(unix_socket_path=str(socket))
-        for _ in range(500):
-            with contextlib.suppress(redis.ConnectionError):
-                client.ping()
-                break
-            time.sleep(0.01)
-        client.close()
-        yield f"unix://{socket}"
-        server.kill()
-        server.wait()
+    with standalone("redis") as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def cluster_url():
+    """Three nodes that nobody may kill."""
+    with cluster() as nodes:
+        yield nodes.url
 
 
 @pytest.fixture
@@ -89,15 +77,22 @@ def store(client):
     return GenerationStore(client, namespace=f"t{uuid.uuid4().hex[:10]}")
 
 
-@pytest.fixture(params=["embedded", "redis-server"])
-def any_store(request):
-    """An empty namespace on each kind of server there is."""
+@pytest.fixture(params=["embedded", "redis-server", "cluster"])
+def any_client(request):
+    """A client of each kind of store there is."""
     if request.param == "embedded":
         client = connect("embedded", directory=request.getfixturevalue("embedded_directory"))
     else:
-        client = connect(request.getfixturevalue("redis_server_url"))
-    yield GenerationStore(client, namespace=f"t{uuid.uuid4().hex[:10]}")
+        fixture = {"redis-server": "redis_server_url", "cluster": "cluster_url"}[request.param]
+        client = connect(request.getfixturevalue(fixture))
+    yield client
     client.close()
+
+
+@pytest.fixture
+def any_store(any_client):
+    """An empty namespace on each kind of store there is."""
+    return GenerationStore(any_client, namespace=f"t{uuid.uuid4().hex[:10]}")
 
 
 @pytest.fixture

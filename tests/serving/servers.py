@@ -266,7 +266,9 @@ def standalone(
     *,
     users: list[str] | None = None,
     password: str | None = None,
+    login: dict[str, str] | None = None,
     tls: bool = False,
+    names: str | None = None,
     **config: Any,
 ) -> Iterator[Store]:
     """One server.
@@ -275,18 +277,20 @@ def standalone(
         program: "valkey" or "redis".
         users: lines of an ACL file, as ``user reader on >password ~* +get``.
         password: of the default user.
+        login: ``username`` and ``password`` that tests ask the server with.
         tls: speak TLS only, with a certificate for localhost and 127.0.0.1.
+        names: hosts in the certificate instead, as ``subjectAltName=DNS:shop.example``.
         config: settings of the configuration file, as ``maxmemory="2mb"``.
     """
     path = program_or_skip(program)
     with _home() as home:
-        certificates = Certificates.make(home) if tls else None
+        certificates = Certificates.make(home, names) if tls else None
         if users is not None:
             (home / "users.acl").write_text("\n".join(users) + "\n", encoding="utf-8")
             config["aclfile"] = home / "users.acl"
         if password is not None:
             config["requirepass"] = password
-        login = {"password": password} if password else {}
+        login = login or ({"password": password} if password else {})
         server = _server(home, "0", path, config, certificates=certificates, login=login)
         with contextlib.ExitStack() as stack:
             try:

