@@ -20,6 +20,7 @@ class ServingConfig(Section):
     live: bool = True  # answer requests that say what the user just did from the model itself
     live_models: Annotated[int, Field(ge=1, le=8)] = 2  # kept at once: served, previous, pinned
     rerank: Literal["never", "fresh", "always"] = "fresh"  # the user's list by the model again
+    moment: Literal["published", "now"] = "published"  # as of when a request is answered
     sessions: bool = True  # remember what users just did between requests
     session_events: Count = 50  # of one user, the newest
     session_days: Positive = 7.0  # after the last event

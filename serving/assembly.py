@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsys.artifacts import Bundle, latest
 from recsys.config import Config
 from recsys.errors import ArtifactError
-from serving.connection import EMBEDDED, URL_VARIABLE, connect, redact
+from serving.connection import EMBEDDED, URL_VARIABLE, TlsFiles, connect, redact
+from serving.event_stream import EventStream
+from serving.live import LiveModels
 from serving.service import RecommendationService
+from serving.sessions import Sessions
 from serving.settings import ServiceSettings
 from serving.slates import vectors_of_field
 from serving.snapshot import BundledPopular
@@ -23,10 +25,8 @@ if TYPE_CHECKING:
     import redis
 
     from features.errors import Problem
-    from recsys.recommender import Recommender
 
 __all__ = [
-    "LiveModel",
     "bundled_popular",
     "find_problems",
     "is_embedded",
@@ -43,39 +43,6 @@ log = logging.getLogger(__name__)
 POPULAR = "popular.json"
 CONTENT_FIELD = "content"
 """Field of the packed item rows that the slate rule measures likeness by."""
-
-
-class LiveModel:
-    """A `Recommender` as the service's live stage.
-
-    Args:
-        recommender: the loaded model.
-    """
-
-    def __init__(self, recommender: Recommender) -> None:
-        self._recommender = recommender
-
-    def recommend(
-        self,
-        recent_item_ids: Sequence[str],
-        k: int,
-        *,
-        user_id: str | None,
-        exclude: Collection[str],
-        only: Collection[str] | None,
-        threshold: bool = False,
-    ) -> list[tuple[str, float, str]]:
-        """Best ``k`` as (item id, score, source); see `serving.messages.LiveRecommender`."""
-        slate = self._recommender.recommend(
-            user_id or "",
-            k,
-            exclude=exclude,
-            only=only,
-            recent_items=recent_item_ids,
-            diversity=0.0,  # the service applies the slate rule to every source alike
-            threshold=threshold,
-        )
-        return [(str(item), float(score), str(source)) for item, score, source in slate.items]
 
 
 def store_url(config: Config) -> str:
@@ -106,17 +73,29 @@ def open_store(config: Config, *, timeout_s: float = 2.0) -> GenerationStore:
 
 def open_client(config: Config, *, timeout_s: float = 2.0) -> redis.Redis:
     """A client of the store; see `open_store`."""
-    url = None if os.environ.get(URL_VARIABLE) else config.store.url
-    return connect(url, directory=store_directory(config), timeout_s=timeout_s)
+    store = config.store
+    files = (store.tls_ca_file, store.tls_cert_file, store.tls_key_file)
+    has_tls = any(files) or not store.tls_check_hostname
+    return connect(
+        None if os.environ.get(URL_VARIABLE) else store.url,
+        directory=store_directory(config),
+        timeout_s=timeout_s,
+        connect_timeout_s=store.connect_timeout_s,
+        retries=store.retries,
+        max_connections=store.max_connections,
+        tls=TlsFiles(*files, store.tls_check_hostname) if has_tls else None,
+    )
 
 
-def make_service(config: Config, *, live: LiveModel | None = None) -> RecommendationService:
+def make_service(config: Config, *, models: LiveModels | None = None) -> RecommendationService:
     """The request path: what HTTP serves, and what `recsys recommend` asks."""
     serving = config.serving
     settings = ServiceSettings(
         head_ttl_s=serving.head_ttl_s,
         deadline_s=serving.deadline_s,
         live_timeout_s=serving.live_timeout_s,
+        rerank=serving.rerank,
+        moment=serving.moment,
         diversity=config.ranking.diversity,
         near_cache_bytes=round(serving.near_cache_mb * 1e6),
     )
@@ -126,9 +105,20 @@ def make_service(config: Config, *, live: LiveModel | None = None) -> Recommenda
         log.warning("no fallback list from a bundle: %s", error)
         bundled = None
     store = open_store(config, timeout_s=serving.store_timeout_s)
+    sessions = stream = None
+    if serving.sessions:
+        sessions = Sessions(
+            store.client,
+            store.keys,
+            max_events=serving.session_events,
+            expire_s=max(1, round(serving.session_days * 86_400)),
+        )
+        stream = EventStream(store.client, store.keys, sessions=sessions)
     return RecommendationService(
         store,
-        live=live,
+        models=models,
+        sessions=sessions,
+        stream=stream,
         settings=settings,
         bundled=bundled,
         row_vectors=vectors_of_field(CONTENT_FIELD),

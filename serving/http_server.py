@@ -1,81 +1,252 @@
-"""The process behind `recsys serve`: binds a socket, loads the model, runs the application."""
+"""One process that answers over HTTP: model, service, application, and how they begin and end."""
 
 from __future__ import annotations
 
+import logging
+import math
 import socket
+import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import uvicorn
 
-from recsys.artifacts import latest
+from recsys.artifacts import Bundle, latest
 from recsys.config import Config
 from serving.api import create_app
-from serving.assembly import LiveModel, make_service
-from serving.errors import StageUnavailable
+from serving.assembly import make_service
+from serving.client_limits import MAX_HEAD_BYTES, limited_protocol
+from serving.draining import DrainingServer
+from serving.http_keys import ApiKeys
+from serving.listening import bind, shown_url
+from serving.live_models import ModelHolder
+from serving.loaded_model import LoadedModel, load_model
+from serving.logs import log_event
+from serving.metrics_sharing import WorkerMetrics
+from serving.service import RecommendationService
+from serving.warm_up import replay, sample_questions
 
-__all__ = ["run"]
+__all__ = ["Place", "load_live_model", "run", "serve"]
+
+log = logging.getLogger(__name__)
+
+_KEEP_ALIVE_S = 75  # longer than the usual load balancer's minute: it closes first
+_MODEL_WAIT_S = 300.0  # for the first model before readiness is asked for without it
+_READ_PARTS = ("recommender.json", "data", "content", "retrieval", "index", "ranking", "features")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which of several processes this is.
+
+    Attributes:
+        worker: its name.
+        directory: where the processes find each other's metrics.
+    """
+
+    worker: str
+    directory: Path
+
+
+class _Phase:
+    """Why this process asks for no traffic; None when it does."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = "warming_up"
+
+    def held(self) -> str | None:
+        return self.reason
 
 
 def run(config: Config, *, host: str, port: int, on_start: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM; requests under way are answered first.
+    """Serve from this process alone until SIGINT or SIGTERM; see `serve`.
 
     Args:
         config: the run's configuration.
         host: address to listen on.
         port: 0 takes a free one.
-        on_start: called with the URL once the socket is bound and the model loaded.
+        on_start: called with the URL once requests are answered as fast as they will be.
 
     Raises:
         StageUnavailable: the address is taken or not ours.
     """
-    listener = _bind(host, port)
-    with listener:
-        live = load_live_model(config) if config.serving.live else None
-        service = make_service(config, live=live)
-        app = create_app(service, max_in_flight=config.serving.max_in_flight)
-        server = uvicorn.Server(
-            uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
-        )
-        shown = f"[{host}]" if ":" in host else host
-        on_start(f"http://{shown}:{listener.getsockname()[1]}")
-        try:
-            server.run(sockets=[listener])
-        except KeyboardInterrupt:
-            # uvicorn has shut down in order and passes the signal on.
-            return
+    with bind(host, port) as listener:
+        serve(config, listener, on_ready=lambda: on_start(shown_url(host, listener)))
 
 
-def load_live_model(config: Config) -> LiveModel:
-    """The newest bundle's model, for requests that say what the user just did; called once.
+def serve(
+    config: Config,
+    listener: socket.socket,
+    *,
+    on_ready: Callable[[], None],
+    place: Place | None = None,
+    parent: socket.socket | None = None,
+) -> None:
+    """Answer on ``listener`` until SIGINT or SIGTERM; requests under way are answered first.
+
+    Args:
+        config: the run's configuration.
+        listener: a socket that listens.
+        on_ready: called once, when the process is warm, or when there is nothing to warm up with.
+        place: this process among others. None: it is alone.
+        parent: its other end is closed when the process that started this one is gone.
+    """
+    serving = config.serving
+    models = _model_holder(config) if serving.live else None
+    service = make_service(config, models=models)
+    telemetry, phase = service.telemetry, _Phase()
+    if models is not None:
+        telemetry.watch_models(models.status)
+        models.follow(lambda: _served(service))
+    shared = None
+    if place is not None:
+        shared = WorkerMetrics(place.directory, place.worker, telemetry.registry)
+        telemetry.shared = shared
+    telemetry.watch_ready(lambda: phase.reason is None and service.not_ready() is None)
+    keys = ApiKeys.from_environment()
+    keys.warn(listener.getsockname()[0], admin=serving.admin)
+    app = create_app(
+        service,
+        keys=keys,
+        admin=serving.admin,
+        max_in_flight=serving.max_in_flight,
+        max_waiting=serving.max_waiting,
+        held=phase.held,
+        with_metrics=serving.metrics,
+    )
+
+    def drain() -> None:
+        phase.reason = "draining"
+
+    server = DrainingServer(
+        uvicorn.Config(
+            app,
+            http=limited_protocol(serving.client_timeout_s, telemetry.client_dropped),
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=math.ceil(serving.client_timeout_s),
+        ),
+        drain_s=serving.drain_s,
+        on_drain=drain,
+        on_started=lambda: _become_ready(config, service, models, phase, on_ready, place),
+    )
+    if parent is not None:
+        threading.Thread(target=_outlive, args=(parent, server), daemon=True).start()
+    try:
+        server.run(sockets=[listener])
+    except KeyboardInterrupt:
+        pass  # uvicorn has shut down in order and passes the signal on
+    finally:
+        phase.reason = "draining"
+        if models is not None:
+            models.close()
+        service.close()
+        if shared is not None:
+            shared.close()
+        log_event(log, "stopped")
+
+
+def load_live_model(config: Config, generation: str | None = None) -> LoadedModel:
+    """A bundle's model, warm.
+
+    Args:
+        config: the run's configuration.
+        generation: id of the bundle. None: the newest.
 
     Raises:
-        ArtifactError: there is no bundle, or it is damaged.
-        DataError: the configured files break a rule.
+        ArtifactError: there is no such bundle, or it is damaged.
     """
-    from recsys.dataset import read_dataset
-    from recsys.recommender import Recommender  # loads torch
-
-    bundle = latest(config.output.directory)
-    recommender = Recommender.load(bundle.path, interactions=read_dataset(config).interactions)
-    live = LiveModel(recommender)
-    # The first call compiles and allocates; without this it would miss its deadline.
-    live.recommend(recommender.item_ids.ids([1]), 1, user_id=None, exclude=(), only=None)
-    return live
+    directory = config.output.directory
+    bundle = latest(directory) if generation is None else Bundle.load(directory / generation)
+    bundle.verify(_READ_PARTS)
+    return load_model(bundle.path)
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def _model_holder(config: Config) -> ModelHolder[LoadedModel]:
+    return ModelHolder(
+        lambda generation: load_live_model(config, generation),
+        keep=config.serving.live_models,
+        stamp=lambda generation: _stamp(config.output.directory / generation),
+    )
+
+
+def _stamp(bundle: Path) -> object:
+    """Changes when a file that a model is read from comes, goes or is replaced."""
     try:
-        listener.bind((host, port))
-        # Listening now: a client that connects while the model loads waits instead of failing.
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        raise StageUnavailable(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another with --host and "
-            "--port",
-            stage="http",
-        ) from error
-    return listener
+        parts = [bundle / part for part in (*_READ_PARTS, "candidates")]
+        found = [path for path in parts if path.exists()]
+        nested = [one for part in ("retrieval", "ranking") for one in (bundle / part).glob("*")]
+        return tuple((str(path), path.stat().st_mtime_ns) for path in [*found, *sorted(nested)])
+    except OSError:
+        return None
+
+
+def _served(service: RecommendationService) -> str | None:
+    service.not_ready()  # reads the head if it is time to
+    return service.served_generation()
+
+
+def _become_ready(
+    config: Config,
+    service: RecommendationService,
+    models: ModelHolder[LoadedModel] | None,
+    phase: _Phase,
+    on_ready: Callable[[], None],
+    place: Place | None,
+) -> None:
+    """Warm up and then ask for traffic; in a thread, while requests are answered already."""
+    told = False
+    while _served(service) is None and phase.reason != "draining":
+        phase.reason = "no_generation"
+        if not told:
+            told = True
+            log.warning("nothing to serve yet; run `recsys publish`")
+            on_ready()
+        time.sleep(0.2)
+    if phase.reason == "draining":
+        return
+    phase.reason = "warming_up"
+    began = time.perf_counter()
+    if models is not None:
+        models.wait(_MODEL_WAIT_S)
+    generation = service.served_generation() or ""
+    questions = sample_questions(
+        config.output.directory / generation,
+        seed=0 if place is None else sum(place.worker.encode()),
+        live=models is not None and models.current() is not None,
+    )
+    report = replay(service.recommend, questions, limit_s=config.serving.warm_up_s)
+    service.telemetry.warmed_up(report.questions, time.perf_counter() - began)
+    if phase.reason == "warming_up":
+        phase.reason = None
+    log_event(
+        log,
+        "ready",
+        generation=generation,
+        startup_s=round(time.perf_counter() - began, 2),
+        questions=report.questions,
+        failed=report.failed,
+        first_ms=round(report.first_ms, 2),
+        last_ms=round(report.last_ms, 2),
+        steady=report.steady,
+    )
+    if not told:
+        on_ready()
+
+
+def _outlive(parent: socket.socket, server: DrainingServer) -> None:
+    """End when the process that started this one has ended, however it did."""
+    try:
+        while parent.recv(64):
+            pass
+    except OSError:
+        pass
+    log.warning("the supervisor is gone")
+    server.drain()

@@ -1,45 +1,137 @@
-"""The live recommender under a deadline: it may be slow or broken without hurting the request."""
+"""The model in process under a deadline: it may be slow or broken without hurting the request."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, TimeoutError
+from dataclasses import dataclass
+from threading import BoundedSemaphore
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import numpy as np
 
 from serving.errors import DeadlineExceeded, StageUnavailable
-from serving.messages import LiveRecommender
 
-__all__ = ["BoundedLive"]
+if TYPE_CHECKING:
+    from recsys.explanation import ExplainedItem
+    from recsys.live_request import FreshEvent
+
+__all__ = ["BoundedCalls", "LiveModel", "LiveModels", "LiveQuestion", "OneModel"]
+
+T = TypeVar("T")
 
 
-class BoundedLive:
-    """Calls a `LiveRecommender` on a few threads of its own and waits only so long.
+@dataclass(frozen=True, slots=True)
+class LiveQuestion:
+    """Who asks a model, and what that user did just now.
+
+    Attributes:
+        user_id: None when nobody said.
+        recent_items: what the request says the user just did, newest last; undated.
+        fresh: what the service was told, oldest first; dated. What the model's log has already is
+            ignored.
+        moment_us: of the request, microseconds since the epoch. None: as of the log's end, or just
+            after the newest fresh event.
+    """
+
+    user_id: str | None
+    recent_items: Sequence[str] = ()
+    fresh: Sequence[FreshEvent] = ()
+    moment_us: int | None = None
+
+
+class LiveModel(Protocol):
+    """Recommends and ranks in process.
+
+    Attributes:
+        generation: of the bundle it was loaded from.
+        as_of_us: microseconds since the epoch at which its log ends.
+        item_fields: what of the packed item rows its features take.
+    """
+
+    generation: str
+    as_of_us: int
+    item_fields: tuple[str, ...]
+
+    def recommend(
+        self,
+        asked: LiveQuestion,
+        k: int,
+        *,
+        exclude: Collection[str],
+        only: Collection[str] | None,
+        threshold: bool = False,
+    ) -> list[tuple[str, float, str]]:
+        """Best ``k`` as (item id, score, source), best first.
+
+        Args:
+            asked: by whom; items that the model does not know are ignored.
+            k: how many.
+            exclude: ids that must not be returned.
+            only: return nothing outside these. None: no limit.
+            threshold: return nothing that is not likely enough to be shown.
+        """
+        ...
+
+    def rank(
+        self,
+        asked: LiveQuestion,
+        item_index: np.ndarray,
+        item_values: Mapping[str, np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """[C] scores of ``item_index`` [C], rows of the vocabulary of ``generation``.
+
+        Args:
+            asked: by whom.
+            item_index: different ones.
+            item_values: [C] each of ``item_fields``. None: what the model was loaded with.
+        """
+        ...
+
+    def explain(self, asked: LiveQuestion, item_index: np.ndarray) -> list[ExplainedItem]:
+        """Why items are scored as they are, in the order asked."""
+        ...
+
+
+class LiveModels(Protocol):
+    """The models in memory."""
+
+    def current(self, generation: str | None = None) -> LiveModel | None:
+        """The model of a generation, or (None) the one that serves now; never waits."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OneModel:
+    """A single model, whatever is served.
+
+    Attributes:
+        model: the model.
+    """
+
+    model: LiveModel
+
+    def current(self, generation: str | None = None) -> LiveModel | None:
+        """See `LiveModels`."""
+        return self.model if generation in (None, self.model.generation) else None
+
+
+class BoundedCalls:
+    """Makes calls on a few threads of its own and waits only so long.
 
     A call that misses its deadline runs on in its thread; when all threads are busy with such
     calls, further ones are refused at once instead of queued.
 
     Args:
-        live: what is called.
         workers: calls at once, >= 1.
     """
 
-    def __init__(self, live: LiveRecommender, *, workers: int) -> None:
-        self._live = live
-        self._free = threading.BoundedSemaphore(workers)
+    def __init__(self, workers: int) -> None:
+        self._free = BoundedSemaphore(workers)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="recsys-live")
 
-    def recommend(
-        self,
-        recent_item_ids: Sequence[str],
-        k: int,
-        *,
-        user_id: str | None,
-        exclude: Collection[str],
-        only: Collection[str] | None,
-        threshold: bool,
-        timeout_s: float,
-    ) -> list[tuple[str, float, str]]:
-        """What the live recommender says within ``timeout_s``.
+    def run(self, work: Callable[[], T], timeout_s: float) -> T:
+        """What ``work`` returns within ``timeout_s``.
 
         Raises:
             DeadlineExceeded: it took longer.
@@ -48,16 +140,9 @@ class BoundedLive:
         if not self._free.acquire(blocking=False):
             raise StageUnavailable("all live workers are busy", stage="live")
 
-        def call() -> list[tuple[str, float, str]]:
+        def call() -> T:
             try:
-                return self._live.recommend(
-                    recent_item_ids,
-                    k,
-                    user_id=user_id,
-                    exclude=exclude,
-                    only=only,
-                    threshold=threshold,
-                )
+                return work()
             finally:
                 self._free.release()
 
@@ -65,18 +150,18 @@ class BoundedLive:
             waiting = self._pool.submit(call)
         except RuntimeError as error:
             self._free.release()
-            raise StageUnavailable("the live recommender is shut down", stage="live") from error
+            raise StageUnavailable("the live model is shut down", stage="live") from error
         try:
             return waiting.result(timeout=timeout_s)
         except TimeoutError as error:
             if waiting.cancel():
                 self._free.release()
             raise DeadlineExceeded(
-                f"the live recommender took longer than {timeout_s:.3f} s", stage="live"
+                f"the live model took longer than {timeout_s:.3f} s", stage="live"
             ) from error
         except Exception as error:
             raise StageUnavailable(
-                f"the live recommender failed: {type(error).__name__}: {error}", stage="live"
+                f"the live model failed: {type(error).__name__}: {error}", stage="live"
             ) from error
 
     def close(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 __all__ = [
     "Event",
@@ -13,7 +12,7 @@ __all__ = [
     "Explanation",
     "Filtered",
     "ItemExplanation",
-    "LiveRecommender",
+    "ItemsReport",
     "RankRequest",
     "RecommendRequest",
     "Recommendations",
@@ -25,32 +24,6 @@ __all__ = [
 MAX_K = 500
 MAX_RANKED = 1000
 MAX_EXPLAINED = 20
-
-
-class LiveRecommender(Protocol):
-    """Recommends in process, from what the user did a moment ago."""
-
-    def recommend(
-        self,
-        recent_item_ids: Sequence[str],
-        k: int,
-        *,
-        user_id: str | None,
-        exclude: Collection[str],
-        only: Collection[str] | None,
-        threshold: bool = False,
-    ) -> list[tuple[str, float, str]]:
-        """Best ``k`` as (item id, score, source), best first.
-
-        Args:
-            recent_item_ids: newest last; ids that the model does not know are ignored.
-            k: how many.
-            user_id: whose, None when nobody said.
-            exclude: ids that must not be returned.
-            only: return nothing outside these. None: no limit.
-            threshold: return nothing that is not likely enough to be shown.
-        """
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +279,19 @@ class Explanation:
     request_id: str
     source: str
     reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ItemsReport:
+    """What became of a change of items.
+
+    Attributes:
+        changed: items of the served catalogue that are now as asked.
+        unknown: ids that it does not have.
+    """
+
+    changed: int
+    unknown: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

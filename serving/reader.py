@@ -14,9 +14,11 @@ from features.packing import FeatureBlock, PackedSchema
 from serving.breaker import CircuitBreaker
 from serving.candidate_codec import CandidateList
 from serving.errors import CorruptValue, NoGeneration, ServingError, StageUnavailable
+from serving.sessions import Sessions
 from serving.settings import ServiceSettings
 from serving.snapshot import BundledPopular, Snapshot, load_snapshot
 from serving.store import GenerationStore
+from serving.user_states import UserState, read_user_states
 
 __all__ = ["GenerationReader", "View"]
 
@@ -24,7 +26,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 ErrorHook = Callable[[str], None]
-_KEPT_SNAPSHOTS = 2
+_KEPT_SNAPSHOTS = 4  # served, previous, and those that experiments pin
 
 
 class View(NamedTuple):
@@ -53,6 +55,7 @@ class GenerationReader:
         settings: times and sizes.
         clock: seconds, only differences count.
         on_error: called with the name of each problem that was hidden by a fallback.
+        sessions: what users did just now. None: nobody remembers.
     """
 
     def __init__(
@@ -63,8 +66,10 @@ class GenerationReader:
         settings: ServiceSettings,
         clock: Callable[[], float],
         on_error: ErrorHook,
+        sessions: Sessions | None = None,
     ) -> None:
         self._store = store
+        self._sessions = sessions
         self._settings = settings
         self._clock = clock
         self._on_error = on_error
@@ -102,6 +107,14 @@ class GenerationReader:
                 self._refreshing.release()
         return self.last_view()
 
+    def refresh(self) -> None:
+        """Ask the store at the next call of `view`, whenever it was asked last."""
+        self._fresh_until = -float("inf")
+
+    def known_snapshot(self, generation: str) -> Snapshot | None:
+        """Snapshot of a generation, if it is in memory."""
+        return self._snapshots.get(generation)
+
     def last_view(self) -> View:
         """The view as last read, without asking the store.
 
@@ -123,22 +136,25 @@ class GenerationReader:
         found = self._snapshots.get(generation)
         return found if found is not None else self._load(generation)
 
-    def user(self, snapshot: Snapshot, user_id: str) -> CandidateList | None:
-        """The user's candidates from the store.
+    def users(self, snapshot: Snapshot, user_ids: Sequence[str]) -> list[UserState]:
+        """The users' lists and sessions, in one round trip.
+
+        Args:
+            snapshot: of the generation to read from; a bundled list has no users.
+            user_ids: in the order of the answer.
 
         Raises:
-            ServingError: the store is away or the value is damaged; see `remembered_user`.
+            ServingError: the store is away; see `remembered_user`.
         """
-        generation = snapshot.generation
-        if generation is None or snapshot.manifest is None:
-            raise NoGeneration("a bundled list has no users")
-        found = self._call(lambda: self._store.read_user(generation, user_id))
-        if found is not None and self._settings.remembered_users:
-            with self._memory_lock:
-                self._remembered[generation, user_id] = found
-                self._remembered.move_to_end((generation, user_id))
-                while len(self._remembered) > self._settings.remembered_users:
-                    self._remembered.popitem(last=False)
+        generation = snapshot.generation if snapshot.manifest is not None else None
+        found = self._call(
+            lambda: read_user_states(self._store, self._sessions, generation, user_ids)
+        )
+        for user_id, state in zip(user_ids, found, strict=True):
+            if state.damaged is not None:
+                self._on_error("corrupt_value")
+            if generation is not None and state.candidates is not None:
+                self._remember(generation, user_id, state.candidates)
         return found
 
     def remembered_user(self, snapshot: Snapshot, user_id: str) -> CandidateList | None:
@@ -237,8 +253,26 @@ class GenerationReader:
             return snapshot
         if self._call(lambda: self._store.manifest(generation)) is None:
             raise NoGeneration(f"generation {generation!r} expired; publish again")
-        known.alive = self._call(lambda: self._store.alive(generation, len(known.item_ids)))
+        for one in list(self._snapshots.values()):
+            self._renew(one)
         return known
+
+    def _renew(self, snapshot: Snapshot) -> None:
+        """Read anew what may be recommended of a generation."""
+        generation = snapshot.generation
+        if generation is not None:
+            snapshot.alive = self._call(
+                lambda: self._store.alive(generation, len(snapshot.item_ids))
+            )
+
+    def _remember(self, generation: str, user_id: str, found: CandidateList) -> None:
+        if not self._settings.remembered_users:
+            return
+        with self._memory_lock:
+            self._remembered[generation, user_id] = found
+            self._remembered.move_to_end((generation, user_id))
+            while len(self._remembered) > self._settings.remembered_users:
+                self._remembered.popitem(last=False)
 
     def _load(self, generation: str) -> Snapshot:
         snapshot = self._call(lambda: load_snapshot(self._store, generation))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -64,6 +64,7 @@ class Snapshot:
         source_names: name of each source number.
         alive: [N + 1] bool, replaced as a whole when it is read again.
         manifest: None for a bundled list.
+        segments: fallback lists of single segments, by name.
         rows: item id to item index.
     """
 
@@ -73,6 +74,7 @@ class Snapshot:
     source_names: tuple[str, ...]
     alive: np.ndarray
     manifest: Manifest | None
+    segments: Mapping[str, CandidateList] = field(default_factory=dict)
     rows: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -124,4 +126,5 @@ def load_snapshot(store: GenerationStore, generation: str) -> Snapshot:
         manifest.source_names,
         store.alive(generation, manifest.num_items),
         manifest,
+        store.popular_of(generation, manifest.segments),
     )

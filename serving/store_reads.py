@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -14,7 +14,7 @@ from serving.errors import NoGeneration
 from serving.id_list_codec import decode_ids
 from serving.keys import Keys
 from serving.manifest import Head, Manifest
-from serving.store_calls import mget
+from serving.store_calls import mget, scan_pages
 
 __all__ = ["StoreReads"]
 
@@ -97,6 +97,27 @@ class StoreReads:
     def read_users(self, generation: str, user_ids: Sequence[str]) -> list[CandidateList | None]:
         """Candidates of several users in one round trip, in the order asked."""
         return self._lists([self.keys.user(generation, user_id) for user_id in user_ids])
+
+    def user_ids(self, generation: str, *, limit: int | None = None) -> Iterator[str]:
+        """Ids of users with a list, in no order, by a scan of the store.
+
+        Args:
+            generation: which one.
+            limit: stop after so many, each once. None: all; while the store is being written one
+                may come twice.
+        """
+        prefix = self.keys.user_prefix(generation)
+        seen: set[str] = set()
+        with store_errors("list users"):
+            for page in scan_pages(self._client, f"{prefix}*"):
+                for user_id in (key[len(prefix) :].decode().split(":", 1)[1] for key in page):
+                    if limit is not None:
+                        if user_id in seen:
+                            continue
+                        if len(seen) >= limit:
+                            return
+                        seen.add(user_id)
+                    yield user_id
 
     def neighbours(self, generation: str, item_id: str) -> CandidateList | None:
         """Items like ``item_id``, None when there is no list for it."""

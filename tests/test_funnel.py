@@ -29,8 +29,11 @@ from recsys.recommender import FeatureInputs, Recommender
 from recsys.retrieval.item_fields import FieldVocabulary
 from recsys.retrieval.two_tower import TwoTowerRetriever
 from serving import EmbeddedStore, RecommendRequest, SimilarRequest
-from serving.assembly import LiveModel, make_service, open_store, store_directory
-from serving.candidates import build_candidates, publish
+from serving.assembly import make_service, open_store, store_directory
+from serving.candidates import build_candidates
+from serving.live import OneModel
+from serving.loaded_model import LoadedModel
+from serving.publish_job import publish
 
 MOVIES = Path(__file__).resolve().parents[1] / "examples" / "data"
 STAGES = [
@@ -600,7 +603,7 @@ def test_diversity_is_applied_to_published_lists(published: SimpleNamespace, dat
 def test_the_model_answers_live_through_the_service(
     published: SimpleNamespace, recommender: Recommender, data: Dataset
 ) -> None:
-    service = make_service(published.config, live=LiveModel(recommender))
+    service = make_service(published.config, models=OneModel(LoadedModel(recommender)))
     user, films = data.user_list[0], data.item_ids.to_series().to_list()
     recent = [film for film in films if film not in seen_by(data, user)][:2]
     answer = service.recommend(RecommendRequest(user, k=5, recent_items=recent))

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import types
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,14 +16,13 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from recsys.artifacts import Bundle, latest
+from recsys.artifacts import Bundle
 from recsys.config import load_config
 from recsys.errors import ArtifactError
-from serving.assembly import LiveModel, bundled_popular, open_store, read_titles, store_url
+from serving.assembly import bundled_popular, open_store, read_titles, store_url
 from serving.cli import app
 from serving.doctor import examine
 from serving.embedded import EmbeddedStore
-from serving.http_server import load_live_model
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
@@ -197,49 +195,6 @@ def test_a_damaged_fallback_list_is_refused(tmp_path: Path) -> None:
     path.write_text('{"format": 1}')
     with pytest.raises(ArtifactError, match="is damaged"):
         bundled_popular(bundle)
-
-
-class Slate:
-    items = (("a", np.float32(0.5), "two_tower"),)
-
-
-class FakeRecommender:
-    def recommend(self, user_id: str, k: int, **options: Any) -> Slate:
-        self.asked = (user_id, k, options)
-        return Slate()
-
-
-def test_the_live_model_asks_the_recommender() -> None:
-    fake = FakeRecommender()
-    live = LiveModel(fake)  # type: ignore[arg-type]
-    assert live.recommend(["x"], 3, user_id=None, exclude={"y"}, only=None) == [
-        ("a", 0.5, "two_tower")
-    ]
-    options = {"exclude": {"y"}, "only": None, "recent_items": ["x"], "diversity": 0.0}
-    assert fake.asked == ("", 3, {**options, "threshold": False})
-    live.recommend(["x"], 3, user_id="ann", exclude={"y"}, only=None, threshold=True)
-    assert fake.asked == ("ann", 3, {**options, "threshold": True})
-
-
-def test_the_live_model_is_loaded_with_the_log_and_called_once(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Loaded(FakeRecommender):
-        @classmethod
-        def load(cls, path: Path, *, interactions: Any) -> Loaded:
-            loaded = cls()
-            loaded.loaded = (path, interactions)
-            loaded.item_ids = types.SimpleNamespace(ids=lambda index: ["b"])
-            return loaded
-
-    recommender = types.ModuleType("recsys.recommender")
-    recommender.Recommender = Loaded  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "recsys.recommender", recommender)
-    config = load_config(project / "recsys.toml")
-    fake: Any = load_live_model(config)._recommender
-    assert fake.loaded[0] == latest(config.output.directory).path
-    assert len(fake.loaded[1]) == 2
-    assert fake.asked[2]["recent_items"] == ["b"]
 
 
 def findings(path: Path) -> dict[str, str]:

@@ -15,6 +15,7 @@ from serving.breaker import CircuitBreaker
 from serving.connection import connect
 from serving.embedded import EmbeddedStore
 from serving.errors import NoGeneration, ServingError
+from serving.live import OneModel
 from serving.messages import RecommendRequest, SimilarRequest
 from serving.service import RecommendationService
 from serving.settings import ServiceSettings
@@ -32,6 +33,10 @@ def ids(answer):
 class Live:
     """Recommends fixed items; can be told to be slow or broken."""
 
+    generation = "g1"
+    as_of_us = 0
+    item_fields = ()
+
     def __init__(self, items=("i10", "i11", "i1")):
         self.items = items
         self.calls = []
@@ -39,9 +44,9 @@ class Live:
         self.gate = threading.Event()
         self.gate.set()
 
-    def recommend(self, recent_item_ids, k, *, user_id, exclude, only, threshold=False):
+    def recommend(self, asked, k, *, exclude, only, threshold=False):
         self.threshold = threshold
-        self.calls.append((list(recent_item_ids), k, user_id, set(exclude), only))
+        self.calls.append((list(asked.recent_items), k, asked.user_id, set(exclude), only))
         self.gate.wait(5)
         if self.error:
             raise self.error
@@ -206,7 +211,7 @@ def live_service(store, make):
     make.publish(store, "g1", USERS)
     live = Live()
     service = RecommendationService(
-        store, live=live, settings=ServiceSettings(live_timeout_s=0.05, live_workers=1)
+        store, models=OneModel(live), settings=ServiceSettings(live_timeout_s=0.05, live_workers=1)
     )
     yield service, live
     live.gate.set()
@@ -230,7 +235,7 @@ def test_with_a_threshold_a_live_answer_stands_however_short(store, make):
     make.publish(store, "g1", USERS)
     live = Live()
     patient = ServiceSettings(live_timeout_s=20.0, deadline_s=30.0)
-    service = RecommendationService(store, live=live, settings=patient)
+    service = RecommendationService(store, models=OneModel(live), settings=patient)
     asked = RecommendRequest("ann", k=5, recent_items=["i1"], threshold=True)
     answer = service.recommend(asked)
     assert live.threshold
@@ -286,8 +291,7 @@ def test_an_ignorant_live_recommender_is_passed_over(live_service):
 
 def test_a_request_over_its_deadline_is_answered_from_memory(store, make):
     make.publish(store, "g1", USERS)
-    times = iter([0.0, 0.0, 0.0, 0.0])
-    service = RecommendationService(store, clock=lambda: next(times, 99.0))
+    service = RecommendationService(store, settings=ServiceSettings(deadline_s=1e-9))
     answer = service.recommend(RecommendRequest("ann", k=1))
     assert (answer.source, answer.reason, answer.degraded) == ("popular", "deadline", True)
 

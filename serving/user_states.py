@@ -1,0 +1,74 @@
+"""What the store knows of a user, in one round trip: the list of a generation, and the session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from serving.candidate_codec import CandidateList, decode_candidates
+from serving.connection import store_errors
+from serving.errors import CorruptValue
+from serving.sessions import SessionEvent, Sessions, unpack_session
+from serving.store import GenerationStore
+
+__all__ = ["UserState", "read_user_states"]
+
+
+class UserState(NamedTuple):
+    """What the store knows of one user.
+
+    Attributes:
+        candidates: the list of the generation; None: there is none.
+        session: what the user did just now, oldest first.
+        damaged: why a part of it could not be read and is left out; None: nothing is.
+    """
+
+    candidates: CandidateList | None
+    session: Sequence[SessionEvent] = ()
+    damaged: CorruptValue | None = None
+
+
+def read_user_states(
+    store: GenerationStore,
+    sessions: Sessions | None,
+    generation: str | None,
+    user_ids: Sequence[str],
+) -> list[UserState]:
+    """States of users in the order asked; a damaged value hurts its own user alone.
+
+    Args:
+        store: where the lists are.
+        sessions: where the sessions are, in the same store. None: nobody has one.
+        generation: whose lists. None: no lists.
+        user_ids: any number of them.
+
+    Raises:
+        StageUnavailable: the store does not answer.
+    """
+    if not user_ids or (generation is None and sessions is None):
+        return [UserState(None) for _ in user_ids]
+    with store_errors("read users"), store.client.pipeline(transaction=False) as pipeline:
+        if generation is not None:
+            for user_id in user_ids:
+                pipeline.get(store.keys.user(generation, user_id))
+        if sessions is not None:
+            sessions.queue_read(pipeline, user_ids)
+        replies = pipeline.execute()
+    lists = replies[: len(user_ids)] if generation is not None else [None] * len(user_ids)
+    pasts = replies[-len(user_ids) :] if sessions is not None else [()] * len(user_ids)
+    return [_state(*pair) for pair in zip(lists, pasts, strict=True)]
+
+
+def _state(value: bytes | None, members: Any) -> UserState:
+    candidates: CandidateList | None = None
+    session: list[SessionEvent] = []
+    damaged: CorruptValue | None = None
+    try:
+        candidates = None if value is None else decode_candidates(value)
+    except CorruptValue as error:
+        damaged = error
+    try:
+        session = unpack_session(members)
+    except CorruptValue as error:
+        damaged = error
+    return UserState(candidates, session, damaged)

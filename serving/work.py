@@ -1,0 +1,121 @@
+"""What is known of one request while it is worked on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from serving.errors import CorruptValue, DeadlineExceeded, NoGeneration, ServingError
+from serving.live import LiveQuestion
+from serving.messages import StageOutcome
+from serving.reader import View
+from serving.selection import Selection
+from serving.user_states import UserState
+
+if TYPE_CHECKING:
+    from recsys.live_request import FreshEvent
+
+__all__ = ["Work", "reason_of"]
+
+
+@dataclass(slots=True)
+class Work:
+    """State of one request.
+
+    Attributes:
+        view: what it works with, whatever is flipped meanwhile.
+        selection: filters, and the slate so far.
+        k: places wanted.
+        diversity: of the slate.
+        deadline: by the service's clock.
+        now: the service's clock.
+        local_only: ask neither the store nor a model.
+        user_id: None when nobody said.
+        recent: what the request says the user just did, newest last.
+        fresh: what the service was told, oldest first.
+        until_us: what the user did after it does not count, microseconds since the epoch.
+        moment_us: of the request, for the model; None: see `serving.live.LiveQuestion`.
+        threshold: a live answer may be short.
+        segment: whose popular items to show.
+        rerank: ``never``, ``fresh`` or ``always``.
+        state: what the store says of the user; None: it was not asked, or did not answer.
+        whole: the stage's answer stands as it is, however short.
+        generation: whose lists were used.
+        source: stage that gave the first place.
+        policy: what drew the slate.
+        broken: reasons that make the answer a degraded one.
+        missed: reasons why a stage had nothing.
+        outcomes: what was tried.
+    """
+
+    view: View
+    selection: Selection
+    k: int
+    diversity: float
+    deadline: float
+    now: Callable[[], float]
+    local_only: bool
+    user_id: str | None = None
+    recent: Sequence[str] = ()
+    fresh: Sequence[FreshEvent] = ()
+    until_us: int = 0
+    moment_us: int | None = None
+    threshold: bool = False
+    segment: str | None = None
+    rerank: str = "fresh"
+    state: UserState | None = None
+    whole: bool = False
+    generation: str | None = None
+    source: str = "none"
+    policy: str = "ranker"
+    broken: list[str] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
+    outcomes: list[StageOutcome] = field(default_factory=list)
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the deadline."""
+        return self.deadline - self.now()
+
+    @property
+    def did_something(self) -> bool:
+        """The user did something that the published lists do not know."""
+        return bool(self.recent or self.fresh)
+
+    def question(self) -> LiveQuestion:
+        """Who asks a model."""
+        return LiveQuestion(self.user_id, self.recent, self.fresh, self.moment_us)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[_Outcome]:
+        """Note how long a stage takes; the caller may say how it ended."""
+        began = time.perf_counter()
+        outcome = _Outcome()
+        try:
+            yield outcome
+        except ServingError as error:
+            outcome.ended, outcome.detail = "failed", reason_of(error)
+            raise
+        finally:
+            ms = (time.perf_counter() - began) * 1e3
+            self.outcomes.append(StageOutcome(stage, ms, outcome.ended, outcome.detail))
+
+
+@dataclass(slots=True)
+class _Outcome:
+    ended: str = "done"
+    detail: str | None = None
+
+
+def reason_of(error: ServingError) -> str:
+    """The fixed word for a failure that a fallback hides."""
+    if isinstance(error, CorruptValue):
+        return "corrupt_value"
+    if isinstance(error, DeadlineExceeded):
+        return f"{error.stage}_deadline"
+    if isinstance(error, NoGeneration):
+        return "generation_expired"
+    return f"{error.stage}_unavailable"
