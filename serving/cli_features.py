@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from serving.cli_follow import follow
 from serving.cli_options import AsJson, BundleId, ConfigPath, ShowProgress
 from serving.cli_parts import DEFAULT_CONFIG, find_bundle, progress_of, read_config
 from serving.output import REFUSED, reporting, table
@@ -26,6 +27,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+app.command()(follow)
 
 DefinitionsFile = Annotated[
     Path | None,
