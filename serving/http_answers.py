@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 
 from serving.messages import Explanation, Recommendations
 from serving.schemas import ErrorDetail
@@ -136,18 +137,22 @@ class ItemsAnswer(BaseModel):
 
 
 class ExperimentAnswer(BaseModel):
-    """One experiment, and the arm of the user asked for."""
+    """One experiment."""
 
-    experiment: str
-    on: bool
+    name: str
+    state: str
+    layer: str | None
+    traffic: float
     arms: dict[str, float]
-    arm: str | None
+    start: datetime | None
+    end: datetime | None
 
 
 class ExperimentsAnswer(BaseModel):
-    """Experiments of this process."""
+    """Experiments in the order declared."""
 
     experiments: list[ExperimentAnswer]
+    arms: dict[str, str] = Field(description="Arm by experiment, of the user asked for.")
 
 
 class GenerationAnswer(BaseModel):

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from serving import errors
+from serving.http_exchange import exchange_of
 from serving.schemas import ErrorAnswer
 
 __all__ = [
@@ -180,7 +181,7 @@ def install_error_handlers(app: FastAPI) -> None:
     """Answer every error of ``app`` in the one shape."""
 
     def respond(request: Request, row: ErrorRow) -> Response:
-        return error_response(row, getattr(request.state, "request_id", None))
+        return error_response(row, exchange_of(request.scope).request_id)
 
     async def domain_error(request: Request, error: Exception) -> Response:
         return respond(request, logged(error))

@@ -15,7 +15,8 @@ from serving.http_errors import Refusal
 from serving.http_exchange import exchange_of
 from serving.http_shell import STORE_ERRORS, Shell, Workers
 from serving.manifest import Head
-from serving.schemas import EventsBody, FlipBody, ItemIdsBody
+from serving.messages import ItemsReport
+from serving.schemas import EventsBody, FlipBody, ItemIdsBody, ItemsBody
 
 if TYPE_CHECKING:
     from serving.service import RecommendationService
@@ -52,7 +53,7 @@ def install(shell: Shell, service: RecommendationService, workers: Workers) -> N
         return _json(dataclasses.asdict(report))
 
     async def show(
-        change: Callable[[list[str]], object], body: ItemIdsBody, request: Request
+        change: Callable[[list[str]], ItemsReport], body: ItemIdsBody, request: Request
     ) -> Response:
         report = await workers.run(change, body.item_ids)
         told = {"changed": report.changed, "unknown": list(report.unknown)}
@@ -82,6 +83,36 @@ def install(shell: Shell, service: RecommendationService, workers: Workers) -> N
     async def restore(body: ItemIdsBody, request: Request) -> Response:
         """Hidden items that may be shown again."""
         return await show(service.restore, body, request)
+
+    @shell.operation(
+        "POST",
+        "/v1/items",
+        tag="items",
+        scope="admin",
+        answer=ItemsAnswer,
+        errors=[*STORE_ERRORS, "not_supported"],
+    )
+    async def add(body: ItemsBody, request: Request) -> Response:
+        """Items that belong to the catalogue: those of the served generation are shown at once.
+
+        Items that the generation does not know, and attributes, come with the data of the next
+        training run; a request with such is refused (`not_supported`), and its other items are
+        shown all the same.
+        """
+        report = await workers.run(service.restore, [one.item_id for one in body.items])
+        exchange_of(request.scope).told["num_items"] = report.changed
+        if new := len(report.unknown):
+            raise Refusal(
+                "not_supported",
+                f"{new} of {len(body.items)} items are new to the served generation; they come "
+                "with the data of the next training run. The others are shown now",
+            )
+        if any(one.attributes for one in body.items):
+            raise Refusal(
+                "not_supported",
+                "attributes come with the data of the next training run. The items are shown now",
+            )
+        return _json({"changed": report.changed, "unknown": []})
 
     async def moved(move: Callable[[], Head]) -> Response:
         try:

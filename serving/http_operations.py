@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import Request, Response
+from fastapi import Query, Request, Response
 from pydantic import BaseModel
 
-from serving.http_answers import GenerationAnswer, GenerationsAnswer, HealthAnswer
+from serving.http_answers import (
+    ExperimentAnswer,
+    ExperimentsAnswer,
+    GenerationAnswer,
+    GenerationsAnswer,
+    HealthAnswer,
+)
 from serving.http_exchange import exchange_of
 from serving.http_shell import STORE_ERRORS, Shell, Workers
+from serving.schemas import Text
 
 if TYPE_CHECKING:
+    from serving.experiments import Experiments
     from serving.service import RecommendationService
 
 __all__ = ["install"]
@@ -64,6 +73,22 @@ def install(
         ]
         return _json(GenerationsAnswer(generations=listed))
 
+    @shell.operation(
+        "GET",
+        "/v1/experiments",
+        tag=_TAG,
+        scope="read",
+        answer=ExperimentsAnswer,
+        errors=["invalid_request", "overloaded"],
+    )
+    async def list_experiments(
+        request: Request, user_id: Annotated[Text | None, Query()] = None
+    ) -> Response:
+        """Experiments in the order declared, and the arms that a user is in now."""
+        return _json(
+            await workers.run(_experiments, getattr(service, "experiments", None), user_id)
+        )
+
     @shell.operation("GET", "/health/live", tag=_TAG, answer=HealthAnswer)
     async def live(request: Request) -> Response:
         """The process runs."""
@@ -95,6 +120,25 @@ def install(
         accept = exchange_of(request.scope).header(b"accept")
         content, kind = await workers.run(service.telemetry.scrape, accept)
         return Response(content, media_type=kind)
+
+
+def _experiments(experiments: Experiments | None, user_id: str | None) -> ExperimentsAnswer:
+    if experiments is None:
+        return ExperimentsAnswer(experiments=[], arms={})
+    now = time.time()
+    listed = [
+        ExperimentAnswer(
+            name=one.name,
+            state=one.state,
+            layer=one.layer,
+            traffic=one.traffic,
+            arms=dict(one.arms),
+            start=one.start,
+            end=one.end,
+        )
+        for one in experiments.states(now)
+    ]
+    return ExperimentsAnswer(experiments=listed, arms=dict(experiments.assign(user_id, now).arms))
 
 
 def _json(answer: BaseModel, status: int = 200) -> Response:

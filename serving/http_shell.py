@@ -12,8 +12,9 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serving.http_body import read_body
 from serving.http_errors import Refusal, answers, error_response, invalid, logged
-from serving.http_exchange import Disconnected, Exchange, exchange_of, read_body
+from serving.http_exchange import Disconnected, Exchange, exchange_of
 from serving.http_keys import ApiKeys
 
 __all__ = ["STORE_ERRORS", "Shell", "Workers"]

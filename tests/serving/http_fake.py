@@ -10,6 +10,7 @@ from serving.messages import (
     EventReport,
     Explanation,
     ItemExplanation,
+    ItemsReport,
     Recommendations,
     RecommendedItem,
     StageOutcome,
@@ -93,13 +94,17 @@ class FakeService:
 
     def hide(self, item_ids):
         self._note(item_ids)
-        self.hidden |= set(item_ids)
-        return SimpleNamespace(changed=len(item_ids), unknown=())
+        return self._change(item_ids, self.hidden.add)
 
     def restore(self, item_ids):
         self._note(item_ids)
-        self.hidden -= set(item_ids)
-        return SimpleNamespace(changed=len(item_ids), unknown=())
+        return self._change(item_ids, self.hidden.discard)
+
+    def _change(self, item_ids, change):
+        known = {item.item_id for item in ITEMS}.intersection(item_ids)
+        for one in known:
+            change(one)
+        return ItemsReport(len(known), tuple(one for one in item_ids if one not in known))
 
     def flip(self, generation, *, expected_epoch=None):
         self._note(generation)

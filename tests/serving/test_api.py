@@ -8,6 +8,7 @@ from fastapi.testclient import TestClient
 
 from serving import errors
 from serving.api import create_app
+from serving.cursor import decode_cursor
 from serving.http_errors import ERROR_TABLE, row_for
 from serving.service import RecommendationService
 from serving.settings import ServiceSettings
@@ -44,7 +45,9 @@ def test_recommend(web):
     )
     assert response.status_code == 200
     assert response.headers["x-request-id"] == "abc-1"
-    assert response.json() == {
+    found = response.json()
+    assert decode_cursor(found.pop("cursor")).generation == "g1"
+    assert found == {
         "items": [
             {"item_id": "i6", "score": 0.875, "source": "candidates", "propensity": 1.0},
             {"item_id": "i7", "score": 0.75, "source": "candidates", "propensity": 1.0},
@@ -61,7 +64,6 @@ def test_recommend(web):
             "unknown_exclude": 0,
             "unknown_only": 0,
         },
-        "cursor": None,
         "arms": {},
         "policy": "ranker",
         "stages": None,

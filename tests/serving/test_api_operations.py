@@ -11,9 +11,12 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
+from recsys.experiment_design import Arm, Experiment
 from serving import errors
 from serving.api import create_app
+from serving.experiments import Experiments
 from serving.http_errors import ERRORS
+from serving.http_keys import ApiKeys, new_key
 from tests.serving.http_fake import FakeService
 
 
@@ -189,6 +192,76 @@ def test_a_post_has_1_to_1000_events(web):
     assert found.json()["accepted"] == 1000
 
 
+@pytest.fixture
+def boss(service):
+    secret, key = new_key("boss", ["admin"])
+    with TestClient(create_app(service, keys=ApiKeys([key]), admin=True)) as web:
+        web.headers["X-Api-Key"] = secret
+        yield web
+
+
+def test_items_are_hidden_and_shown_again(boss, service):
+    hidden = boss.post("/v1/items/hide", json={"item_ids": ["i1", "i2", "new"]})
+    assert hidden.json() == {"changed": 2, "unknown": ["new"]}
+    assert service.hidden == {"i1", "i2"}
+    shown = boss.post("/v1/items/restore", json={"item_ids": ["i1"]})
+    assert shown.json() == {"changed": 1, "unknown": []}
+    shown = boss.post("/v1/items", json={"items": [{"item_id": "i2"}]})
+    assert shown.json() == {"changed": 1, "unknown": []}
+    assert service.hidden == set()
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([{"item_id": "i1"}, {"item_id": "new"}], "1 of 2 items are new to the served generation"),
+        ([{"item_id": "i1", "attributes": {"price": 3.5}}], "attributes come with the data of"),
+    ],
+)
+def test_new_items_wait_for_the_next_training_run(boss, service, items, message):
+    service.hidden.add("i1")
+    response = boss.post("/v1/items", json={"items": items})
+    assert code_of(response, 409) == "not_supported"
+    assert message in response.json()["error"]["message"]
+    assert service.hidden == set()
+
+
+def test_the_head_is_moved(boss):
+    flipped = boss.post("/v1/admin/flip", json={"generation": "g1", "expected_epoch": 1})
+    assert flipped.json() == {
+        "generation": "g1",
+        "previous": "g0",
+        "epoch": 2,
+        "flipped_at": 1e9,
+    }
+    assert boss.post("/v1/admin/rollback").json()["generation"] == "g0"
+    for name in ("", "../g1", "g 1", "x" * 129):
+        response = boss.post("/v1/admin/flip", json={"generation": name})
+        assert code_of(response, 422) == "invalid_request"
+
+
+def test_experiments_and_the_arms_of_a_user(web, service):
+    assert web.get("/v1/experiments").json() == {"experiments": [], "arms": {}}
+    declared = Experiment(
+        name="slate", traffic=0.5, arms=[Arm(name="plain"), Arm(name="diverse", weight=3)]
+    )
+    service.experiments = Experiments([declared])
+    (one,) = web.get("/v1/experiments").json()["experiments"]
+    assert one == {
+        "name": "slate",
+        "state": "running",
+        "layer": None,
+        "traffic": 0.5,
+        "arms": {"plain": 0.25, "diverse": 0.75},
+        "start": None,
+        "end": None,
+    }
+    for number in range(20):
+        found = web.get("/v1/experiments", params={"user_id": f"u{number}"}).json()
+        assert found["arms"] == service.experiments.assign(f"u{number}", time.time()).arms
+    assert code_of(web.get("/v1/experiments?user_id=%00"), 422) == "invalid_request"
+
+
 def test_readiness_can_be_held_back(service):
     with TestClient(create_app(service, held=lambda: "draining")) as web:
         response = web.get("/health/ready")
@@ -302,9 +375,11 @@ def test_the_document_describes_every_operation(web):
         ("GET", "/v1/similar"),
         ("POST", "/v1/explain"),
         ("POST", "/v1/events"),
+        ("POST", "/v1/items"),
         ("POST", "/v1/items/hide"),
         ("POST", "/v1/items/restore"),
         ("GET", "/v1/generations"),
+        ("GET", "/v1/experiments"),
         ("POST", "/v1/admin/flip"),
         ("POST", "/v1/admin/rollback"),
         ("GET", "/health/live"),
