@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import Query, Request, Response
-from pydantic import ValidationError
 
 from serving.errors import ServingError
 from serving.http_answers import (
@@ -161,17 +160,14 @@ def _batch(
     service: RecommendationService, body: BatchBody, request_id: str
 ) -> list[bytes | tuple[int, dict[str, Any]]]:
     """An answer's bytes or an error for each question."""
+    asked: dict[str, RecommendRequest] = {}
+    found: dict[str, Recommendations | ErrorRow] = {}
     names = [f"{request_id}.{number}" for number in range(len(body.questions))]
-    asked = {
-        name: one.to_request(name)
-        for name, one in zip(names, body.questions, strict=True)
-        if not isinstance(one, ValidationError)
-    }
-    found: dict[str, Recommendations | ErrorRow] = {
-        name: invalid(one).row
-        for name, one in zip(names, body.questions, strict=True)
-        if isinstance(one, ValidationError)
-    }
+    for name, one in zip(names, body.checked(), strict=True):
+        if isinstance(one, RecommendBody):
+            asked[name] = one.to_request(name)
+        else:
+            found[name] = invalid(one).row
     try:
         found |= zip(asked, service.recommend_many(list(asked.values())), strict=True)
     except ServingError as error:

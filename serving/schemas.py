@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import (
     BaseModel,
@@ -152,6 +152,10 @@ class BatchBody(Body):
         list[Annotated[RecommendBody, WrapValidator(_or_error)]],
         Field(min_length=1, max_length=MAX_QUESTIONS),
     ] = Field(description="A broken question gets an error in its place; the others are answered.")
+
+    def checked(self) -> list[RecommendBody | ValidationError]:
+        """The questions, or what is wrong with them."""
+        return cast("list[RecommendBody | ValidationError]", self.questions)
 
 
 class SimilarBody(Body):
