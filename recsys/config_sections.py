@@ -10,7 +10,6 @@ from pydantic import Field, field_validator, model_validator
 from recsys.config_base import (
     Closed01,
     Count,
-    Name,
     NonNegative,
     Open01,
     Positive,
@@ -111,7 +110,7 @@ class CandidatesConfig(Section):
     k: Annotated[int, Field(ge=1, le=1000)] = 100
     batch_size: Count = 512  # users at a time
     # Column of the user table; each of its values gets a fallback list. None: one list for all.
-    popular_segment: Name | None = None
+    popular_segment: Annotated[str, Field(min_length=1)] | None = None
 
 
 class EvaluationConfig(Section):

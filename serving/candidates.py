@@ -1,34 +1,35 @@
-"""The nightly job: every user's list into the bundle, and the bundle into the store."""
+"""The nightly job: every user's list into the bundle."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from features.histories import Histories
-from features.packing import PackedField, PackedSchema
-from features.schema import ITEM, TIMESTAMP, USER
-from features.vocabulary import Vocabulary
+from features.schema import TIMESTAMP, USER
 from recsys.artifacts import Bundle
 from recsys.config import Config
-from recsys.errors import ArtifactError
 from recsys.progress import Progress
 from recsys.user_events import USER_EVENTS, UserEvents
-from serving.assembly import CONTENT_FIELD, POPULAR, open_store
-from serving.publication import NUM_NEIGHBOURS, PublishReport
+from serving.assembly import POPULAR
+from serving.popular_segments import (
+    POPULAR_SEGMENTS,
+    popular_by_segment,
+    segments_of,
+    write_segments,
+)
+from serving.publication import NUM_NEIGHBOURS
 
 if TYPE_CHECKING:
     from recsys.recommender import Recommender
 
-__all__ = ["build_candidates", "publish"]
+__all__ = ["build_candidates"]
 
 NUM_POPULAR = 500
 BLOCK = 1000
@@ -48,10 +49,12 @@ def build_candidates(config: Config, bundle: Bundle, *, progress: Progress | Non
     Returns:
         The directory, which holds ``lists.safetensors`` (item_index, score, source, all [U, K]),
         ``users.parquet``, ``neighbours.safetensors``, ``item_features.parquet``,
-        ``popular.json``, ``user_events.bin`` (`recsys.user_events`), and where definitions read
-        the user table ``user_columns.parquet``. Live requests take all but the lists from here.
+        ``popular.json``, ``user_events.bin`` (`recsys.user_events`), where definitions read the
+        user table ``user_columns.parquet``, and with ``candidates.popular_segment``
+        ``popular_segments.parquet``. Live requests take all but the lists from here.
 
     Raises:
+        ConfigError: ``candidates.popular_segment`` is no usable column of the user table.
         DataError: the files break a rule, or the user table lost a column that definitions read.
         ArtifactError: the bundle is incomplete.
     """
@@ -61,6 +64,8 @@ def build_candidates(config: Config, bundle: Bundle, *, progress: Progress | Non
 
     progress = progress or Progress()
     data = read_dataset(config)
+    column = config.candidates.popular_segment
+    segments = None if column is None else segments_of(data.users, column)
     recommender = Recommender.load(bundle.path)
     people = user_columns(data.users, recommender.features.computer.definitions)
     if people is not None:  # those who came after the training too
@@ -104,7 +109,18 @@ def build_candidates(config: Config, bundle: Bundle, *, progress: Progress | Non
         values.with_columns(pl.lit(as_of).cast(pl.Datetime("us")).alias("as_of")).write_parquet(
             out / "item_features.parquet"
         )
-        (out / POPULAR).write_text(json.dumps(_popular(recommender, as_of)) + "\n")
+        popular = _popular(recommender, as_of)
+        (out / POPULAR).write_text(json.dumps(popular) + "\n")
+        if segments is not None:
+            by_segment = popular_by_segment(
+                events,
+                segments,
+                recommender.item_ids,
+                (recommender.item_ids.index(popular["item_ids"]), np.asarray(popular["score"])),
+                as_of=as_of,
+                window_days=config.retrieval.popularity_window_days,
+            )
+            write_segments(out / POPULAR_SEGMENTS, by_segment)
         UserEvents.write(out / USER_EVENTS, events, recommender.item_ids)
     return bundle.path / "candidates"
 
@@ -131,91 +147,3 @@ def _popular(recommender: Recommender, as_of: datetime) -> dict[str, Any]:
         "item_ids": [item.item_id for item in slate],
         "score": [item.score / best for item in slate],
     }
-
-
-def publish(config: Config, bundle: Bundle, *, progress: Progress | None = None) -> PublishReport:
-    """Write a bundle's candidates to the store as a generation of the same id and flip to it.
-
-    Args:
-        config: names the store.
-        bundle: one that `build_candidates` has filled.
-        progress: shows a bar.
-
-    Raises:
-        ArtifactError: the bundle has no candidates, or its files were changed.
-        ServingError: the store refused or went away; the served generation is what it was.
-    """
-    progress = progress or Progress()
-    source = bundle.path / "candidates"
-    if not (source / POPULAR).is_file():
-        raise ArtifactError(
-            f"bundle {bundle.id} has no candidates; run `recsys candidates` before `recsys publish`"
-        )
-    bundle.verify()
-    header = json.loads((bundle.path / "recommender.json").read_text())
-    vocabulary = Vocabulary.load(bundle.path / "data" / "items.parquet")
-    item_ids: list[str] = vocabulary.to_series().to_list()
-    lists = load_file(source / "lists.safetensors")
-    near = load_file(source / "neighbours.safetensors")
-    users: list[str] = pl.read_parquet(source / "users.parquet")[USER].to_list()
-    schema, item_rows = _pack_items(bundle, vocabulary)
-    popular = json.loads((source / POPULAR).read_text())
-    total = len(users) + len(item_ids) + len(item_rows)
-    with _publishing(progress, total) as on_progress:
-        return open_store(config).publish(
-            bundle.id,
-            users=_batches(users, lists["item_index"], lists["score"], lists["source"]),
-            item_ids=item_ids,
-            popular=(
-                vocabulary.index(popular["item_ids"]),
-                np.asarray(popular["score"], dtype=np.float32),
-            ),
-            vocabulary_sha256=vocabulary.sha256,
-            ttl_s=config.store.ttl_s,
-            source_names=(*header["sources"], "similar"),
-            item_rows=item_rows,
-            item_schema=json.dumps(schema.to_dict()),
-            neighbours=_batches(
-                item_ids,
-                near["item_index"],
-                near["score"],
-                np.full(near["item_index"].shape, len(header["sources"]), dtype=np.uint8),
-            ),
-            on_progress=on_progress,
-        )
-
-
-def _batches(
-    ids: list[str], item_index: np.ndarray, score: np.ndarray, source: np.ndarray
-) -> Iterator[tuple[list[str], np.ndarray, np.ndarray, np.ndarray]]:
-    for start in range(0, len(ids), BLOCK):
-        part = slice(start, start + BLOCK)
-        yield ids[part], item_index[part], score[part], source[part]
-
-
-def _pack_items(bundle: Bundle, vocabulary: Vocabulary) -> tuple[PackedSchema, list[bytes]]:
-    """Item features and the content vector (for diversity), in the vocabulary's order."""
-    values = pl.read_parquet(bundle.path / "candidates" / "item_features.parquet").drop("as_of")
-    wanted = pl.DataFrame({ITEM: vocabulary.to_series()})
-    values = wanted.join(values, on=ITEM, how="left", maintain_order="left").drop(ITEM)
-    content = load_file(bundle.path / "content" / "vectors.safetensors")["vectors"][1:]
-    schema = PackedSchema(
-        (
-            *(PackedField(name) for name in values.columns),
-            PackedField(CONTENT_FIELD, "float16", content.shape[1]),
-        )
-    )
-    columns = {name: values[name].to_numpy() for name in values.columns}
-    return schema, schema.pack({**columns, CONTENT_FIELD: content})
-
-
-@contextmanager
-def _publishing(progress: Progress, total: int) -> Iterator[Any]:
-    written: dict[str, int] = {}
-    with progress.bar(total, "publish", unit="value") as advance:
-
-        def on_progress(stage: str, done: int) -> None:
-            advance(done - written.get(stage, 0))
-            written[stage] = done
-
-        yield on_progress

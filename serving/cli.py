@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from serving.cli_cache import app as cache_app
 from serving.cli_doctor import app as doctor_app
 from serving.cli_features import app as features_app
 from serving.cli_init import init
@@ -31,6 +32,7 @@ from serving.cli_options import (
 )
 from serving.cli_parts import DEFAULT_CONFIG, find_bundle, progress_of, read_config
 from serving.cli_plan import plan
+from serving.cli_store import app as store_app
 from serving.output import INTERRUPTED, REFUSED, Output, reporting, table
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ app = typer.Typer(
 app.add_typer(doctor_app, name="doctor")
 app.add_typer(keys_app)
 app.add_typer(features_app)
+app.add_typer(store_app)
+app.add_typer(cache_app)
 app.command()(init)
 app.command()(plan)
 
@@ -209,71 +213,6 @@ def candidates(
         out.emit(
             {"bundle": chosen.id, "path": str(path)},
             f"candidates of bundle {chosen.id}: {_shown(path)}",
-        )
-
-
-@app.command()
-def publish(
-    config: ConfigPath = DEFAULT_CONFIG,
-    bundle: BundleId = None,
-    progress: ShowProgress = None,
-    as_json: AsJson = False,
-) -> None:
-    """Write the candidates to the store as a new generation and switch readers to it."""
-    with reporting(as_json) as out:
-        import dataclasses
-
-        settings = read_config(config)
-        chosen = find_bundle(settings, bundle)
-        from serving.candidates import publish as run
-
-        report = run(settings, chosen, progress=progress_of(out, progress))
-        out.emit(
-            dataclasses.asdict(report),
-            f"generation {report.generation} is served (before: {report.previous or 'none'}): "
-            f"{report.num_users:,} users, {report.num_items:,} items, "
-            f"{report.bytes_written / 1e6:.1f} MB in {report.seconds:.1f} s",
-        )
-
-
-@app.command()
-def generations(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """List the generations in the store, newest first."""
-    with reporting(as_json) as out:
-        from datetime import UTC, datetime
-
-        from serving.assembly import open_store
-
-        def moment(seconds: float) -> str:
-            return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-
-        rows = [
-            {
-                "generation": one.manifest.generation,
-                "state": "served" if one.is_current else "previous" if one.is_previous else "",
-                "users": one.manifest.num_users,
-                "items": one.manifest.num_items,
-                "published_at": moment(one.manifest.published_at),
-                "expires_at": moment(one.manifest.expires_at),
-            }
-            for one in open_store(read_config(config)).generations()
-        ]
-        text = table(list(rows[0]), [list(row.values()) for row in rows]) if rows else ""
-        out.emit({"generations": rows}, text or "no generation; run `recsys publish`")
-
-
-@app.command()
-def rollback(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Switch readers back to the previous generation."""
-    with reporting(as_json) as out:
-        import dataclasses
-
-        from serving.assembly import open_store
-
-        head = open_store(read_config(config)).rollback()
-        out.emit(
-            dataclasses.asdict(head),
-            f"generation {head.generation} is served again (before: {head.previous})",
         )
 
 

@@ -83,7 +83,11 @@ class Keys:
 
     def user(self, generation: str, user_id: str) -> str:
         """Key of one user's candidates."""
-        return f"{self.namespace}:u:{checked_generation(generation)}:{bucket(user_id)}:{user_id}"
+        return f"{self.user_prefix(generation)}{bucket(user_id)}:{user_id}"
+
+    def user_prefix(self, generation: str) -> str:
+        """What the keys of all users' candidates begin with."""
+        return f"{self.namespace}:u:{checked_generation(generation)}:"
 
     def neighbours(self, generation: str, item_id: str) -> str:
         """Key of one item's neighbours."""
@@ -98,6 +102,29 @@ class Keys:
         ns, name = self.namespace, checked_generation(generation)
         lists = [f"{ns}:{kind}:{name}:*" for kind in "uni"]
         return [*lists, f"{ns}:g:{name}:popular:*"]
+
+    def kind_of(self, key: bytes) -> tuple[str, str | None]:
+        """What a key of the namespace holds, and of which generation; ("other", None) if unknown.
+
+        >>> Keys("shop").kind_of(b"shop:u:g1:{b126}:123456789")
+        ('user', 'g1')
+        """
+        first, *rest = key[len(self.namespace) + 1 :].split(b":", 3)
+        if not rest:
+            name = first.decode(errors="replace")
+            known = ("head", "generations", "events", "experiments")
+            return (name if name in known else "other"), None
+        kind, generation = first, rest[0].decode(errors="replace")
+        if kind == b"g" and len(rest) > 1:
+            name = rest[1].decode(errors="replace")
+            if name == "popular" and len(rest) > 2:
+                return "popular of a segment", generation
+            known = ("manifest", "items", "popular", "progress", "lock")
+            return (name, generation) if name in known else ("other", None)
+        if kind == b"s":
+            return "session", None
+        names = {b"u": "user", b"n": "neighbours", b"i": "item", b"alive": "alive"}
+        return (names[kind], generation) if kind in names else ("other", None)
 
     def session(self, user_id: str) -> str:
         """Key of one user's recent events."""
