@@ -33,6 +33,7 @@ from recsys.config_data import (
     FeastConfig,
 )
 from recsys.config_errors import explain
+from recsys.config_experiments import ArmConfig, ExperimentConfig, ImpressionsConfig
 from recsys.config_features import parsed_records, read_features_file
 from recsys.config_retrieval import LossName, RetrievalConfig, RetrieverName
 from recsys.config_sections import (
@@ -49,9 +50,11 @@ from recsys.config_sections import (
 from recsys.config_serving import ServingConfig
 from recsys.config_store import StoreConfig
 from recsys.errors import ConfigError
+from recsys.experiment_design import lay_out
 from recsys.search_space import Dimension, read_space
 
 __all__ = [
+    "ArmConfig",
     "CandidatesConfig",
     "Config",
     "ContentConfig",
@@ -59,8 +62,10 @@ __all__ = [
     "EntityColumnsConfig",
     "EvaluationConfig",
     "EventColumnsConfig",
+    "ExperimentConfig",
     "FeastConfig",
     "GbdtConfig",
+    "ImpressionsConfig",
     "ListwiseConfig",
     "LossName",
     "OutputConfig",
@@ -115,6 +120,8 @@ class Config(Section):
     candidates: CandidatesConfig = CandidatesConfig()
     store: StoreConfig = StoreConfig()
     serving: ServingConfig = ServingConfig()
+    impressions: ImpressionsConfig = ImpressionsConfig()
+    experiments: tuple[ExperimentConfig, ...] = ()
     evaluation: EvaluationConfig = EvaluationConfig()
     tuning: TuningConfig = TuningConfig()
 
@@ -133,6 +140,12 @@ class Config(Section):
         except ValueError as error:
             file = info.data.get("features_file")
             raise ValueError(f"{file.name}: {error}" if file is not None else str(error)) from None
+
+    @field_validator("experiments")
+    @classmethod
+    def _go_together(cls, value: tuple[ExperimentConfig, ...]) -> tuple[ExperimentConfig, ...]:
+        lay_out([one.to_experiment() for one in value])
+        return value
 
     @model_validator(mode="after")
     def _file_is_read(self) -> Self:
@@ -155,6 +168,7 @@ class Config(Section):
             (values["data"], "items"),
             (values["data"], "users"),
             (values["output"], "directory"),
+            (values["impressions"], "directory"),
             (values, "features_file"),
             *((values["store"], f"tls_{name}_file") for name in ("ca", "cert", "key")),
             (values["data"]["feast"] or {}, "repository"),
@@ -171,7 +185,15 @@ class Config(Section):
         only concerns publishing, serving and tuning.
         """
         values = self.as_used()
-        for section in ("output", "store", "serving", "tuning", "features_file"):
+        for section in (
+            "output",
+            "store",
+            "serving",
+            "impressions",
+            "experiments",
+            "tuning",
+            "features_file",
+        ):
             del values[section]
         for name in ("events", "items", "users", "feast"):
             del values["data"][name]
@@ -214,11 +236,15 @@ def load_config(path: Path | str) -> Config:
         config = Config.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         raise ConfigError(explain(error, Config)) from None
+    output = directory / config.output.directory
+    logged = config.impressions.directory
+    logged = output / "impressions" if logged is None else directory / logged
     config = config.model_copy(
         update={
             "data": config.data.below(directory),
             "store": config.store.below(directory),
-            "output": OutputConfig(directory=directory / config.output.directory),
+            "output": OutputConfig(directory=output),
+            "impressions": config.impressions.model_copy(update={"directory": logged}),
             "features_file": None if features_file is None else directory / features_file,
         }
     )

@@ -90,6 +90,8 @@ def _literal(location: tuple[Any, ...], path: str, given: Any, model: type[BaseM
 def _section(model: type[BaseModel], location: tuple[Any, ...]) -> type[BaseModel] | None:
     """The section at ``location``; None where that is no section."""
     for part in location:
+        if isinstance(part, int):  # a place in a list of sections
+            continue
         field = model.model_fields.get(str(part))
         section = None if field is None else _as_section(field.annotation)
         if section is None:
@@ -106,7 +108,7 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
 
 
 def _as_section(annotation: Any) -> type[BaseModel] | None:
-    if get_origin(annotation) in (Union, types.UnionType):
+    if get_origin(annotation) in (Union, types.UnionType, tuple):
         for member in get_args(annotation):
             found = _as_section(member)
             if found is not None:

@@ -7,6 +7,8 @@ The propensity of a place is ``P(item at this place | items above it)``. So
   this beginning,
 - a place that could not have held anything else has 1.
 
+A longer slate drawn with the same seed begins as the shorter one, with the same propensities.
+
 After `uniform_shuffle` every item has the same probability at every drawn place without regard to
 the others, too: that of the first place, 1 / m.
 """
@@ -89,12 +91,11 @@ def epsilon_greedy(
     if not 0.0 <= epsilon <= 1.0:
         raise ValueError(f"epsilon must be 0..1, got {epsilon}")
     ordered = _ordered(score, k, top)
-    places = min(top, ordered.size, k)
-    left = min(top, ordered.size) - np.arange(places)
-    explores = rng.random(places) < epsilon
+    left = np.arange(min(top, ordered.size), 0, -1)  # [m] candidates left at each place
+    explores = rng.random(left.size) < epsilon
     chosen = np.where(explores, rng.integers(left), 0)  # among those left, best first
     propensity = np.ones(ordered.size)
-    propensity[:places] = epsilon / left + (1.0 - epsilon) * (chosen == 0)
+    propensity[: left.size] = epsilon / left + (1.0 - epsilon) * (chosen == 0)
     remaining = ordered.tolist()
     slate = [remaining.pop(place) for place in chosen.tolist()]
     position = np.asarray([*slate, *remaining], dtype=np.int64)
