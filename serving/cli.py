@@ -14,6 +14,7 @@ import typer
 
 from serving.cli_cache import app as cache_app
 from serving.cli_doctor import app as doctor_app
+from serving.cli_experiments import app as experiments_app
 from serving.cli_features import app as features_app
 from serving.cli_init import init
 from serving.cli_keys import app as keys_app
@@ -54,6 +55,7 @@ app = typer.Typer(
 app.add_typer(doctor_app, name="doctor")
 app.add_typer(keys_app)
 app.add_typer(features_app)
+app.add_typer(experiments_app)
 app.add_typer(store_app)
 app.add_typer(cache_app)
 app.command()(init)
