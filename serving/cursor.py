@@ -5,7 +5,7 @@ first page was asked for; what the user does meanwhile does not move the pages. 
 the client carries it. A forged one can only change the forger's own answer.
 
 ```
-version u8 | size of the generation's id u8 | its id | until u64 | question u64 |
+version u8 | size of the generation's id u8 | its id | until u64 | question u64 | seed u64 |
 number of shown items u16 | their sorted indices, each as what it adds to the one before, in
 groups of 7 bits | crc32 of all of it
 ```
@@ -32,7 +32,7 @@ MAX_CURSOR = 4096
 """Most characters of a cursor."""
 _VERSION = 1
 _HEAD = struct.Struct("<BB")
-_BODY = struct.Struct("<QQH")
+_BODY = struct.Struct("<QQQH")
 _CHECK = struct.Struct("<I")
 
 
@@ -44,12 +44,14 @@ class Page(NamedTuple):
         shown: rows of the vocabulary on the pages before, rising.
         until_us: when the first page was asked for, microseconds since the epoch.
         question: 64 bits that stand for what was asked.
+        seed: 64 bits, of the draws of an exploring arm.
     """
 
     generation: str
     shown: tuple[int, ...]
     until_us: int
     question: int
+    seed: int = 0
 
 
 def question_of(request: RecommendRequest) -> int:
@@ -74,7 +76,7 @@ def encode_cursor(page: Page) -> str:
     parts = [
         _HEAD.pack(_VERSION, len(generation)),
         generation,
-        _BODY.pack(page.until_us, page.question, len(page.shown)),
+        _BODY.pack(page.until_us, page.question, page.seed, len(page.shown)),
         _steps(page.shown),
     ]
     content = b"".join(parts)
@@ -102,14 +104,14 @@ def decode_cursor(text: str) -> Page:
             raise ValueError(f"it has version {version}, this code reads {_VERSION}")
         start = _HEAD.size + size
         generation = checked_generation(content[_HEAD.size : start].decode("ascii"))
-        until_us, question, count = _BODY.unpack_from(content, start)
+        until_us, question, seed, count = _BODY.unpack_from(content, start)
         shown = _indices(content[start + _BODY.size : -_CHECK.size], count)
     except (ValueError, struct.error, binascii.Error) as error:
         raise CursorMismatch(
             f"cursor cannot be read ({error}); take it from the answer as it is, or ask for the "
             "first page without one"
         ) from error
-    return Page(generation, shown, until_us, question)
+    return Page(generation, shown, until_us, question, seed)
 
 
 def _steps(rising: Sequence[int]) -> bytes:

@@ -49,6 +49,12 @@ class Stages:
         """The model of a generation, or (None) the one that serves now."""
         return None if self._models is None else self._models.current(generation)
 
+    def want(self, generation: str) -> None:
+        """Keep the model of another generation, if models come and go."""
+        want = getattr(self._models, "want", None)
+        if want is not None:
+            want(generation)
+
     def live(self, work: Work) -> list[Named]:
         """What the model recommends for what the user just did."""
         calls = self._calls
@@ -58,7 +64,7 @@ class Stages:
         if model is None:
             return []
         selection, asked = work.selection, work.question()
-        k = max(work.k, self._settings.slate_pool) if work.diversity > 0 else work.k
+        k = work.wanted
         found = calls.run(
             lambda: model.recommend(
                 asked,
@@ -155,8 +161,7 @@ class Stages:
             work.missed.append("all_filtered")
             return []
         found = self._reranked(work, found)
-        most = max(work.k, self._settings.slate_pool) if work.diversity > 0 else work.k
-        return snapshot.named(CandidateList(*(part[:most] for part in found)))
+        return snapshot.named(CandidateList(*(part[: work.wanted] for part in found)))
 
     def _reranked(self, work: Work, found: CandidateList) -> CandidateList:
         model = None if work.local_only else self.model(work.view.snapshot.generation)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from recsys.experiment_design import DRAWING, ArmSettings
+from serving.cursor import Page
 from serving.errors import CorruptValue, DeadlineExceeded, NoGeneration, ServingError
 from serving.live import LiveQuestion
 from serving.messages import StageOutcome
@@ -36,16 +38,18 @@ class Work:
         user_id: None when nobody said.
         recent: what the request says the user just did, newest last.
         fresh: what the service was told, oldest first.
-        until_us: what the user did after it does not count, microseconds since the epoch.
         moment_us: of the request, for the model; None: see `serving.live.LiveQuestion`.
         threshold: a live answer may be short.
         segment: whose popular items to show.
         rerank: ``never``, ``fresh`` or ``always``.
+        slate_pool: candidates considered by a diverse slate, at least.
+        page: where the slate begins.
+        arms: arm by experiment, for those the user takes part in.
+        arm: what these arms change.
         state: what the store says of the user; None: it was not asked, or did not answer.
         whole: the stage's answer stands as it is, however short.
         generation: whose lists were used.
         source: stage that gave the first place.
-        policy: what drew the slate.
         broken: reasons that make the answer a degraded one.
         missed: reasons why a stage had nothing.
         outcomes: what was tried.
@@ -61,16 +65,18 @@ class Work:
     user_id: str | None = None
     recent: Sequence[str] = ()
     fresh: Sequence[FreshEvent] = ()
-    until_us: int = 0
     moment_us: int | None = None
     threshold: bool = False
     segment: str | None = None
     rerank: str = "fresh"
+    slate_pool: int = 50
+    page: Page = field(default_factory=lambda: Page("", (), 0, 0))
+    arms: Mapping[str, str] = field(default_factory=dict)
+    arm: ArmSettings = field(default_factory=ArmSettings)
     state: UserState | None = None
     whole: bool = False
     generation: str | None = None
     source: str = "none"
-    policy: str = "ranker"
     broken: list[str] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)
     outcomes: list[StageOutcome] = field(default_factory=list)
@@ -84,6 +90,18 @@ class Work:
     def did_something(self) -> bool:
         """The user did something that the published lists do not know."""
         return bool(self.recent or self.fresh)
+
+    @property
+    def draws(self) -> bool:
+        """The slate is drawn at random."""
+        return self.arm.ranker in DRAWING
+
+    @property
+    def wanted(self) -> int:
+        """How many entries a stage must give for a slate of ``k``."""
+        if self.draws:
+            return max(self.k, int(self.arm.drawn_with("top")))
+        return max(2 * self.k, self.slate_pool) if self.diversity > 0 else self.k
 
     def question(self) -> LiveQuestion:
         """Who asks a model."""
