@@ -13,6 +13,7 @@ from recsys.config import Config
 from recsys.errors import ArtifactError
 from serving.connection import EMBEDDED, URL_VARIABLE, TlsFiles, connect, redact
 from serving.event_stream import EventStream
+from serving.exposure import open_experiments, open_feedback_log, open_impression_log
 from serving.live import LiveModels
 from serving.service import RecommendationService
 from serving.sessions import Sessions
@@ -87,8 +88,20 @@ def open_client(config: Config, *, timeout_s: float = 2.0) -> redis.Redis:
     )
 
 
-def make_service(config: Config, *, models: LiveModels | None = None) -> RecommendationService:
-    """The request path: what HTTP serves, and what `recsys recommend` asks."""
+def make_service(
+    config: Config, *, models: LiveModels | None = None, logged: bool = False
+) -> RecommendationService:
+    """The request path: what HTTP serves, and what `recsys recommend` asks.
+
+    Args:
+        config: the run's configuration.
+        models: the models in memory. None: answers come from the store alone.
+        logged: keep the logs that the configuration asks for.
+
+    Raises:
+        StageUnavailable: the embedded server could not be started.
+        OSError: the directory of the logs cannot be made or written to.
+    """
     serving = config.serving
     settings = ServiceSettings(
         head_ttl_s=serving.head_ttl_s,
@@ -119,6 +132,9 @@ def make_service(config: Config, *, models: LiveModels | None = None) -> Recomme
         models=models,
         sessions=sessions,
         stream=stream,
+        experiments=open_experiments(config, store.client)[0] if config.experiments else None,
+        impressions=open_impression_log(config) if logged else None,
+        feedback=open_feedback_log(config) if logged else None,
         settings=settings,
         bundled=bundled,
         row_vectors=vectors_of_field(CONTENT_FIELD),

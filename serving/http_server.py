@@ -95,7 +95,7 @@ def serve(
     """
     serving = config.serving
     models = _model_holder(config) if serving.live else None
-    service = make_service(config, models=models)
+    service = make_service(config, models=models, logged=True)
     telemetry, phase = service.telemetry, _Phase()
     if models is not None:
         telemetry.watch_models(models.status)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
@@ -13,6 +14,7 @@ from features.near_cache import NearCache
 from features.packing import FeatureBlock, PackedSchema
 from serving.breaker import CircuitBreaker
 from serving.candidate_codec import CandidateList
+from serving.collectors import ServingState
 from serving.errors import CorruptValue, NoGeneration, ServingError, StageUnavailable
 from serving.sessions import Sessions
 from serving.settings import ServiceSettings
@@ -77,6 +79,8 @@ class GenerationReader:
         self._bundled = bundled.to_snapshot() if bundled is not None else None
         self._view: View | None = None
         self._logged: str | None = None
+        self._epoch: int | None = None
+        self._read_at: float | None = None
         self._fresh_until = -float("inf")
         self._refreshing = threading.Lock()
         self._snapshots: OrderedDict[str, Snapshot] = OrderedDict()
@@ -106,6 +110,21 @@ class GenerationReader:
             finally:
                 self._refreshing.release()
         return self.last_view()
+
+    def state(self) -> ServingState:
+        """What is served from now, for people who watch."""
+        view = self._view
+        manifest = None if view is None else view.snapshot.manifest
+        problem = None if view is None else view.problem
+        return ServingState(
+            generation=None if view is None else view.snapshot.generation,
+            epoch=self._epoch,
+            head_age_s=None if self._read_at is None else self._clock() - self._read_at,
+            published_at=None if manifest is None else manifest.published_at,
+            expires_in_s=None if manifest is None else manifest.expires_at - time.time(),
+            breaker=self._breaker.state,
+            problem=problem,
+        )
 
     def refresh(self) -> None:
         """Ask the store at the next call of `view`, whenever it was asked last."""
@@ -224,10 +243,11 @@ class GenerationReader:
         snapshot: Snapshot | None = None
         try:
             head = self._call(self._store.head)
+            self._read_at = self._clock()
             if head is None:
                 problem = "no_generation"
             else:
-                previous = head.previous
+                previous, self._epoch = head.previous, head.epoch
                 snapshot = self._current(head.generation)
         except ServingError as error:
             problem = _problem(error)

@@ -101,6 +101,7 @@ class RecommendationService:
         self.telemetry = telemetry or Telemetry()
         self.store = store
         self._stream = stream
+        self.experiments = experiments
         self._impressions = impressions
         self._feedback = feedback
         self._wall_clock = wall_clock
@@ -118,6 +119,10 @@ class RecommendationService:
         self._stages = Stages(
             self._reader, models=models, calls=self._calls, settings=self.settings
         )
+        self.telemetry.watch_serving(self._reader.state)
+        for name, log_ in (("impressions", impressions), ("feedback", feedback)):
+            if log_ is not None:
+                self.telemetry.watch_row_log(name, log_.stats)
         slates = SlateMaker(
             self._reader, row_vectors=row_vectors, build=build_slate, pool=self.settings.slate_pool
         )
