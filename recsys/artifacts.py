@@ -19,7 +19,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -190,14 +190,19 @@ class Bundle:
             )
         return path
 
-    def verify(self) -> None:
-        """Compare every recorded file with its checksum.
+    def verify(self, parts: Collection[str] | None = None) -> None:
+        """Compare recorded files with their checksums.
+
+        Args:
+            parts: files and directories directly below the bundle. None: all.
 
         Raises:
             ArtifactError: a file is missing or differs; the message names all of them.
         """
         broken = []
         for name, record in sorted(self.manifest.files.items()):
+            if parts is not None and name.split("/", 1)[0] not in parts:
+                continue
             path = self.path / name
             if not path.is_file():
                 broken.append(f"{name} is missing")

@@ -33,6 +33,7 @@ from serving.cli_options import (
 )
 from serving.cli_parts import DEFAULT_CONFIG, find_bundle, progress_of, read_config
 from serving.cli_plan import plan
+from serving.cli_serve import serve
 from serving.cli_store import app as store_app
 from serving.output import INTERRUPTED, REFUSED, Output, reporting, table
 
@@ -60,6 +61,7 @@ app.add_typer(store_app)
 app.add_typer(cache_app)
 app.command()(init)
 app.command()(plan)
+app.command()(serve)
 
 
 @app.command()
@@ -215,28 +217,6 @@ def candidates(
         out.emit(
             {"bundle": chosen.id, "path": str(path)},
             f"candidates of bundle {chosen.id}: {_shown(path)}",
-        )
-
-
-@app.command()
-def serve(
-    config: ConfigPath = DEFAULT_CONFIG,
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Answer over HTTP until stopped."""
-    with reporting(as_json) as out:
-        from serving.http_server import run
-
-        settings = read_config(config)
-        run(
-            settings,
-            host=settings.serving.host if host is None else host,
-            port=settings.serving.port if port is None else port,
-            on_start=lambda url: out.emit({"url": url}, f"serving on {url}"),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry
@@ -23,6 +24,7 @@ __all__ = [
     "Families",
     "ModelsCollector",
     "NearCacheCollector",
+    "ProportionalMemoryCollector",
     "RowLogCollector",
     "RowLogStats",
     "ServingCollector",
@@ -107,6 +109,24 @@ class NearCacheCollector(Collector):
         yield GaugeMetricFamily(
             "recsys_near_cache_bytes", "Memory of the item rows.", value=stats.bytes
         )
+
+
+class ProportionalMemoryCollector(Collector):
+    """Memory of this process where what it shares with others counts by its share (Linux)."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Its family; none on other systems."""
+        try:
+            lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+        except OSError:
+            return
+        for line in lines:
+            if line.startswith("Pss:"):
+                yield GaugeMetricFamily(
+                    "recsys_process_proportional_memory_bytes",
+                    "Memory of the process; pages shared by n processes count 1/n.",
+                    value=1024 * int(line.split()[1]),
+                )
 
 
 class ServingCollector(Collector):

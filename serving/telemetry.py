@@ -6,7 +6,14 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
@@ -15,6 +22,7 @@ from serving.collectors import (
     Families,
     ModelsCollector,
     NearCacheCollector,
+    ProportionalMemoryCollector,
     RowLogCollector,
     RowLogStats,
     ServingCollector,
@@ -122,6 +130,8 @@ class Telemetry:
         self._ready = Gauge(
             "recsys_ready", "1 when this process asks for traffic.", registry=registry
         )
+        ProcessCollector(registry=registry)
+        registry.register(ProportionalMemoryCollector())
         self._warm_up_seconds = Gauge(
             "recsys_warm_up_seconds", "Time of the warm-up before ready.", registry=registry
         )
@@ -189,9 +199,9 @@ class Telemetry:
         """Count a connection that was closed because its client owed something too long."""
         self._dropped.labels(self._bounded("dropped", reason)).inc()
 
-    def ready(self, is_ready: bool) -> None:
-        """Say whether this process asks for traffic."""
-        self._ready.set(is_ready)
+    def watch_ready(self, is_ready: Callable[[], bool]) -> None:
+        """Show whether this process asks for traffic, read when the metrics are."""
+        self._ready.set_function(lambda: float(is_ready()))
 
     def warmed_up(self, questions: int, seconds: float) -> None:
         """Say how the warm-up went."""

@@ -55,7 +55,7 @@ def test_a_plain_scraper_gets_plain_text():
     text, content_type = telemetry.scrape("text/html, */*; version=none")
     assert content_type == "text/plain; version=0.0.4; charset=utf-8"
     assert b"r1" not in text
-    assert text == telemetry.exposition()
+    assert text.splitlines()[0] == telemetry.exposition().splitlines()[0]
 
 
 def test_stages_and_arms_are_told_apart_up_to_a_limit():
@@ -99,7 +99,7 @@ def test_models_logs_and_the_rest_are_shown():
     telemetry.watch_waiting(lambda: 5)
     telemetry.request_shed()
     telemetry.client_dropped("slow_reader")
-    telemetry.ready(True)
+    telemetry.watch_ready(lambda: True)
     telemetry.warmed_up(120, 1.5)
     text, _ = telemetry.scrape(OPENMETRICS)
     for name, expected, labels in (
@@ -122,7 +122,9 @@ def test_models_logs_and_the_rest_are_shown():
         ("recsys_warm_up_seconds", 1.5, {}),
     ):
         assert value(text, name, **labels) == expected, name
-    telemetry.ready(False)
+    proportional = value(text, "recsys_process_proportional_memory_bytes")
+    assert 1e6 < proportional <= 1.1 * value(text, "process_resident_memory_bytes")
+    telemetry.watch_ready(lambda: False)
     assert value(telemetry.scrape(OPENMETRICS)[0], "recsys_ready") == 0
 
 

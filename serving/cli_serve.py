@@ -1,0 +1,114 @@
+"""`recsys serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from serving.cli_options import AsJson, ConfigPath
+from serving.cli_parts import DEFAULT_CONFIG, read_config
+from serving.output import reporting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from recsys.config import Config
+
+__all__ = ["serve"]
+
+
+def serve(
+    config: ConfigPath = DEFAULT_CONFIG,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that answer on the one port.")
+    ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(metavar="[text|json]", help="Of the log on stderr.")
+    ] = None,
+    drain: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, metavar="SECONDS", help="Answer on, not ready, after SIGTERM before closing."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer over HTTP until stopped; a second signal stops at once."""
+    if log_format not in (None, "text", "json"):
+        raise typer.BadParameter(f"--log-format must be text or json, got {log_format!r}")
+    with reporting(as_json) as out:
+        from serving.logs import configure_logging
+
+        settings = read_config(config)
+        given = {
+            "host": host,
+            "port": port,
+            "workers": workers,
+            "log_format": log_format,
+            "drain_s": drain,
+        }
+        update = {name: value for name, value in given.items() if value is not None}
+        settings = settings.model_copy(
+            update={"serving": settings.serving.model_copy(update=update)}
+        )
+        serving = settings.serving
+        configure_logging(serving.log_format)
+
+        def on_start(url: str) -> None:
+            out.emit({"url": url}, f"serving on {url}")
+
+        if serving.workers > 1 or serving.update_features:
+            _supervise(settings, config, update, on_start)
+        else:
+            from serving.http_server import run
+
+            run(settings, host=serving.host, port=serving.port, on_start=on_start)
+
+
+def _supervise(
+    settings: Config, path: Path, given: dict[str, object], on_start: Callable[[str], None]
+) -> None:
+    import sys
+    import tempfile
+
+    from serving.listening import bind, shown_url
+    from serving.metrics_sharing import WorkerMetrics
+    from serving.supervisor import Child, Supervisor, restart_registry
+    from serving.worker import WorkerOrder
+
+    serving = settings.serving
+    with (
+        bind(serving.host, serving.port) as listener,
+        tempfile.TemporaryDirectory(prefix="recsys-") as directory,
+    ):
+
+        def worker(name: str) -> Child:
+            def command(control: int) -> list[str]:
+                order = WorkerOrder(
+                    str(path), dict(given), listener.fileno(), control, name, directory
+                )
+                return order.command()
+
+            return Child(name, command, pass_fds=(listener.fileno(),))
+
+        children = [worker(str(number)) for number in range(serving.workers)]
+        if serving.update_features:
+            program = "from serving.cli import main; main()"
+            follow = [sys.executable, "-c", program, "features", "follow", "-c", str(path)]
+            children.append(Child("features", lambda control: follow, is_worker=False))
+        supervisor = Supervisor(
+            children,
+            on_ready=lambda: on_start(shown_url(serving.host, listener)),
+            patience_s=serving.drain_s + 2 * serving.client_timeout_s,
+        )
+        shared = WorkerMetrics(Path(directory), "supervisor", restart_registry(supervisor))
+        try:
+            supervisor.run()
+        finally:
+            shared.close()

@@ -1,0 +1,80 @@
+"""One of several serving processes: ``python -m serving.worker '<json>'``, started by a supervisor.
+
+The JSON value is a `WorkerOrder`; nobody types it.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["WorkerOrder", "main"]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOrder:
+    """What a worker is told.
+
+    Attributes:
+        config: path of the configuration.
+        serving: settings of its ``[serving]`` that were given otherwise.
+        listener: file descriptor of the listening socket.
+        control: file descriptor of the connection to the supervisor.
+        worker: its name.
+        directory: where the processes find each other's metrics.
+    """
+
+    config: str
+    serving: dict[str, Any]
+    listener: int
+    control: int
+    worker: str
+    directory: str
+
+    def command(self) -> list[str]:
+        """The command line that carries the order out."""
+        return [sys.executable, "-m", "serving.worker", json.dumps(asdict(self))]
+
+
+def main(text: str) -> int:
+    """Serve until told to stop; the exit code.
+
+    Args:
+        text: a `WorkerOrder` as JSON.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the server takes over
+    order = WorkerOrder(**json.loads(text))
+    control = socket.socket(fileno=order.control)
+    try:
+        from recsys.config import load_config
+        from serving.http_server import Place, serve
+        from serving.logs import configure_logging
+
+        config = load_config(order.config)
+        config = config.model_copy(
+            update={"serving": config.serving.model_copy(update=order.serving)}
+        )
+        configure_logging(config.serving.log_format, worker=order.worker)
+        serve(
+            config,
+            socket.socket(fileno=order.listener),
+            on_ready=lambda: control.sendall(b"ready\n"),
+            place=Place(order.worker, Path(order.directory)),
+            parent=control,
+        )
+    except KeyboardInterrupt:
+        return 0
+    except Exception as error:
+        cause = f"{type(error).__name__}: {error}".replace("\n", " ")
+        control.sendall(f"failed {cause}\n".encode())
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
