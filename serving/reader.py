@@ -313,8 +313,11 @@ class GenerationReader:
         try:
             found = read()
         except StageUnavailable as error:
-            self._breaker.failed()
-            self._fresh_until = -float("inf")
+            if error.shard is None:  # the other nodes of a cluster answer
+                self._breaker.failed()
+                self._fresh_until = -float("inf")
+            else:
+                self._breaker.succeeded()
             self._on_error(_problem(error))
             raise
         except ServingError as error:
