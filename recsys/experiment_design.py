@@ -87,16 +87,16 @@ class ArmSettings:
             )
         if ranker in ("noop", "popular") and self.rerank is not None:
             raise ValueError(f"rerank must not stand beside ranker = {ranker!r}, which never does")
-        for name, fits, rule in (
-            ("diversity", lambda value: 0 <= value <= 1, "in 0..1"),
-            ("epsilon", lambda value: 0 <= value <= 1, "in 0..1"),
-            ("temperature", lambda value: value > 0, "> 0"),
-            ("slate_pool", lambda value: value >= 1, ">= 1"),
-            ("top", lambda value: value >= 1, ">= 1"),
-        ):
+        if self.temperature is not None and not self.temperature > 0:
+            raise ValueError(f"temperature must be > 0, got {self.temperature}")
+        for name in ("diversity", "epsilon"):
             value = getattr(self, name)
-            if value is not None and not fits(value):
-                raise ValueError(f"{name} must be {rule}, got {value}")
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"{name} must be in 0..1, got {value}")
+        for name in ("slate_pool", "top"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}")
 
     @property
     def policy(self) -> str:

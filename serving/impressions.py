@@ -8,9 +8,10 @@ propensity of its beginning (`recsys.ranking.exploration`). It is 1 where nothin
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -91,30 +92,7 @@ class ImpressionLog:
         Returns:
             False when it was dropped (and counted) because the log cannot keep up.
         """
-        user_id, moment, request_id = request.user_id, round(now * 1e6), answer.request_id
-        policy, generation, stage = answer.policy, answer.generation, answer.source
-        degraded = answer.degraded
-        arms = ";".join(f"{name}={arm}" for name, arm in answer.arms.items()) or None
-        return self._log.append(
-            [
-                (
-                    user_id,
-                    item.item_id,
-                    moment,
-                    request_id,
-                    position,
-                    policy,
-                    item.propensity,
-                    generation,
-                    arms,
-                    stage,
-                    item.source,
-                    item.score,
-                    degraded,
-                )
-                for position, item in enumerate(answer.items, first_position)
-            ]
-        )
+        return self._log.append(_Places(request.user_id, answer, now, first_position))
 
     def stats(self) -> RowLogStats:
         """Counts so far, in places of slates."""
@@ -123,6 +101,41 @@ class ImpressionLog:
     def close(self) -> None:
         """Write what is pending and finish the last file."""
         self._log.close()
+
+
+class _Places:
+    """Rows of one answer, made when the writer's thread asks for them."""
+
+    __slots__ = ("_answer", "_first", "_now", "_user_id")
+
+    def __init__(
+        self, user_id: str | None, answer: Recommendations, now: float, first_position: int
+    ) -> None:
+        self._user_id, self._answer = user_id, answer
+        self._now, self._first = now, first_position
+
+    def __len__(self) -> int:
+        return len(self._answer.items)
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        answer, user_id, moment = self._answer, self._user_id, round(self._now * 1e6)
+        arms = ";".join(f"{name}={arm}" for name, arm in answer.arms.items()) or None
+        for position, item in enumerate(answer.items, self._first):
+            yield (
+                user_id,
+                item.item_id,
+                moment,
+                answer.request_id,
+                position,
+                answer.policy,
+                item.propensity,
+                answer.generation,
+                arms,
+                answer.source,
+                item.source,
+                item.score,
+                answer.degraded,
+            )
 
 
 class FeedbackLog:

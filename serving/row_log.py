@@ -14,10 +14,10 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import polars as pl
 
@@ -29,13 +29,22 @@ __all__ = ["RowLog", "RowLogLimits", "RowLogStats", "Rows"]
 
 log = logging.getLogger(__name__)
 
-Rows = Sequence[tuple[Any, ...]]
-
 FRAME_ROWS = 4096
 """Rows turned into columns at once; more would hold up the interpreter's other threads."""
 _WRITE = "write"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NOT_FITTING = (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError)
+
+
+class Rows(Protocol):
+    """Rows of a log; what they hold is asked for by the writer's thread, maybe twice."""
+
+    def __len__(self) -> int:
+        """How many."""
+        ...
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        """Values in the order of the schema; times as microseconds since the epoch."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +188,7 @@ class RowLog:
         """Take rows, all or none, without waiting for anything.
 
         Args:
-            rows: values in the order of the schema; times as microseconds since the epoch. Not
-                to be changed afterwards.
+            rows: such as a list of tuples; not to be changed afterwards.
 
         Returns:
             False when the queue is full or the log closed: the rows are dropped and counted.
@@ -304,7 +312,7 @@ class RowLog:
             return None
         try:
             rows = self._columns(groups)
-        except _NOT_FITTING:
+        except Exception:  # whatever was put in, the rows of others are written
             rows = self._fitting(groups)
         base, self._through = self._through, self._through + taken
         return _Frame(encode_frame(rows, self._through), rows.height, base, taken)
@@ -324,7 +332,7 @@ class RowLog:
         for group in groups:
             try:
                 frames.append(self._columns([group]))
-            except _NOT_FITTING as error:
+            except Exception as error:
                 kind = type(error).__name__  # its text may hold the values
                 log.warning("%s log: %d rows do not fit: %s", self.name, len(group), kind)
                 with self._lock:

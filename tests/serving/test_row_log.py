@@ -157,6 +157,14 @@ def test_a_full_queue_drops_and_counts_whole_slates(tmp_path: Path) -> None:
     assert len(numbers(tmp_path)) == 50
 
 
+class Broken:
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[tuple[object, ...]]:
+        raise AttributeError("secret: not a number")
+
+
 def test_rows_that_do_not_fit_cost_only_their_slate(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -165,13 +173,14 @@ def test_rows_that_do_not_fit_cost_only_their_slate(
         log.append([("secret", "not a number", 0)])
         log.append([("u", 1)])
         log.append([("\ud800", 1, 1)])
+        log.append(Broken())
         log.append(rows(3, 5))
     stats = log.stats()
-    assert (stats.accepted, stats.written, stats.refused, stats.pending) == (8, 5, 3, 0)
+    assert (stats.accepted, stats.written, stats.refused, stats.pending) == (9, 5, 4, 0)
     assert numbers(tmp_path) == list(range(5))
     assert "1 rows do not fit" in caplog.text
     assert "not a number" not in caplog.text
-    assert read_losses(tmp_path, "shown")[0].refused == 3
+    assert read_losses(tmp_path, "shown")[0].refused == 4
 
 
 def test_many_threads_append_and_nothing_is_missing(tmp_path: Path) -> None:
