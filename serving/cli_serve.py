@@ -74,7 +74,6 @@ def serve(
 def _supervise(
     settings: Config, path: Path, given: dict[str, object], on_start: Callable[[str], None]
 ) -> None:
-    import sys
     import tempfile
 
     from serving.listening import bind, shown_url
@@ -99,9 +98,7 @@ def _supervise(
 
         children = [worker(str(number)) for number in range(serving.workers)]
         if serving.update_features:
-            program = "from serving.cli import main; main()"
-            follow = [sys.executable, "-c", program, "features", "follow", "-c", str(path)]
-            children.append(Child("features", lambda control: follow, is_worker=False))
+            children.append(Child("features", lambda fd: _follow(path, fd), is_worker=False))
         supervisor = Supervisor(
             children,
             on_ready=lambda: on_start(shown_url(serving.host, listener)),
@@ -112,3 +109,15 @@ def _supervise(
             supervisor.run()
         finally:
             shared.close()
+
+
+def _follow(config: Path, control: int) -> list[str]:
+    """`recsys features follow`, which ends with the process that started it."""
+    import sys
+
+    program = (
+        "import sys; from serving.worker import end_with_parent; "
+        "end_with_parent(int(sys.argv.pop(1))); from serving.cli import main; main()"
+    )
+    arguments = ["features", "follow", "--config", str(config)]
+    return [sys.executable, "-c", program, str(control), *arguments]

@@ -222,7 +222,11 @@ def _become_ready(
         seed=0 if place is None else sum(place.worker.encode()),
         live=models is not None and models.current() is not None,
     )
-    report = replay(service.recommend, questions, limit_s=config.serving.warm_up_s)
+    report = replay(
+        lambda question: service.recommend_many([question], logged=False),
+        questions,
+        limit_s=config.serving.warm_up_s,
+    )
     service.telemetry.warmed_up(report.questions, time.perf_counter() - began)
     if phase.reason == "warming_up":
         phase.reason = None

@@ -162,9 +162,18 @@ class RecommendationService:
         return self.recommend_many([request], local_only=local_only)[0]
 
     def recommend_many(
-        self, requests: Sequence[RecommendRequest], *, local_only: bool = False
+        self,
+        requests: Sequence[RecommendRequest],
+        *,
+        local_only: bool = False,
+        logged: bool = True,
     ) -> list[Recommendations]:
         """Slates for several users; all that the store knows of them is read at once.
+
+        Args:
+            requests: what is asked.
+            local_only: see `recommend`.
+            logged: these are shown to somebody; False for a rehearsal.
 
         Raises:
             ServingError: as `recommend`, for the first request that fails.
@@ -176,7 +185,7 @@ class RecommendationService:
             self._runner.run(work, [] if work.arm.ranker == "popular" else self._ladder)
             cursor = self._next_page(work)
             answer = self._answer(work, request.request_id, request.debug, cursor)
-            if self._impressions is not None:
+            if logged and self._impressions is not None:
                 first = len(work.page.shown) + 1
                 self._impressions.record(request, answer, self._wall_clock(), first_position=first)
             answers.append(answer)

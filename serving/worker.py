@@ -6,14 +6,16 @@ The JSON value is a `WorkerOrder`; nobody types it.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import sys
+import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["WorkerOrder", "main"]
+__all__ = ["WorkerOrder", "end_with_parent", "main"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,22 @@ def main(text: str) -> int:
         control.sendall(f"failed {cause}\n".encode())
         return 1
     return 0
+
+
+def end_with_parent(control: int) -> None:
+    """Send SIGTERM to this process when the one that started it is gone, however it ended.
+
+    Args:
+        control: file descriptor of the connection to it.
+    """
+
+    def watch() -> None:
+        with socket.socket(fileno=control) as connection:
+            while connection.recv(64):
+                pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="recsys-parent", daemon=True).start()
 
 
 if __name__ == "__main__":
