@@ -11,24 +11,14 @@ from typing import Any, cast
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
-from redis.connection import (
-    BlockingConnectionPool,
-    Connection,
-    SSLConnection,
-    UnixDomainSocketConnection,
-)
-from redis.exceptions import MaxConnectionsError
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.retry import Retry
-from redis.sentinel import (
-    Sentinel,
-    SentinelConnectionPool,
-    SentinelManagedConnection,
-    SentinelManagedSSLConnection,
-)
+from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
 from recsys.store_url import StoreUrl, redact
 from serving.embedded import EmbeddedStore
 from serving.errors import StageUnavailable
+from serving.pools import Pool, SentinelPool, Sentinels
 
 __all__ = [
     "EMBEDDED",
@@ -38,7 +28,6 @@ __all__ = [
     "USERNAME_VARIABLE",
     "TlsFiles",
     "connect",
-    "is_cluster",
     "redact",
     "store_errors",
 ]
@@ -121,7 +110,8 @@ def connect(
         retries: further attempts after a broken connection, >= 0, after a short random pause.
         max_connections: connections shared by all threads (on a cluster: to each node), so calls
             at once; a thread waits at most ``timeout_s`` for a free one.
-        retry_after_s: how long a node of a cluster is left alone after it failed, > 0.
+        retry_after_s: how long a node of a cluster, or a Sentinel, is left alone after it failed,
+            > 0.
         tls: files for a ``rediss`` URL. None: the system's certificates.
 
     Raises:
@@ -153,20 +143,15 @@ def connect(
         return _cluster(where, options, retry, retry_after_s)
     options |= {"db": where.database, "retry": retry}
     if where.kind == "sentinel":
-        return _behind_sentinel(where, options, limits)
+        return _behind_sentinel(where, options, limits, retry_after_s)
     if where.kind == "socket":
         options |= {"connection_class": UnixDomainSocketConnection, "path": where.path}
     else:
         [(host, port)] = where.hosts
         kind = SSLConnection if where.tls else Connection
         options |= {"connection_class": kind, "host": host, "port": port}
-    pool: Any = _Pool
+    pool: Any = Pool
     return redis.Redis(connection_pool=pool(**options))
-
-
-def is_cluster(client: redis.Redis) -> bool:
-    """True when keys of ``client`` are spread over the nodes of a cluster."""
-    return isinstance(client, redis.RedisCluster)
 
 
 @contextlib.contextmanager
@@ -183,25 +168,6 @@ def store_errors(what: str) -> Iterator[None]:
             stage="store",
             shard=getattr(error, "shard", None),
         ) from error
-
-
-class _Pool(BlockingConnectionPool):
-    """A blocking pool that says so when it is exhausted, which is no failure of the server."""
-
-    def get_connection(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return super().get_connection(*args, **kwargs)  # type: ignore[no-untyped-call]
-        except redis.ConnectionError as error:
-            if str(error) != "No connection available.":
-                raise
-            raise MaxConnectionsError(
-                f"all {self.max_connections} connections were in use for {self.timeout:g} s; "
-                "raise store.max_connections, or send less"
-            ) from None
-
-
-class _SentinelPool(SentinelConnectionPool, _Pool):
-    """Connections to the master that Sentinel names, of which there are so many at most."""
 
 
 def _where(url: str) -> StoreUrl | None:
@@ -242,7 +208,7 @@ def _cluster(
         where.hosts,
         retry_after_s=retry_after_s,
         url=f"{'rediss' if where.tls else 'redis'}://{f'[{host}]' if ':' in host else host}:{port}",
-        connection_pool_class=_Pool,
+        connection_pool_class=Pool,
         retry=retry,
         **options,
     )
@@ -250,7 +216,7 @@ def _cluster(
 
 
 def _behind_sentinel(
-    where: StoreUrl, options: dict[str, Any], limits: dict[str, Any]
+    where: StoreUrl, options: dict[str, Any], limits: dict[str, Any], retry_after_s: float
 ) -> redis.Redis:
     secured = {name: value for name, value in options.items() if name.startswith("ssl_")}
     asking: dict[str, Any] = {**limits, **secured, "retry": Retry(NoBackoff(), 0)}
@@ -259,9 +225,8 @@ def _behind_sentinel(
     if password := os.environ.get(SENTINEL_PASSWORD_VARIABLE):
         asking["password"] = password
     kind = SentinelManagedSSLConnection if where.tls else SentinelManagedConnection
-    pool: Any = _SentinelPool
-    sentinels: Any = Sentinel
-    watching = sentinels(list(where.hosts), sentinel_kwargs=asking)
+    pool: Any = SentinelPool
+    watching = Sentinels(list(where.hosts), retry_after_s=retry_after_s, options=asking)
     return redis.Redis(
         connection_pool=pool(where.master, watching, connection_class=kind, **options)
     )

@@ -1,35 +1,57 @@
 """Running feature state in Redis: one hash a group of events, one writer at a time.
 
-{ns}:f:writer                 token of the process that may write
-{ns}:f:{plan}:u:<user>        hash of packed cells; see `features.online.features`
+{ns}:f:{tag}:writer           token of the process that may write
+{ns}:f:{tag}:{plan}:u:<user>  hash of packed cells; see `features.online.features`
+
+``{tag}`` is the namespace in braces, a hash tag of Redis Cluster: the state of one namespace lies
+in one slot, so that a batch of updates is one step there as well.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-
-import redis
+from typing import TYPE_CHECKING, cast
 
 from features.online.store import Field
 from serving.connection import store_errors
 from serving.errors import StageUnavailable, WriterReplaced
 
+if TYPE_CHECKING:
+    import redis
+
 __all__ = ["RedisStateStore"]
 
 _AT_ONCE = 1_000
+
+# KEYS: owner, then hashes. ARGV: token, seconds or '', then for each hash twice its number of
+# fields and these with their values. Lua hands on no more than some thousands of values at once.
+_WRITE = """
+local owner = redis.call('GET', KEYS[1])
+if owner ~= ARGV[1] then return owner or '' end
+local at = 3
+for k = 2, #KEYS do
+  local last = at + ARGV[at]
+  for from = at + 1, last, 1000 do
+    redis.call('HSET', KEYS[k], unpack(ARGV, from, math.min(from + 999, last)))
+  end
+  if ARGV[2] ~= '' then redis.call('EXPIRE', KEYS[k], ARGV[2]) end
+  at = last + 1
+end
+return 1
+"""
 
 
 class RedisStateStore:
     """A `features.StateStore` in Redis or Valkey.
 
-    A batch of updates is one transaction: readers see all of it or nothing. The process that made
-    the newest store with ``writer=True`` is the one that may write; an older one is told so at its
-    next write and has written nothing of it. So a restart needs no lease to run out, and two
-    processes cannot undo each other's counts.
+    A batch of updates is one step of the server: readers see all of it or nothing. The process
+    that made the newest store with ``writer=True`` is the one that may write; an older one is told
+    so at its next write and has written nothing of it. So a restart needs no lease to run out, and
+    two processes cannot undo each other's counts.
 
     Args:
-        client: of a single server or of one behind Sentinel; a transaction cannot span a cluster.
+        client: of a store of any kind; on a cluster all state of a namespace is on one node.
         namespace: first part of every key.
         writer: whether this process will update the state.
         expire_s: seconds after its last update at which a group is forgotten. None: never. No
@@ -51,7 +73,7 @@ class RedisStateStore:
         if expire_s is not None and expire_s <= 0:
             raise ValueError(f"expire_s must be > 0 seconds or None, got {expire_s}")
         self._client = client
-        self._prefix = f"{namespace}:f:"
+        self._prefix = f"{namespace}:f:{{{namespace}}}:"
         self._owner = f"{self._prefix}writer"
         self._expire_s = expire_s
         self._token: bytes | None = None
@@ -119,22 +141,24 @@ class RedisStateStore:
         by_key: dict[str, dict[str, bytes]] = {}
         for (key, field), value in values.items():
             by_key.setdefault(self._prefix + key, {})[field] = value
-        with store_errors("write feature state"), self._client.pipeline() as pipeline:
-            try:
-                pipeline.watch(self._owner)  # type: ignore[no-untyped-call]
-                self._check_owner(pipeline.get(self._owner))
-                pipeline.multi()
-                for name, mapping in by_key.items():
-                    pipeline.hset(name, mapping=mapping)
-                    if self._expire_s is not None:
-                        pipeline.expire(name, self._expire_s)
-                pipeline.execute()
-            except redis.WatchError as error:
-                # redis-py says this too when the connection broke.
-                self._check_owner(self._client.get(self._owner))
-                raise StageUnavailable(
-                    f"the store could not write feature state: {error}", stage="features"
-                ) from error
+        values_of: list[bytes | str | int] = []
+        for mapping in by_key.values():
+            values_of.append(2 * len(mapping))
+            for field_and_value in mapping.items():
+                values_of += field_and_value
+        expire_s = "" if self._expire_s is None else self._expire_s
+        with store_errors("write feature state"):
+            written = self._client.eval(
+                _WRITE,
+                1 + len(by_key),
+                self._owner,
+                *by_key,
+                cast(bytes, self._token),
+                expire_s,
+                *values_of,
+            )
+        if written != 1:
+            self._check_owner(written or None)
 
     def _check_is_writer(self) -> None:
         if self._token is None:

@@ -11,7 +11,7 @@ import redis
 
 from recsys.config import load_config
 from recsys.errors import ConfigError
-from serving.connection import TlsFiles, connect, is_cluster, store_errors
+from serving.connection import TlsFiles, connect, store_errors
 from serving.errors import StageUnavailable
 from tests.serving.certificates import Certificates
 from tests.serving.servers import Proxy, free_port, standalone
@@ -78,11 +78,6 @@ def test_the_environment_is_named_where_its_url_is_wrong(monkeypatch):
     with pytest.raises(ValueError, match="RECSYS_STORE_URL cannot be read: each host") as caught:
         connect("redis://h")
     assert SECRET not in "".join(traceback.format_exception(caught.value))
-
-
-def test_only_a_cluster_is_one(client):
-    assert not is_cluster(client)
-    assert is_cluster(connect("redis+cluster://h"))
 
 
 # -- no more calls at once than connections ---------------------------------------------------

@@ -357,7 +357,7 @@ def test_a_broken_connection_is_not_another_writer(world, own_directory):
     client = connect("embedded", directory=own_directory, retries=0)
     state = RedisStateStore(client, world.keys.namespace, writer=True)
     state.write({("k", "a"): b"1"})
-    client.delete(f"{world.keys.namespace}:f:writer")
+    client.delete(f"{world.keys.namespace}:f:{{{world.keys.namespace}}}:writer")
     with pytest.raises(StageUnavailable, match="has lost the feature state under"):
         state.write({("k", "a"): b"2"})
     state.renew()

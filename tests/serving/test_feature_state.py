@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import contextlib
+import threading
+import time
 import uuid
 from datetime import timedelta
-from typing import Any
 
 import pytest
 import redis
 
 from features import OnlineFeatures, StateStore, check_parity
+from serving.connection import connect
 from serving.errors import StageUnavailable, WriterReplaced
 from serving.feature_state import RedisStateStore
 from tests.feature_world import (
@@ -26,6 +29,12 @@ EVENTS = [
     ("uvw"[step % 3], "abcd"[step % 4], START + step * 5 * HOUR, "view", float(step % 5))
     for step in range(24)
 ]
+
+
+@pytest.fixture
+def client(any_client: redis.Redis) -> redis.Redis:
+    """Every test here holds on one server and on a cluster."""
+    return any_client
 
 
 @pytest.fixture
@@ -82,33 +91,52 @@ def test_the_newest_writer_writes(client: redis.Redis, namespace: str) -> None:
     assert new.read([("k", "a")]) == [b"2"]
 
 
-def test_a_writer_replaced_in_the_middle_writes_nothing(
-    client: redis.Redis, namespace: str, monkeypatch: pytest.MonkeyPatch
+def test_a_writer_replaced_at_any_moment_writes_all_or_nothing(
+    client: redis.Redis, namespace: str
 ) -> None:
+    old = RedisStateStore(client, namespace, writer=True)
+    written = -1
+
+    def write_on() -> None:
+        nonlocal written
+        with contextlib.suppress(WriterReplaced):
+            for number in range(1_000_000):
+                old.write({(f"k{key}", "a"): str(number).encode() for key in range(50)})
+                written = number
+
+    writing = threading.Thread(target=write_on)
+    writing.start()
+    while written < 20:
+        time.sleep(0.001)
+    new = RedisStateStore(client, namespace, writer=True)
+    found = new.read([(f"k{key}", "a") for key in range(50)])
+    writing.join()
+    assert len(set(found)) == 1
+    assert (
+        new.read([(f"k{key}", "a") for key in range(50)]) == found == [str(written).encode()] * 50
+    )
+
+
+def test_a_group_may_have_many_fields(client: redis.Redis, namespace: str) -> None:
     store = RedisStateStore(client, namespace, writer=True)
-    hset = redis.client.Pipeline.hset
-
-    def taken_over(self: Any, *arguments: Any, **named: Any) -> Any:
-        RedisStateStore(client, namespace, writer=True)
-        return hset(self, *arguments, **named)
-
-    monkeypatch.setattr(redis.client.Pipeline, "hset", taken_over)
-    with pytest.raises(WriterReplaced):
-        store.write({("k", "a"): b"1"})
-    assert store.read_all(["k"]) == [{}]
+    values = {("k", f"f{number}"): str(number).encode() for number in range(25_000)}
+    store.write({**values, ("l", "a"): b"1"})
+    assert store.read(list(values)) == list(values.values())
+    assert store.read_all(["l"]) == [{"a": b"1"}]
+    store.write({})
 
 
 def test_groups_expire_where_that_is_asked_for(client: redis.Redis, namespace: str) -> None:
     RedisStateStore(client, namespace, writer=True, expire_s=60).write({("k", "a"): b"1"})
-    assert 0 < client.ttl(f"{namespace}:f:k") <= 60
+    assert 0 < client.ttl(f"{namespace}:f:{{{namespace}}}:k") <= 60
     RedisStateStore(client, namespace, writer=True).write({("l", "a"): b"1"})
-    assert client.ttl(f"{namespace}:f:l") == -1
+    assert client.ttl(f"{namespace}:f:{{{namespace}}}:l") == -1
     with pytest.raises(ValueError, match="expire_s must be > 0 seconds or None, got 0"):
         RedisStateStore(client, namespace, expire_s=0)
 
 
 def test_a_server_that_is_gone(namespace: str) -> None:
-    client = redis.Redis(unix_socket_path="/nowhere/store.sock")
+    client = connect("unix:///nowhere/store.sock")
     with pytest.raises(StageUnavailable, match="could not take over the feature state"):
         RedisStateStore(client, namespace, writer=True)
     online = OnlineFeatures(EVERYTHING, ITEMS, USERS, VECTORS, RedisStateStore(client, namespace))
