@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Event as Flag
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -170,9 +170,9 @@ class FeatureFollower:
             self._add(seeded=features.update(events[start : start + self._batch]))
             if self._stop.is_set():
                 return
-        newest = events[seen].max()
+        newest: Any = events[seen].max()
         position = Position() if newest is None else Position.after(microseconds(newest))
-        mean = events[WEIGHT].mean() if WEIGHT in events.columns else None
+        mean: Any = events[WEIGHT].mean() if WEIGHT in events.columns else None
         state.begin(position, 1.0 if mean is None else float(mean))
 
     def _follow(self, state: _State, once: bool) -> None:
@@ -279,9 +279,9 @@ class _State:
         self, store: RedisStateStore, new_features: Callable[[StateStore], OnlineFeatures]
     ) -> None:
         self.store = store
-        self._new_features = lambda: new_features(self._with_position)
+        self._new_features = new_features
         self._with_position = _WithPosition(store)
-        self._features = self._new_features()
+        self._features = new_features(self._with_position)
         self.name = self._features.plan.digest
         self._followed: _Followed | None = None
 
@@ -290,7 +290,7 @@ class _State:
         found = None if packed is None else _Followed.unpack(packed)
         if found != self._followed:
             self._followed = found
-            self._features = self._new_features()
+            self._features = self._new_features(self._with_position)
         return None if found is None else found.position
 
     def begin(self, position: Position, mean_weight: float) -> None:
