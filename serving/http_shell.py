@@ -55,7 +55,7 @@ class Workers:
     """
 
     def __init__(self, max_in_flight: int, max_waiting: int) -> None:
-        self._threads = ThreadPoolExecutor(max_in_flight, thread_name_prefix="recsys-http")
+        self._threads = _threads(max_in_flight)
         self._max_in_flight = max_in_flight
         self._max_waiting = max_waiting
         self._count = 0  # in a thread or waiting for one; written by the event loop only
@@ -84,8 +84,13 @@ class Workers:
             self._count -= 1
 
     def close(self) -> None:
-        """Wait for what is under way, and end the threads."""
+        """Wait for what is under way, and end the threads; another call begins new ones."""
         self._threads.shutdown()
+        self._threads = _threads(self._max_in_flight)
+
+
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="recsys-http")
 
 
 class Shell:

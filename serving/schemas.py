@@ -275,6 +275,7 @@ class ItemIdsBody(Body):
     item_ids: Annotated[list[Identifier], Field(min_length=1, max_length=MAX_ITEMS)]
 
 
+AttributeName = Annotated[str, Field(min_length=1, max_length=64)]
 Attribute = bool | int | float | Text | Annotated[list[Text], Field(max_length=100)]
 
 
@@ -282,7 +283,7 @@ class ItemBody(Body):
     """An item of the catalogue."""
 
     item_id: Identifier
-    attributes: Annotated[dict[Text, Attribute], Field(max_length=100)] = {}
+    attributes: Annotated[dict[AttributeName, Attribute], Field(max_length=100)] = {}
 
 
 class ItemsBody(Body):
