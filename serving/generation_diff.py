@@ -99,8 +99,12 @@ def compare_generations(
     first, second = manifests
     pairs = _Pairs(store, manifests, k)
     if users is None:
-        only_a = pairs.read_scanned(a, b, sample)
-        only_b = _share_without(store, b, a, sample, second.num_users)
+        found = list(store.user_ids(a, limit=sample))
+        all_found = len(found) < sample
+        missing = pairs.read(found)
+        only_a = share_of(missing, len(found), total=len(found) if all_found else sample + 1)
+        only_b = _share_without(store, b, a, sample)
+        total = len(pairs.overlaps) if all_found else sample + 1
     else:
         in_a, in_b = users
         both = in_a.filter(in_a.is_in(in_b.implode()))
@@ -108,7 +112,7 @@ def compare_generations(
         only_b = share_of(len(in_b) - len(both), len(in_b), total=len(in_b))
         rows = rng.choice(len(both), min(sample, len(both)), replace=False)
         pairs.read(both[np.sort(rows)].to_list())
-    total = max(first.num_users, second.num_users) if users is None else len(both)
+        total = len(both)
     return GenerationDiff(
         a=a,
         b=b,
@@ -155,12 +159,6 @@ class _Pairs:
                     self._add(one, other)
         return missing
 
-    def read_scanned(self, a: str, b: str, sample: int) -> Estimate | None:
-        """Compare users that a scan of ``a`` finds; the share of them without a list in ``b``."""
-        users = list(self._store.user_ids(a, limit=sample))
-        total = len(users) if len(users) < sample else sample + 1
-        return share_of(self.read(users), len(users), total=total)
-
     def _add(self, one: CandidateList, other: CandidateList) -> None:
         first, second = one.item_index, self._numbers[other.item_index]
         self.num_changed += not np.array_equal(first, second)
@@ -172,14 +170,13 @@ class _Pairs:
             seen |= top
 
 
-def _share_without(
-    store: StoreReads, inside: str, outside: str, sample: int, total: int
-) -> Estimate | None:
+def _share_without(store: StoreReads, inside: str, outside: str, sample: int) -> Estimate | None:
+    """The share of the users that a scan of ``inside`` finds who have no list in ``outside``."""
     missing = count = 0
     for block in in_blocks(store.user_ids(inside, limit=sample)):
         count += len(block)
         missing += sum(one is None for one in store.read_users(outside, block))
-    return share_of(missing, count, total=total)
+    return share_of(missing, count, total=count if count < sample else sample + 1)
 
 
 def _common_numbers(
