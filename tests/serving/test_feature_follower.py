@@ -29,7 +29,7 @@ from serving.sessions import Sessions
 from tests.feature_world import EVERYTHING, ITEMS, USERS, VECTORS, raw_events, requests_of
 from tests.serving.servers import standalone
 
-NOW = float(int(time.time()))
+NOW = float(os.environ.get("TEST_NOW", int(time.time())))  # a child must have the same log
 COMPUTER = FeatureComputer(EVERYTHING, ITEMS, USERS, VECTORS)
 LOG = raw_events(
     [
@@ -229,14 +229,16 @@ world.follower(read_log=lambda: here.LOG, batch=3).run()
 """
 
 
-def test_a_follower_killed_at_random_moments(world, embedded_directory):
-    rng = random.Random(3)
+@pytest.mark.parametrize("times", [3, pytest.param(25, marks=pytest.mark.slow)])
+def test_a_follower_killed_at_random_moments(world, embedded_directory, times):
+    rng = random.Random(times)
     command = [sys.executable, "-c", CHILD, str(embedded_directory), world.keys.namespace]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
+    threads = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
+    environment = {**os.environ, **threads, "TEST_NOW": str(NOW)}
     state = OnlineFeatures(EVERYTHING, ITEMS, USERS, VECTORS).plan.digest
     reader = RedisStateStore(world.client, world.keys.namespace)
     kills = 0
-    for seed in range(3):
+    for seed in range(times):
         child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
         assert child.stdout is not None
         assert child.stdout.readline() == b"following\n"
@@ -250,7 +252,7 @@ def test_a_follower_killed_at_random_moments(world, embedded_directory):
         child.send_signal(signal.SIGKILL)
         kills += child.wait() == -signal.SIGKILL
         child.stdout.close()
-    assert kills == 3
+    assert kills == times
     world.follower(read_log=lambda: LOG).run(once=True)
     assert world.stream.lag(followed_to(reader, state)).waiting == 0
     world.assert_no_divergence(LOG)
