@@ -169,6 +169,7 @@ class Config(Section):
             (values["data"], "users"),
             (values["output"], "directory"),
             (values["impressions"], "directory"),
+            (values["impressions"], "feedback_directory"),
             (values, "features_file"),
             *((values["store"], f"tls_{name}_file") for name in ("ca", "cert", "key")),
             (values["data"]["feast"] or {}, "repository"),
@@ -236,15 +237,12 @@ def load_config(path: Path | str) -> Config:
         config = Config.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         raise ConfigError(explain(error, Config)) from None
-    output = directory / config.output.directory
-    logged = config.impressions.directory
-    logged = output / "impressions" if logged is None else directory / logged
     config = config.model_copy(
         update={
             "data": config.data.below(directory),
             "store": config.store.below(directory),
-            "output": OutputConfig(directory=output),
-            "impressions": config.impressions.model_copy(update={"directory": logged}),
+            "output": OutputConfig(directory=directory / config.output.directory),
+            "impressions": config.impressions.below(directory),
             "features_file": None if features_file is None else directory / features_file,
         }
     )

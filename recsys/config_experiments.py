@@ -18,13 +18,32 @@ class ImpressionsConfig(Section):
     """The log of what was shown, and of what users did with it."""
 
     enabled: bool = False
-    directory: Path | None = None  # not said: <output.directory>/impressions
+    directory: Path | None = None  # of what was shown; not said: <output.directory>/impressions
+    feedback_directory: Path | None = None  # of what users did; not said: "feedback" beside it
     rotate_minutes: Positive = 10.0  # then what was logged becomes a Parquet file,
     rotate_mb: Positive = 64.0  # or at this size
     flush_s: Positive = 0.5  # a killed process loses no more than this
     queue_rows: Count = 100_000  # in memory while the disk is slow or full; more are dropped
     keep_days: Positive | None = None  # older files are deleted; not said: none
     fsync: bool = False  # survive a power cut as well as a kill
+
+    def directories(self, output: Path) -> tuple[Path, Path]:
+        """Of what was shown and of what users did.
+
+        Args:
+            output: the run's output directory.
+        """
+        shown = output / "impressions" if self.directory is None else self.directory
+        done = self.feedback_directory
+        return shown, shown.with_name("feedback") if done is None else done
+
+    def below(self, directory: Path) -> Self:
+        """Itself with the paths that are said taken from a directory."""
+        names = ("directory", "feedback_directory")
+        said = {name: getattr(self, name) for name in names}
+        return self.model_copy(
+            update={name: directory / path for name, path in said.items() if path is not None}
+        )
 
 
 class ArmConfig(Section):

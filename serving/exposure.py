@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.config import Config
@@ -14,7 +13,7 @@ from serving.row_log import RowLogLimits
 if TYPE_CHECKING:
     import redis
 
-__all__ = ["log_directory", "open_experiments", "open_feedback_log", "open_impression_log"]
+__all__ = ["open_experiments", "open_feedback_log", "open_impression_log"]
 
 
 def open_impression_log(config: Config) -> ImpressionLog | None:
@@ -25,14 +24,16 @@ def open_impression_log(config: Config) -> ImpressionLog | None:
     """
     if not config.impressions.enabled:
         return None
-    return ImpressionLog(log_directory(config), _limits(config))
+    directory, _ = config.impressions.directories(config.output.directory)
+    return ImpressionLog(directory, _limits(config))
 
 
 def open_feedback_log(config: Config) -> FeedbackLog | None:
-    """The log of what users did, beside that of what was shown; see `open_impression_log`."""
+    """The log of what users did; see `open_impression_log`."""
     if not config.impressions.enabled:
         return None
-    return FeedbackLog(log_directory(config), _limits(config))
+    _, directory = config.impressions.directories(config.output.directory)
+    return FeedbackLog(directory, _limits(config))
 
 
 def open_experiments(config: Config, client: redis.Redis) -> tuple[Experiments, KillSwitch]:
@@ -46,12 +47,6 @@ def open_experiments(config: Config, client: redis.Redis) -> tuple[Experiments, 
     switch = KillSwitch(client, key, ttl_s=config.serving.head_ttl_s)
     declared = [one.to_experiment() for one in config.experiments]
     return Experiments(declared, stopped=switch.stopped), switch
-
-
-def log_directory(config: Config) -> Path:
-    """Where the logs of impressions and feedback lie."""
-    given = config.impressions.directory
-    return config.output.directory / "impressions" if given is None else given
 
 
 def _limits(config: Config) -> RowLogLimits:

@@ -1,11 +1,14 @@
 """Files of a row log: what a process writes while it runs, and how a dead one's is taken over.
 
 ```
-<name>-<host>-<pid>-<random>.tally            what the process accepted; locked while it lives
-<name>-<host>-<pid>-<random>-000001.journal   rows on their way into a Parquet file
+_<name>-<host>-<pid>-<random>.tally           what the process accepted; locked while it lives
+_<name>-<host>-<pid>-<random>-000001.journal  rows on their way into a Parquet file
 <name>-<host>-<pid>-<random>-000001.parquet   finished; never changed
-<name>-<host>-<pid>-<random>.lost.json        what that process did not keep, if anything
+_<name>-<host>-<pid>-<random>.lost.json       what that process did not keep, if anything
 ```
+
+Readers of directories of Parquet files, such as Arrow and Spark, pass over names that begin with
+"_" or ".".
 
 A journal is a header and frames ``length u32 | crc32 u32 | through u64 | Arrow IPC stream``, little
 endian. ``through`` counts the rows the process had dealt with up to and with this frame, so that
@@ -125,7 +128,7 @@ class Finished(NamedTuple):
 
 
 def finish_journal(path: Path) -> Finished:
-    """Turn a journal into the Parquet file of the same name; the journal stays.
+    """Turn a journal into its Parquet file; the journal stays.
 
     Frames behind a torn or damaged one are left out. A journal without rows becomes no file.
 
@@ -137,7 +140,7 @@ def finish_journal(path: Path) -> Finished:
     if rows:
         parquet = io.BytesIO()
         pl.concat([frame for frame in frames if frame.height]).write_parquet(parquet)
-        target = path.with_suffix(".parquet")
+        target = path.with_name(f"{path.stem.removeprefix('_')}.parquet")
         draft = path.with_name(f".{target.name}.tmp")
         try:
             with draft.open("wb") as file:

@@ -344,7 +344,7 @@ class RowLog:
     def _next_journal(self, base: int) -> Journal:
         if self._tally is None:
             self._open_tally()
-        path = self.directory / f"{self._stem}-{self._number + 1:06d}.journal"
+        path = self.directory / f"_{self._stem}-{self._number + 1:06d}.journal"
         journal = Journal(path, base)
         self._number += 1
         self._opened = self._clock()
@@ -363,7 +363,7 @@ class RowLog:
             self._finisher.finish(journal.path)
 
     def _open_tally(self) -> None:
-        tally = Tally(self.directory / f"{self._stem}.tally")
+        tally = Tally(self.directory / f"_{self._stem}.tally")
         with self._lock:
             tally.accepted(self._accepted)
             tally.dropped(self._dropped)

@@ -57,7 +57,7 @@ class Tally:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        draft = path.with_name(f".{path.name}.tmp")
+        draft = _draft(path)
         self._descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
         try:
             # Locked before it has its name, so that nobody takes it for a dead process's.
@@ -109,8 +109,8 @@ def recover(directory: Path, name: str) -> list[Loss]:
         OSError: a file could not be written; what was not taken over stays for the next call.
     """
     found = []
-    for path in sorted(directory.glob(f"{name}-*.tally")):
-        if is_stem_of(path.name.removesuffix(".tally"), name):
+    for path in sorted(directory.glob(f"_{name}-*.tally")):
+        if is_stem_of(_stem(path), name):
             with _claimed(path) as descriptor:
                 if descriptor is not None:
                     found.append(_take_over(path, descriptor))
@@ -124,7 +124,7 @@ def recover(directory: Path, name: str) -> list[Loss]:
 def write_loss(directory: Path, loss: Loss) -> None:
     """Write down what a process did not keep; a second time it says the same."""
     target = _note(directory, loss.process)
-    draft = target.with_name(f".{target.name}.tmp")
+    draft = _draft(target)
     draft.write_text(json.dumps(loss._asdict()) + "\n", encoding="utf-8")
     os.replace(draft, target)
 
@@ -139,8 +139,8 @@ def read_losses(directory: Path | str, name: str) -> list[Loss]:
     return sorted(
         (
             Loss(**json.loads(path.read_text(encoding="utf-8")))
-            for path in Path(directory).glob(f"{name}-*.lost.json")
-            if is_stem_of(path.name.removesuffix(".lost.json"), name)
+            for path in Path(directory).glob(f"_{name}-*.lost.json")
+            if is_stem_of(_stem(path), name)
         ),
         key=lambda loss: loss.noticed_at,
     )
@@ -159,9 +159,7 @@ def expire(directory: Path, name: str, before: float) -> int:
     """
     gone = 0
     notes = [
-        path
-        for path in directory.glob(f"{name}-*.lost.json")
-        if is_stem_of(path.name.removesuffix(".lost.json"), name)
+        path for path in directory.glob(f"_{name}-*.lost.json") if is_stem_of(_stem(path), name)
     ]
     for path in [*finished_files(directory, name), *notes]:
         with contextlib.suppress(FileNotFoundError):  # another process was faster
@@ -192,14 +190,14 @@ def _claimed(path: Path) -> Iterator[int | None]:
 
 
 def _take_over(path: Path, descriptor: int) -> Loss:
-    directory, stem = path.parent, path.name.removesuffix(".tally")
+    directory, stem = path.parent, _stem(path)
     magic, accepted, dropped, refused, through = _TALLY.unpack(
         os.pread(descriptor, _TALLY.size, 0).ljust(_TALLY.size, b"\0")
     )
     if magic != _MAGIC:
         accepted = dropped = refused = through = 0
     lost = 0
-    journals = sorted(directory.glob(f"{stem}-*.journal"))
+    journals = sorted(directory.glob(f"_{stem}-*.journal"))
     for journal in journals:
         finished = finish_journal(journal)
         if finished.base is not None:
@@ -220,4 +218,12 @@ def _take_over(path: Path, descriptor: int) -> Loss:
 
 
 def _note(directory: Path, stem: str) -> Path:
-    return directory / f"{stem}.lost.json"
+    return directory / f"_{stem}.lost.json"
+
+
+def _stem(path: Path) -> str:
+    return path.name.removeprefix("_").partition(".")[0]
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f".{path.name.removeprefix('_')}.tmp")

@@ -18,7 +18,8 @@ from recsys.experiment_design import Arm, ArmSettings, Experiment, lay_out
 from serving.arms import draw_slate
 from serving.cli import app
 from serving.experiments import Experiments, KillSwitch
-from serving.exposure import log_directory, open_experiments, open_feedback_log, open_impression_log
+from serving.exposure import open_experiments, open_feedback_log, open_impression_log
+from serving.impressions import read_feedback, read_impressions
 from serving.keys import Keys
 from serving.messages import Event, Recommendations, RecommendedItem, RecommendRequest
 
@@ -380,7 +381,6 @@ arms = [{name = "wide", generation = "g2"}]
 def test_a_configuration_becomes_logs_and_experiments(tmp_path: Path, client: redis.Redis) -> None:
     (tmp_path / "recsys.toml").write_text(TOML)
     config = load_config(tmp_path / "recsys.toml")
-    assert log_directory(config) == tmp_path / "artifacts" / "impressions"
     shown, done = open_impression_log(config), open_feedback_log(config)
     assert shown is not None
     assert done is not None
@@ -389,8 +389,8 @@ def test_a_configuration_becomes_logs_and_experiments(tmp_path: Path, client: re
     done.record([Event("u", "i", NOW)])
     shown.close()
     done.close()
-    names = {path.name.split("-")[0] for path in log_directory(config).glob("*.parquet")}
-    assert names == {"impressions", "feedback"}
+    assert read_impressions(tmp_path / "artifacts" / "impressions").collect().height == 1
+    assert read_feedback(tmp_path / "artifacts" / "feedback").collect().height == 1
     experiments, _ = open_experiments(config, client)
     order, pool = experiments.states(NOW)
     assert (order.traffic, dict(order.arms)) == (0.2, {"control": 2 / 3, "soft": 1 / 3})
@@ -428,7 +428,14 @@ def test_experiments_are_no_part_of_a_models_fingerprint(tmp_path: Path) -> None
     config = load_config(path)
     path.write_text(TOML.partition("[impressions]")[0])
     assert load_config(path).fingerprint() == config.fingerprint()
-    assert config.as_used()["impressions"]["directory"] == "artifacts/impressions"
+    assert config.as_used()["impressions"]["directory"] is None
+    path.write_text(TOML.replace("enabled = true", 'enabled = true\ndirectory = "logs/shown"'))
+    config = load_config(path)
+    assert config.as_used()["impressions"]["directory"] == "logs/shown"
+    assert config.impressions.directories(config.output.directory) == (
+        tmp_path / "logs" / "shown",
+        tmp_path / "logs" / "feedback",
+    )
     assert config.as_used()["experiments"][0]["arms"][1]["temperature"] == 0.5
 
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import random
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import polars as pl
 import pytest
+from pyarrow.dataset import dataset
 
 from features import ParquetDirectory, append_impressions
 from features.publishing import IMPRESSION_SCHEMA
@@ -94,6 +96,17 @@ def test_reading_a_span_of_time(tmp_path: Path) -> None:
         tmp_path, since=NOON + timedelta(hours=1), until=datetime(2024, 5, 1, 17, tzinfo=east)
     )
     assert rows.collect()["request_id"].unique().sort().to_list() == ["r1", "r2"]
+
+
+def test_arrow_reads_the_directory_while_the_log_is_open(tmp_path: Path) -> None:
+    limits = RowLogLimits(flush_s=0.01, rotate_rows=3)
+    log = ImpressionLog(tmp_path, limits)
+    log.record(RecommendRequest("u1"), answer(), NOW)
+    while not log.stats().files:
+        time.sleep(0.005)
+    assert len(list(tmp_path.iterdir())) > 1
+    assert dataset(tmp_path, format="parquet").to_table().num_rows == 3
+    log.close()
 
 
 def test_files_of_an_older_version_lack_a_column(tmp_path: Path) -> None:

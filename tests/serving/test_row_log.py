@@ -55,9 +55,9 @@ def opened(directory: Path, limits: RowLogLimits = QUICK, **options: object) -> 
 def leave_behind(directory: Path, accepted: int, *frames: tuple[int, int], base: int = 0) -> Path:
     """What a killed process leaves: a tally and a journal with rows start..stop a frame."""
     stem = new_stem("shown")
-    tally = Tally(directory / f"{stem}.tally")
+    tally = Tally(directory / f"_{stem}.tally")
     tally.accepted(accepted)
-    path = directory / f"{stem}-000001.journal"
+    path = directory / f"_{stem}-000001.journal"
     journal = Journal(path, base)
     for start, stop in frames:
         columns = zip(*rows(start, stop), strict=True)
