@@ -240,7 +240,8 @@ class Intake:
             since_us = model.as_of_us
         else:
             since_us = round(snapshot.manifest.published_at * 1e6) if snapshot.manifest else 0
-        work.selection.exclude_silently({event.item_id for event in met})
+        work.met = [event.item_id for event in met]
+        work.selection.exclude_silently(work.met)
         work.fresh = [
             FreshEvent(event.item_id, event.timestamp_us, event.event, event.weight)
             for event in met

@@ -118,7 +118,7 @@ class Stages:
     def neighbours(self, work: Work, label: str) -> list[Named]:
         """Items like the last one that the user met."""
         snapshot = work.view.snapshot
-        met = [*(event.item_id for event in work.fresh), *work.recent]
+        met = [*work.met, *work.recent]
         known = [one for one in met if one in snapshot.rows]
         if not known:
             if met:

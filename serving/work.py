@@ -37,7 +37,8 @@ class Work:
         local_only: ask neither the store nor a model.
         user_id: None when nobody said.
         recent: what the request says the user just did, newest last.
-        fresh: what the service was told, oldest first.
+        fresh: what the service was told and the published lists do not know, oldest first.
+        met: items of all that the service was told, oldest first.
         moment_us: of the request, for the model; None: see `serving.live.LiveQuestion`.
         threshold: a live answer may be short.
         segment: whose popular items to show.
@@ -65,6 +66,7 @@ class Work:
     user_id: str | None = None
     recent: Sequence[str] = ()
     fresh: Sequence[FreshEvent] = ()
+    met: Sequence[str] = ()
     moment_us: int | None = None
     threshold: bool = False
     segment: str | None = None
