@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections import Counter
 from datetime import datetime, timedelta, timezone
@@ -24,6 +25,7 @@ from serving.keys import Keys
 from serving.messages import Event, Recommendations, RecommendedItem, RecommendRequest
 
 USERS = [f"user-{number}" for number in range(20_000)]
+ROOT = Path(__file__).resolve().parents[2]
 A_B = (Arm("a"), Arm("b"))
 NOW = 1_700_000_000.0
 
@@ -460,3 +462,12 @@ def test_the_verbs(tmp_path: Path, redis_server_url: str, monkeypatch: pytest.Mo
     code, text = run("stop", "poool")
     assert code == 2
     assert "unknown experiment 'poool'; known: order, pool; did you mean 'pool'?" in text
+
+
+def test_the_documented_configuration_is_one(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```toml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    (tmp_path / "recsys.toml").write_text(TOML.partition("[impressions]")[0] + "\n".join(blocks))
+    config = load_config(tmp_path / "recsys.toml")
+    assert config.impressions.enabled
+    assert [one.name for one in config.experiments] == ["order", "model"]
