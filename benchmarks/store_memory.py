@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import redis
 
 from serving.connection import connect
 from serving.embedded import EmbeddedStore
@@ -116,7 +115,7 @@ def entries(world: World, batch: Lists) -> Iterator[tuple[str, list[list[Any]]]]
         yield user, [list(one) for one in zip(ids, numbers, source.tolist(), strict=True)]
 
 
-def layouts(client: redis.Redis, keys: Keys) -> list[Layout]:
+def layouts(client: Any, keys: Keys) -> list[Layout]:
     store = GenerationStore(client, namespace=keys.namespace)
     vocabulary: list[str] = []
 
@@ -247,7 +246,7 @@ def measure(place: int, world: World, reads: int, rng: np.random.Generator) -> d
     }
 
 
-def memory_usage(client: redis.Redis, world: World, rng: np.random.Generator) -> Estimate:
+def memory_usage(client: Any, world: World, rng: np.random.Generator) -> Estimate:
     """Of a list with its key, by 1,000 users."""
     keys, rows = Keys("recsys"), rng.choice(len(world.users), min(1000, len(world.users)), False)
     with client.pipeline(transaction=False) as pipeline:
@@ -259,7 +258,7 @@ def memory_usage(client: redis.Redis, world: World, rng: np.random.Generator) ->
     return found
 
 
-def shared_bytes(client: redis.Redis) -> int:
+def shared_bytes(client: Any) -> int:
     """Of what all users share."""
     keys = Keys("recsys")
     names = [keys.items(GENERATION), keys.popular(GENERATION), keys.manifest(GENERATION)]

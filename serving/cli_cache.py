@@ -134,7 +134,7 @@ def _server_text(server: ServerStats) -> str:
 
 def _duration(seconds: int) -> str:
     """``seconds`` in the two largest units."""
-    parts = []
+    parts: list[str] = []
     for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
         count, seconds = divmod(seconds, size)
         if count or (unit == "s" and not parts):

@@ -20,13 +20,13 @@ class Estimate(NamedTuple):
         value: of the sample.
         low: lower end; equal to ``value`` when the sample is everything.
         high: upper end.
-        count: size of the sample.
+        size: of the sample.
     """
 
     value: float
     low: float
     high: float
-    count: int
+    size: int
 
     def to_text(self, form: str = "{:.3f}") -> str:
         """The value and, where it is uncertain, its interval.

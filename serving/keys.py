@@ -112,8 +112,8 @@ class Keys:
         first, *rest = key[len(self.namespace) + 1 :].split(b":", 3)
         if not rest:
             name = first.decode(errors="replace")
-            known = ("head", "generations", "events", "experiments")
-            return (name if name in known else "other"), None
+            single = ("head", "generations", "events", "experiments")
+            return (name if name in single else "other"), None
         kind, generation = first, rest[0].decode(errors="replace")
         if kind == b"g" and len(rest) > 1:
             name = rest[1].decode(errors="replace")

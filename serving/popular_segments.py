@@ -30,7 +30,11 @@ MIN_USERS = 20
 """A segment of fewer users gets no list of its own; it would tell what they did."""
 
 _SEGMENT, _INDEX, _SCORE = "segment", "item_index", "score"
-_SCHEMA = {_SEGMENT: pl.String(), _INDEX: pl.List(pl.Int64), _SCORE: pl.List(pl.Float32)}
+_SCHEMA: Mapping[str, pl.DataType] = {
+    _SEGMENT: pl.String(),
+    _INDEX: pl.List(pl.Int64),
+    _SCORE: pl.List(pl.Float32),
+}
 
 
 def segments_of(users: UserTable | None, column: str) -> pl.DataFrame:
@@ -133,7 +137,7 @@ def read_segments(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     if not path.is_file():
         return {}
     try:
-        frame = pl.read_parquet(path).cast(dict(_SCHEMA)).select(*_SCHEMA)
+        frame = pl.read_parquet(path).cast(pl.Schema(_SCHEMA)).select(*_SCHEMA)
     except (PolarsError, OSError) as error:
         raise ArtifactError(f"{path} is damaged ({error}); run `recsys candidates`") from error
     return {

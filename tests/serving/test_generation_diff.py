@@ -49,7 +49,7 @@ def test_a_sample_has_an_interval(store, make, scanned):
     make.publish(store, "b", {**lists, **{f"u{row}": [7] for row in range(0, 600, 2)}})
     users = None if scanned else (series(lists), series(lists))
     found = compare(store, users=users, sample=200)
-    assert (found.num_compared, found.changed.count) == (200, 200)
+    assert (found.num_compared, found.changed.size) == (200, 200)
     assert found.changed.low < 0.5 < found.changed.high
     assert found.overlap.value == pytest.approx(1 - found.changed.value)
     assert found.top_changed == found.changed

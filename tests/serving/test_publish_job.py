@@ -225,7 +225,7 @@ def test_the_difference_of_two_generations(project):
     assert "share with a changed list       0.333" in lines
     assert "mean overlap@2                  0.667" in lines
     values = json.loads(run("diff", first, second, "--json").stdout)
-    assert values["only_b"] == {"value": 0.25, "low": 0.25, "high": 0.25, "count": 4}
+    assert values["only_b"] == {"value": 0.25, "low": 0.25, "high": 0.25, "size": 4}
     assert values["scores"] == [{"low": 0.5, "high": 1.0}] * 2
     (project.home / "artifacts" / first / "candidates" / "users.parquet").unlink()
     scanned = json.loads(
@@ -248,9 +248,9 @@ def test_what_is_in_the_store(project):
     assert any(line.startswith("reads that found their key since the start: ") for line in lines)
     values = json.loads(run("cache", "stats", "--json", "--sample", "2", "--seed", "3").stdout)
     kinds = {one["kind"]: one for one in values["keys"]}
-    assert kinds["user"]["bytes_each"]["count"] == 2
+    assert kinds["user"]["bytes_each"]["size"] == 2
     assert 604_700 < kinds["user"]["last_expiry_s"] <= 604_800
-    assert kinds["head"]["bytes_each"]["count"] == 1
+    assert kinds["head"]["bytes_each"]["size"] == 1
     assert values["server"]["evicted"] == 0
 
     result = run("cache", "ttl", "--set", "90")

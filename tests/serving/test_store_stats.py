@@ -37,7 +37,7 @@ def test_keys_are_counted_by_kind_and_generation(any_store, make):
     assert 590 <= group.first_expiry_s <= group.last_expiry_s <= 600
     head = counted["head", None]
     assert (head.without_expiry, head.first_expiry_s, head.last_expiry_s) == (1, None, None)
-    assert group.bytes_each.count == 31
+    assert group.bytes_each.size == 31
     assert 50 < group.bytes_each.value < 300
     assert group.bytes_each.low == group.bytes_each.high  # all were asked
 
@@ -47,7 +47,7 @@ def test_memory_is_asked_of_a_sample(store, make):
     make.publish(store, "g1", users)
     every = {(one.kind): one.bytes_each for one in stats_of(store).keys}["user"]
     some = {(one.kind): one.bytes_each for one in stats_of(store, sample=40).keys}["user"]
-    assert (every.count, some.count) == (200, 40)
+    assert (every.size, some.size) == (200, 40)
     assert some.low <= every.value <= some.high
     assert some.low < some.high
     with pytest.raises(ValueError, match="sample must be >= 1, got 0"):
