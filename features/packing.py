@@ -115,13 +115,19 @@ class PackedSchema:
         Raises:
             DataError: another format, or fields that break the rules.
         """
-        if record.get("format") not in _FORMATS:
-            raise DataError(
-                f"schema must be of format 1 or 2, got {record.get('format')!r}; write it "
-                "again with this version"
-            )
-        fields = tuple(PackedField.from_dict(field) for field in record.get("fields", ()))
-        return cls(fields, event_time=bool(record.get("event_time", False)))
+        try:
+            written = record.get("format")
+            if written not in _FORMATS:
+                raise DataError(
+                    f"schema must be of format 1 or 2, got {written!r}; write it again with this "
+                    "version"
+                )
+            fields = tuple(PackedField.from_dict(field) for field in record.get("fields", ()))
+            return cls(fields, event_time=bool(record.get("event_time", False)))
+        except DataError:
+            raise
+        except (AttributeError, OverflowError, TypeError, ValueError) as error:
+            raise DataError(f"schema is damaged ({error}); write it again") from error
 
     def pack(
         self, columns: Mapping[str, Any], *, event_time: np.ndarray | None = None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -54,7 +55,12 @@ def decode_ids(value: bytes) -> list[str]:
     start = _HEADER.size + 4 * count
     if len(value) < start + _CRC.size or zlib.crc32(value[: -_CRC.size]) != stored:
         raise CorruptValue("id list is damaged: its checksum does not match")
-    ends = np.frombuffer(value, "<u4", count, _HEADER.size).tolist()
+    ends = np.frombuffer(value, "<u4", count, _HEADER.size)
     text = value[start : -_CRC.size]
-    starts = [0, *ends[:-1]] if ends else []
-    return [text[first:last].decode() for first, last in zip(starts, ends, strict=True)]
+    if (ends[1:] < ends[:-1]).any() or (int(ends[-1]) if count else 0) != len(text):
+        raise CorruptValue("id list is damaged: its ends do not divide its text")
+    places = [0, *ends.tolist()]
+    try:
+        return [text[first:last].decode() for first, last in pairwise(places)]
+    except UnicodeDecodeError as error:
+        raise CorruptValue(f"id list is damaged: an id is no text ({error})") from error

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from serving.errors import CorruptValue
+from serving.keys import checked_generation
 
 __all__ = ["Head", "Manifest"]
 
@@ -44,7 +47,7 @@ class Head:
         """Read the value of the head key.
 
         Raises:
-            CorruptValue: not JSON, or other fields than these.
+            CorruptValue: not JSON, or other fields than these, or of other kinds.
         """
         return cls(**_fields(cls, _object(value, "head"), "head"))
 
@@ -101,7 +104,7 @@ class Manifest:
         """Read the value of a manifest key.
 
         Raises:
-            CorruptValue: not JSON, another format, or other fields than these.
+            CorruptValue: not JSON, another format, or other fields than these, or of other kinds.
         """
         found = _object(value, "manifest")
         written = found.pop("format", None)
@@ -121,7 +124,7 @@ class Manifest:
 def _object(value: bytes, what: str) -> dict[str, Any]:
     try:
         found = json.loads(value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptValue(f"{what} is not JSON: {error}") from error
     if not isinstance(found, dict):
         raise CorruptValue(f"{what} must be a JSON object, got {type(found).__name__}")
@@ -129,7 +132,38 @@ def _object(value: bytes, what: str) -> dict[str, Any]:
 
 
 def _fields(kind: type[Head] | type[Manifest], found: dict[str, Any], what: str) -> dict[str, Any]:
-    wanted = {field.name for field in dataclasses.fields(kind)}
-    if set(found) != wanted:
+    wanted = {field.name: str(field.type) for field in dataclasses.fields(kind)}
+    if set(found) != set(wanted):
         raise CorruptValue(f"{what} must have the fields {sorted(wanted)}, got {sorted(found)}")
+    for name, annotation in wanted.items():
+        if not _KINDS[annotation](found[name]):
+            raise CorruptValue(f"{what} must have {annotation} as its {name}")
+    try:
+        for name in ("generation", "previous"):
+            if found.get(name) is not None:
+                checked_generation(found[name])
+    except ValueError as error:
+        raise CorruptValue(f"{what} names no generation: {error}") from error
     return found
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_whole(value: object) -> bool:
+    return type(value) is int
+
+
+def _is_number(value: object) -> bool:
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+_KINDS: Mapping[str, Callable[[Any], bool]] = {
+    "str": _is_text,
+    "str | None": lambda value: value is None or _is_text(value),
+    "int": _is_whole,
+    "float": _is_number,
+    "float | None": lambda value: value is None or _is_number(value),
+    "tuple[str, ...]": lambda value: isinstance(value, list | tuple) and all(map(_is_text, value)),
+}

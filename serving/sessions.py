@@ -186,6 +186,8 @@ def unpack_session(reply: Sequence[tuple[bytes, float]]) -> list[SessionEvent]:
     """
     found: dict[int, SessionEvent] = {}
     for member, score in reply:
+        if not math.isfinite(score):
+            raise CorruptValue(f"a session holds an event without a moment: its score is {score}")
         event = _unpack(member, int(score))
         found.setdefault(event.identity, event)  # sent again under its id, with something changed
     return list(found.values())
