@@ -539,6 +539,62 @@ def test_live_answers_equal_the_published_lists(
         assert data.item_ids.index(ids(slate.items)).tolist() == published.tolist()
 
 
+def test_a_whole_pool_is_ranked_as_recommend_ranks_it(
+    recommender: Recommender, data: Dataset
+) -> None:
+    films = data.item_ids.to_series().to_list()
+    for user in (data.user_list[3], "nobody"):
+        recent = [film for film in films if film not in seen_by(data, user)][:2]
+        slate = recommender.recommend(user, 10_000, recent_items=recent, diversity=0.0)
+        index = data.item_ids.index([item.item_id for item in slate.items])
+        shuffled = np.random.default_rng(0).permutation(index)
+        score = recommender.rank_items(user, shuffled, recent)
+        by_item = dict(zip(shuffled.tolist(), score.tolist(), strict=True))
+        wanted = [item.score for item in slate.items]
+        np.testing.assert_allclose([by_item[one] for one in index.tolist()], wanted, rtol=1e-6)
+    assert recommender.rank_items("nobody", np.zeros(0, dtype=np.int64)).size == 0
+
+
+def test_given_item_values_stand_for_those_of_the_bundle(
+    recommender: Recommender, data: Dataset
+) -> None:
+    user, index = data.user_list[3], np.arange(1, 40)
+    names = [one.name for one in recommender.features.computer.published]
+    own = {name: recommender._item_values[name][index] for name in names}
+    score = recommender.rank_items(user, index)
+    np.testing.assert_array_equal(recommender.rank_items(user, index, item_values=own), score)
+    others = {name: np.full(index.size, np.nan, dtype=np.float32) for name in names}
+    assert not np.array_equal(recommender.rank_items(user, index, item_values=others), score)
+
+
+def test_a_mapped_log_answers_as_one_in_memory(
+    recommender: Recommender, filled: Bundle, data: Dataset
+) -> None:
+    mapped = Recommender.load(filled.path, mapped=True)
+    for user in (*data.user_list[:8], "nobody", ""):
+        assert mapped.recommend(user, 10).items == recommender.recommend(user, 10).items
+
+
+def test_an_explanation_adds_up(recommender: Recommender, data: Dataset) -> None:
+    user = data.user_list[3]
+    slate = recommender.recommend(user, 3, diversity=0.0)
+    shown = data.item_ids.index([item.item_id for item in slate.items])
+    met = data.item_ids.index(sorted(seen_by(data, user))[:1])
+    asked = np.concatenate([shown, met])
+    found = recommender.explain(user, asked)
+    assert [one.item_index for one in found] == asked.tolist()
+    for one in found:
+        assert one.base + sum(one.contributions.values()) == pytest.approx(one.trees, abs=1e-6)
+        sizes = [abs(value) for value in one.contributions.values()]
+        assert sizes == sorted(sizes, reverse=True)
+        assert set(one.contributions) == set(one.features)
+        assert set(one.retrieval) == set(recommender.source_names)
+    assert [one.candidate for one in found] == [True, True, True, False]
+    assert [one.seen for one in found] == [False, False, False, True]
+    placed = sorted(one.place for one in found[:3])
+    assert placed[0] <= 2  # the met one may stand between them
+
+
 def test_a_bundle_with_another_vocabulary_is_refused(trained: Bundle, tmp_path: Path) -> None:
     copy = tmp_path / trained.id
     shutil.copytree(trained.path, copy)
