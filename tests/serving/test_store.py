@@ -304,7 +304,7 @@ PUBLISHER = textwrap.dedent(
             names = [f"u{batch}-{n}" for n in range(200)]
             yield names, np.full((200, 1), 2), np.ones((200, 1)), 0
 
-    store = GenerationStore(connect("embedded", directory=sys.argv[1]), lease_s=1)
+    store = GenerationStore(connect("embedded", directory=sys.argv[1]), lease_s=4)
     store.publish("g2", users=users(), item_ids=["a", "b"], vocabulary_sha256="v", ttl_s=600,
                   popular=(np.array([1]), np.array([1.0])))
     """

@@ -369,7 +369,7 @@ def test_a_lock_needs_time():
 
 
 def test_a_store_without_memory_keeps_the_head(own_directory, make):
-    store = GenerationStore(connect("embedded", directory=own_directory), lease_s=1)
+    store = GenerationStore(connect("embedded", directory=own_directory))
     make.publish(store, "g1", {"ann": [1]})
     store._client.config_set("maxmemory-policy", "noeviction")
     used = store._client.info("memory")["used_memory"]
