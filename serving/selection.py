@@ -38,7 +38,7 @@ class Selection:
     ) -> None:
         self._snapshot = snapshot
         asked = frozenset(exclude)
-        self.only = None if only is None else frozenset(only)
+        self.only: frozenset[str] | None = None if only is None else frozenset(only)
         self.filtered = Filtered(
             unknown_exclude=sum(1 for one in asked if one not in snapshot.rows),
             unknown_only=sum(1 for one in self.only or () if one not in snapshot.rows),
@@ -87,7 +87,8 @@ class Selection:
         if named:
             kept &= ~np.isin(rows, named)
         if self.only is not None:
-            kept &= np.isin(rows, [snapshot.rows[one] for one in self.only if one in snapshot.rows])
+            wanted = [snapshot.rows[one] for one in self.only if one in snapshot.rows]
+            kept &= np.isin(rows, np.array(wanted, dtype=np.int64))
         for row in rows[inside & ~kept].tolist():
             item_id = snapshot.item_ids[row - 1]
             why = None if item_id in self._taken else self._why_not(item_id)

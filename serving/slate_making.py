@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -91,29 +92,17 @@ class SlateRunner:
         if not work.draws:
             work.selection.take(self.choose(work, allowed, work.k))
             return
-        from recsys.ranking.exploration import (
-            epsilon_greedy,
-            plackett_luce,
-            seeded,
-            uniform_shuffle,
-        )
+        from recsys.ranking.exploration import seeded
+        from serving.arms import draw_slate
 
-        arm, shown = work.arm, len(work.page.shown)
-        top = int(arm.drawn_with("top")) - shown  # earlier pages drew theirs
+        shown = len(work.page.shown)
+        top = int(work.arm.drawn_with("top")) - shown  # earlier pages drew theirs
         if top < 1:
             work.selection.take(allowed[: work.k])
             return
-        # The order of the list counts, not its rounded scores.
         score = np.array([entry[1] for entry in allowed], dtype=np.float64)
         rng = seeded(str(work.page.seed), str(shown))
-        if arm.ranker == "shuffle":
-            drawn = uniform_shuffle(score, work.k, rng, top=top)
-        elif arm.ranker == "epsilon":
-            epsilon = arm.drawn_with("epsilon")
-            drawn = epsilon_greedy(score, work.k, rng, epsilon=epsilon, top=top)
-        else:
-            temperature = arm.drawn_with("temperature")
-            drawn = plackett_luce(score, work.k, rng, temperature=temperature, top=top)
+        drawn = draw_slate(replace(work.arm, top=top), score, work.k, rng)
         work.selection.take(
             [allowed[position] for position in drawn.position.tolist()], drawn.propensity.tolist()
         )
