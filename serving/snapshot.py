@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from serving.candidate_codec import CandidateList
-from serving.errors import NoGeneration
+from serving.errors import CorruptValue, NoGeneration
 from serving.manifest import Manifest
 from serving.store import GenerationStore
 
@@ -119,9 +119,15 @@ def load_snapshot(store: GenerationStore, generation: str) -> Snapshot:
     manifest = store.manifest(generation)
     if manifest is None:
         raise NoGeneration(f"generation {generation!r} is unknown, unfinished or expired")
+    item_ids = store.item_ids(generation)
+    if len(item_ids) != manifest.num_items:
+        raise CorruptValue(
+            f"generation {generation!r} must have {manifest.num_items} items, as its manifest "
+            f"says, got {len(item_ids)}; publish it again"
+        )
     return Snapshot(
         generation,
-        store.item_ids(generation),
+        item_ids,
         store.popular(generation),
         manifest.source_names,
         store.alive(generation, manifest.num_items),

@@ -22,9 +22,11 @@ from features.packed_reader import PackedReader
 from features.packing import PackedField, PackedSchema
 from serving.candidate_codec import decode_candidates, encode_candidates
 from serving.cursor import Page, decode_cursor, encode_cursor
-from serving.errors import CorruptValue, CursorMismatch
+from serving.errors import CorruptValue, CursorMismatch, NoGeneration
 from serving.id_list_codec import decode_ids, encode_ids
 from serving.manifest import Head, Manifest
+from serving.messages import RecommendRequest
+from serving.service import RecommendationService
 from serving.sessions import unpack_session
 
 many = settings(max_examples=150)
@@ -233,3 +235,43 @@ def test_cursors(text):
 def test_sessions(reply):
     found = read(unpack_session, reply, CorruptValue)
     assert found is None or len(found) <= len(reply)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("items", {"num_items": 10**9}),
+        ("items", {"num_items": -1}),
+        ("items", {"num_items": 3}),
+        ("list", ([999, 1], [1.0, 0.5], [0, 0])),
+        ("list", ([2**32 - 1], [1.0], [0])),
+        ("list", ([1, 2], [1.0, 0.5], [99, 0])),
+        ("popular", ([999], [1.0], [0])),
+        ("manifest", {"item_schema": "["}),
+        ("manifest", {"item_schema": '{"format": 9}'}),
+        ("manifest", {"source_names": []}),
+        ("manifest", {"k": 0, "expires_at": -5}),
+    ],
+)
+def test_values_that_do_not_go_together(store, make, name, changed):
+    """Each is whole in itself; the user gets a slate of what is there all the same.
+
+    Only a vocabulary of another length is no use: no index means what it meant.
+    """
+    make.publish(store, "g1", {"ann": [5, 6]})
+    make.publish(store, "g2", {"ann": [7, 8]})
+    if isinstance(changed, tuple):
+        keys = {"list": store.keys.user("g2", "ann"), "popular": store.keys.popular("g2")}
+        value = encode_candidates(*(np.array([column]) for column in changed))[0]
+        store.client.set(keys[name], value)
+    else:
+        key = store.keys.manifest("g2")
+        store.client.set(key, json.dumps({**json.loads(store.client.get(key)), **changed}))
+    service = RecommendationService(store)
+    if name == "items":
+        with pytest.raises(NoGeneration):
+            service.recommend(RecommendRequest("ann", k=2))
+    else:
+        answer = service.recommend(RecommendRequest("ann", k=2))
+        assert len({item.item_id for item in answer.items}) == 2
+    service.close()
