@@ -82,7 +82,7 @@ class Selection:
         """
         snapshot = self._snapshot
         inside = (rows >= 1) & (rows <= len(snapshot.item_ids))
-        kept = inside & snapshot.alive[np.where(inside, rows, 0)]
+        kept: np.ndarray = inside & snapshot.alive[np.where(inside, rows, 0)]
         named = [snapshot.rows[one] for one in self.unwanted if one in snapshot.rows]
         if named:
             kept &= ~np.isin(rows, named)
