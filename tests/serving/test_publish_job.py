@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -264,3 +265,85 @@ def test_what_is_in_the_store(project):
     result = run("cache", "ttl", "--set", "90", "--generation", "nothing")
     assert result.exit_code == 1
     assert "'nothing' is not in the store" in result.stderr
+
+
+CONFIG = """
+seed = 7
+[data]
+events = "{directory}/events.parquet"
+items = "{directory}/items.parquet"
+users = "{directory}/users.parquet"
+[output]
+directory = "{directory}/artifacts"
+[data.item_columns]
+text = ["title"]
+[content]
+dim = 8
+[semantic_ids]
+levels = 2
+codes = 8
+epochs = 1
+[retrieval]
+dim = 8
+epochs = 1
+negatives = 16
+batch_size = 128
+history_length = 10
+[ranking]
+candidates_per_source = 10
+folds = 2
+[ranking.gbdt]
+num_trees = 5
+min_data_in_leaf = 5
+[ranking.listwise]
+enabled = false
+[candidates]
+k = 5
+popular_segment = "plan"
+"""
+
+
+@pytest.mark.slow
+def test_each_plan_has_its_own_favourites(own_directory):
+    """Trained, computed and published: people of a plan mostly choose items of their half."""
+    from recsys.pipeline import train
+    from serving.candidates import build_candidates
+
+    home = own_directory.parent
+    rng = np.random.default_rng(0)
+    rows = []
+    for user in range(60):
+        half = 20 * (user % 2)
+        for place, item in enumerate(half + rng.choice(20, 12, replace=False)):
+            moment = datetime(2026, 1, 1) + timedelta(hours=13 * place, minutes=user)
+            rows.append((f"u{user:02d}", f"i{item:02d}", moment))
+    events = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    events.write_parquet(home / "events.parquet")
+    pl.DataFrame(
+        {
+            "item_id": [f"i{row:02d}" for row in range(40)],
+            "title": [f"t {row}" for row in range(40)],
+        }
+    ).write_parquet(home / "items.parquet")
+    plans = ["free" if row % 2 == 0 else "paid" for row in range(60)]
+    pl.DataFrame({"user_id": [f"u{row:02d}" for row in range(60)], "plan": plans}).write_parquet(
+        home / "users.parquet"
+    )
+    (home / "recsys.toml").write_text(CONFIG.format(directory=home))
+    config = load_config(home / "recsys.toml")
+    bundle = train(config)
+    build_candidates(config, bundle)
+    publish(config, Bundle.load(bundle.path))
+    try:
+        store = open_store(config)
+        assert store.manifest(bundle.id).segments == ("free", "paid")
+        lists = store.popular_of(bundle.id, ["free", "paid"])
+        ids = store.item_ids(bundle.id)
+        for plan, start in (("free", 0), ("paid", 20)):
+            own = {f"i{row:02d}" for row in range(start, start + 20)}
+            best = [ids[row - 1] for row in lists[plan].item_index.tolist()]
+            assert set(best[:20]) == own
+            assert sorted(best) == sorted(ids)  # then what is popular overall
+            assert (np.diff(lists[plan].score) <= 0).all()
+    finally:
+        EmbeddedStore.stop(home / "artifacts" / "store")
