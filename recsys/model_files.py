@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from recsys.errors import ArtifactError
+from recsys.mapped_arrays import map_arrays
 
 __all__ = ["read_model", "write_model"]
 
@@ -31,10 +32,9 @@ def write_model(
     from safetensors.numpy import save_file
 
     directory.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {name: np.ascontiguousarray(array) for name, array in tensors.items()},
-        directory / f"{NAME}.safetensors",
-    )
+    draft = directory / f".{NAME}.safetensors"
+    save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, draft)
+    draft.replace(directory / f"{NAME}.safetensors")  # whoever has mapped the old one keeps it
     header = {"format": FORMAT, "kind": kind, "settings": dict(settings)}
     (directory / f"{NAME}.json").write_text(json.dumps(header, indent=2) + "\n")
 
@@ -42,12 +42,11 @@ def write_model(
 def read_model(directory: Path, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The settings and tensors that `write_model` wrote.
 
+    The tensors are views into the file, which processes share; see `recsys.mapped_arrays`.
+
     Raises:
         ArtifactError: a file is missing or damaged, or it is of another kind or format.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     for suffix in ("json", "safetensors"):
         if not (directory / f"{NAME}.{suffix}").is_file():
             raise ArtifactError(
@@ -56,10 +55,10 @@ def read_model(directory: Path, kind: str) -> tuple[dict[str, Any], dict[str, np
             )
     try:
         header = json.loads((directory / f"{NAME}.json").read_text())
-        tensors = load_file(directory / f"{NAME}.safetensors")
+        tensors = map_arrays(directory / f"{NAME}.safetensors")
         if not isinstance(header, dict) or "settings" not in header:
             raise ValueError(f"{NAME}.json is no header")
-    except (ValueError, SafetensorError) as error:
+    except (ValueError, ArtifactError) as error:
         raise ArtifactError(
             f"{directory} holds a damaged {kind} model ({error}); restore the bundle"
         ) from error

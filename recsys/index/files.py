@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from recsys.errors import ArtifactError
+from recsys.mapped_arrays import map_arrays
 
 __all__ = ["DESCRIPTION", "read_description", "read_vectors", "write_index"]
 
@@ -23,7 +24,9 @@ def write_index(
 ) -> None:
     """Write ``index.json`` and ``vectors.safetensors`` into ``directory``."""
     directory.mkdir(parents=True, exist_ok=True)
-    save_file({"vectors": vectors}, directory / VECTORS)
+    draft = directory / f".{VECTORS}"
+    save_file({"vectors": vectors}, draft)
+    draft.replace(directory / VECTORS)  # whoever has mapped the old one keeps it
     description = {
         "format": FORMAT,
         "kind": kind,
@@ -67,15 +70,17 @@ def read_description(directory: Path, kind: str | None = None) -> dict[str, obje
 def read_vectors(directory: Path, description: Mapping[str, object]) -> np.ndarray:
     """The [N + 1, D] float32 vectors, of the size the description promises.
 
+    They are a view into the file, which processes share; see `recsys.mapped_arrays`.
+
     Raises:
         ArtifactError: missing, unreadable or of another size.
     """
     path = directory / VECTORS
     try:
-        vectors: np.ndarray = load_file(path)["vectors"]
+        vectors = map_arrays(path)["vectors"]
     except FileNotFoundError as e:
         raise ArtifactError(f"half an index in {directory}: {VECTORS} is missing") from e
-    except Exception as e:  # safetensors raises its own Exception subclass on a damaged file
+    except (ArtifactError, KeyError) as e:
         raise ArtifactError(f"{path} is damaged ({e}); build the index again") from e
     num_items, dim = description.get("num_items"), description.get("dim")
     if vectors.ndim != 2 or [vectors.shape[0] - 1, vectors.shape[1]] != [num_items, dim]:
