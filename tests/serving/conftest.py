@@ -51,8 +51,8 @@ def redis_server_url():
 
 @pytest.fixture(scope="session")
 def cluster_url():
-    """Three nodes that nobody may kill."""
-    with cluster() as nodes:
+    """Three nodes that nobody may kill; patient with each other on a busy machine."""
+    with cluster(cluster_node_timeout=15_000) as nodes:
         yield nodes.url
 
 

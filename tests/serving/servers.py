@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import redis
+from redis.crc import key_slot
 
 from tests.serving.certificates import Certificates
 
@@ -114,6 +115,18 @@ class Server:
             return False
         return True
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs, stopped or not."""
+        return self.process is not None and self.process.poll() is None
+
+    def num_waiting_bytes(self) -> int:
+        """Bytes that clients sent and a stopped server has not taken yet."""
+        rows = Path("/proc/net/tcp").read_text().splitlines()[1:]
+        ports = f":{self.port:04X}"
+        fields = [row.split() for row in rows]
+        return sum(int(one[4].split(":")[1], 16) for one in fields if one[1].endswith(ports))
+
     def last_words(self) -> str:
         """End of its log."""
         return " / ".join(
@@ -122,7 +135,7 @@ class Server:
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the process."""
-        if self.process is not None and self.process.poll() is None:
+        if self.process is not None and self.is_alive:
             self.process.send_signal(number)
 
     def kill(self) -> None:
@@ -166,8 +179,17 @@ class Store:
         server = self.servers[i]
         server.kill()
         server.start()
-        if "cluster-enabled" in server.options:
-            wait_for(lambda: _is_whole(server, len(self.servers)), "the cluster", server.last_words)
+        if "cluster-enabled" in server.options and all(one.is_alive for one in self.servers):
+            self.wait_until_whole()
+
+    def wait_until_whole(self) -> None:
+        """Return when every node of a cluster sees all others and all slots."""
+        for server in self.servers:
+            wait_for(
+                lambda one=server: _is_whole(one, len(self.servers)),
+                "the cluster",
+                server.last_words,
+            )
 
     def stop_process(self, i: int = 0) -> None:
         """SIGSTOP: server ``i`` keeps its connections and answers nothing."""
@@ -179,16 +201,17 @@ class Store:
 
     def owner(self, key: str) -> int:
         """Number of the server that is master of ``key``'s slot now, asked of a living one."""
-        from redis.crc import key_slot
+        return self.owner_of_slot(key_slot(key.encode()))
 
-        slot = key_slot(key.encode())
+    def owner_of_slot(self, slot: int) -> int:
+        """Number of the server that is master of ``slot`` now."""
         ports = [server.port for server in self.servers]
         for server in self.servers:
             with contextlib.suppress(redis.RedisError):
                 for low, high, master, *_ in server.ask("CLUSTER", "SLOTS"):
                     if low <= slot <= high:
                         return ports.index(int(master[1]))
-        raise RuntimeError(f"no server of the cluster knows who owns {key!r}")
+        raise RuntimeError(f"no server of the cluster knows who owns slot {slot}")
 
 
 def wait_for(
