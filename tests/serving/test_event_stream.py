@@ -8,7 +8,7 @@ from features import arrival
 from features.moments import EPOCH
 from serving.connection import connect
 from serving.errors import StageUnavailable
-from serving.event_stream import EventStream, Position
+from serving.event_stream import EventStream, Lag, Position, _batch
 from serving.keys import Keys
 from serving.messages import Event, EventReport
 from serving.sessions import Sessions
@@ -247,3 +247,17 @@ def test_users_all_over_the_store_in_one_batch(stream):
     users = [f"u{number}" for number in range(30)]
     assert stream.record([event(user) for user in users]) == EventReport(30, 0, 0)
     assert [each.user_id for each in stream.read(Position()).events] == users
+
+
+def test_a_server_that_does_not_count_entries():
+    """Redis 6: what waits and what was lost is not known, what is there is read all the same."""
+    fields = {
+        **{b"user": b"u", b"item": b"a", b"event": b"view", b"weight": b"", b"request": b""},
+        **{b"happened": b"1", b"identity": b"7"},
+    }
+    entries = [("1000-0", fields), ("2000-0", fields)]
+    part = _batch(entries, Position(), {b"length": 5}, limit=2, now_s=7.0)
+    assert (part.position, part.lag) == (Position("2000-0", None), Lag(None, 5.0, 0))
+    end = _batch(entries[:1], part.position, {b"length": 5}, limit=2, now_s=7.0)
+    assert (end.position.number, end.lag) == (None, Lag(0, 0.0, 0))
+    assert [each.arrived_us for each in part.events] == [1_000_999, 2_000_999]
