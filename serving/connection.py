@@ -151,7 +151,7 @@ def connect(
         kind = SSLConnection if where.tls else Connection
         options |= {"connection_class": kind, "host": host, "port": port}
     pool: Any = Pool
-    return redis.Redis(connection_pool=pool(**options))
+    return redis.Redis.from_pool(pool(**options))
 
 
 @contextlib.contextmanager
@@ -227,9 +227,7 @@ def _behind_sentinel(
     kind = SentinelManagedSSLConnection if where.tls else SentinelManagedConnection
     pool: Any = SentinelPool
     watching = Sentinels(list(where.hosts), retry_after_s=retry_after_s, options=asking)
-    return redis.Redis(
-        connection_pool=pool(where.master, watching, connection_class=kind, **options)
-    )
+    return redis.Redis.from_pool(pool(where.master, watching, connection_class=kind, **options))
 
 
 def _check_numbers(

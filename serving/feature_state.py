@@ -148,7 +148,7 @@ class RedisStateStore:
                 values_of += field_and_value
         expire_s = "" if self._expire_s is None else self._expire_s
         with store_errors("write feature state"):
-            written = self._client.eval(
+            written: object = self._client.eval(
                 _WRITE,
                 1 + len(by_key),
                 self._owner,

@@ -35,6 +35,13 @@ class Pool(BlockingConnectionPool):
 class SentinelPool(SentinelConnectionPool, Pool):
     """A blocking pool of connections to the master that Sentinel names."""
 
+    def disconnect(self, inuse_connections: bool = True) -> None:
+        """Close the connections; with those in use also the ones to the Sentinels."""
+        super().disconnect(inuse_connections)
+        if inuse_connections:
+            for sentinel in self.sentinel_manager.sentinels:
+                sentinel.close()
+
 
 class Sentinels(Sentinel):
     """The Sentinels of a master; the one that knows of the newest failover is believed.
@@ -76,7 +83,7 @@ class Sentinels(Sentinel):
                 failures.append(f"{name} failed a moment ago")
                 continue
             try:
-                state = sentinel.sentinel_masters().get(service_name)
+                state = sentinel.sentinel_masters().get(service_name)  # type: ignore[no-untyped-call]
             except redis.RedisError as error:
                 breaker.failed()
                 failures.append(f"{name}: {type(error).__name__}: {error}")

@@ -323,7 +323,7 @@ def test_a_replica_takes_over_and_the_client_follows(program, make):
                 pipeline.set(key, key)
             pipeline.execute()
         for number in range(3):
-            store.client(number).execute_command("WAIT", 1, 5000)
+            store.servers[number].ask("WAIT", 1, 5000)
         gone = of_node(store, 1)
         store.kill(1)
         wait_for(lambda: answers(client, gone[0]), "the replica to take over")
