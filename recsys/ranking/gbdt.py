@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["GbdtOptions", "GbdtRanker"]
 
 FORMAT = 1
+_ONE_THREAD = 4096
+"""Rows up to which further threads cost more than they bring, beside other requests above all."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ class GbdtRanker:
             )
         if features.shape[0] == 0:
             return np.empty(0)
-        return np.asarray(self._booster.predict(features, num_iteration=num_trees))
+        threads = {"num_threads": 1} if len(features) <= _ONE_THREAD else {}
+        return np.asarray(self._booster.predict(features, num_iteration=num_trees, **threads))
 
     def contributions(self, features: np.ndarray) -> np.ndarray:
         """[R, F + 1] float64: what each feature adds to each score, and last what none does.
