@@ -276,7 +276,9 @@ def slate_relative(
     """
     known = np.flatnonzero(~np.isnan(values))
     value = values[known].astype(np.float64)
-    _, slate = np.unique(request_id[known], return_inverse=True)
+    slate = np.zeros(known.size, dtype=np.int64)
+    if request_id.size and bool((request_id != request_id[0]).any()):
+        _, slate = np.unique(request_id[known], return_inverse=True)
     count = np.bincount(slate)[slate]
     relative = np.full(values.shape, np.nan)
     if definition.how == "minus_mean":
@@ -284,9 +286,8 @@ def slate_relative(
         return relative
     order = np.lexsort((value, slate))
     value, slate = value[order], slate[order]
-    differs = np.flatnonzero(np.diff(value) != 0) if value.size else np.zeros(0, dtype=np.int64)
-    differs = np.union1d(differs, np.flatnonzero(np.diff(slate))) + 1
-    first = np.concatenate([np.zeros(min(1, value.size), dtype=np.int64), differs])
+    differs = (value[1:] != value[:-1]) | (slate[1:] != slate[:-1])
+    first = np.flatnonzero(np.concatenate([np.ones(min(1, value.size), dtype=bool), differs]))
     last = np.append(first[1:], value.size) - 1
     ties = np.repeat((first + last) / 2, last - first + 1)  # the mean place of equal values
     begin = np.searchsorted(slate, slate, side="left")

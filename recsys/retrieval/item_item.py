@@ -49,9 +49,9 @@ class ItemItemRetriever(DenseRetriever):
         self.num_items = num_items
         self.half_life = half_life
         self._tensors = tensors
-        self._users_by_items: csr_array | None = None
+        self._items_by_users: csr_array | None = None
         if "solved" in tensors:
-            self._users_by_items = csr_array(
+            users_by_items = csr_array(
                 (
                     np.ones(tensors["column"].size, dtype=np.float32),
                     tensors["column"],
@@ -59,6 +59,7 @@ class ItemItemRetriever(DenseRetriever):
                 ),
                 shape=(tensors["indptr"].size - 1, num_items + 1),
             )
+            self._items_by_users = users_by_items.T.tocsr()
 
     @classmethod
     def fit(
@@ -114,10 +115,10 @@ class ItemItemRetriever(DenseRetriever):
     def score_all(self, histories: Histories, moment: np.ndarray | None = None) -> np.ndarray:
         """[Q, N + 1] float32; ``moment`` is not used. An empty history scores 0 everywhere."""
         asked = histories.to_csr(self.num_items, recency_weights(histories, self.half_life))
-        if self._users_by_items is None:
+        if self._items_by_users is None:
             return np.asarray(asked @ self._tensors["weights"], dtype=np.float32)
         weight = asked.toarray()
-        explained = (asked @ self._users_by_items.T).toarray() @ self._tensors["solved"]
+        explained = (asked @ self._items_by_users).toarray() @ self._tensors["solved"]
         return np.asarray(
             weight - (weight - explained) / self._tensors["scaled_diagonal"], dtype=np.float32
         )
