@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import mmap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,13 +65,14 @@ def map_arrays(path: Path) -> dict[str, np.ndarray]:
         raise ArtifactError(f"{path} is damaged ({error}); restore the bundle") from error
 
 
-def _view(mapped: mmap.mmap, begin: int, name: str, entry: dict[str, object]) -> np.ndarray:
-    dtype, shape, (first, last) = entry["dtype"], entry["shape"], entry["data_offsets"]  # type: ignore[misc]
+def _view(mapped: mmap.mmap, begin: int, name: str, entry: dict[str, Any]) -> np.ndarray:
+    dtype, shape = entry["dtype"], tuple(entry["shape"])
+    first, last = entry["data_offsets"]
     if dtype not in _DTYPES:
         raise ValueError(f"{name} is of type {dtype!r}")
     kind = np.dtype(_DTYPES[dtype])
     count = int(np.prod(shape, dtype=np.int64))
     if not 0 <= first <= last <= len(mapped) - begin or last - first != count * kind.itemsize:
         raise ValueError(f"{name} of shape {shape} lies at bytes {first}..{last}")
-    array = np.frombuffer(mapped, kind, count, begin + first).reshape(shape)
+    array: np.ndarray = np.frombuffer(mapped, kind, count, begin + first).reshape(shape)
     return array if array.flags.aligned else array.copy()

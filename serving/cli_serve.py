@@ -12,7 +12,7 @@ from serving.cli_parts import DEFAULT_CONFIG, read_config
 from serving.output import reporting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from recsys.config import Config
 
@@ -72,7 +72,7 @@ def serve(
 
 
 def _supervise(
-    settings: Config, path: Path, given: dict[str, object], on_start: Callable[[str], None]
+    settings: Config, path: Path, given: Mapping[str, object], on_start: Callable[[str], None]
 ) -> None:
     import tempfile
 

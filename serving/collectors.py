@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 if TYPE_CHECKING:
     from features.near_cache import NearCacheStats
     from serving.live_models import ModelsStatus
+    from serving.row_log import RowLogStats
 
 __all__ = [
     "Families",
@@ -26,7 +27,6 @@ __all__ = [
     "NearCacheCollector",
     "ProportionalMemoryCollector",
     "RowLogCollector",
-    "RowLogStats",
     "ServingCollector",
     "ServingState",
 ]
@@ -52,30 +52,6 @@ class ServingState(NamedTuple):
     expires_in_s: float | None
     breaker: str
     problem: str | None
-
-
-class RowLogStats(Protocol):
-    """Counters of a log since the process started."""
-
-    @property
-    def accepted(self) -> int:
-        """Rows taken in."""
-        ...
-
-    @property
-    def written(self) -> int:
-        """Rows on disk."""
-        ...
-
-    @property
-    def dropped(self) -> int:
-        """Rows refused because the queue was full."""
-        ...
-
-    @property
-    def lost(self) -> int:
-        """Rows taken in that could not be written."""
-        ...
 
 
 class Families(CollectorRegistry):
@@ -216,11 +192,18 @@ class RowLogCollector(Collector):
         """Its families."""
         stats = self._stats()
         for name, text, value in (
-            ("accepted", "Rows taken in.", stats.accepted),
-            ("written", "Rows on disk.", stats.written),
-            ("dropped", "Rows refused because the queue was full.", stats.dropped),
-            ("lost", "Rows taken in that could not be written.", stats.lost),
+            ("log_rows_accepted", "Rows taken in.", stats.accepted),
+            ("log_rows_written", "Rows on disk.", stats.written),
+            ("log_rows_dropped", "Rows not taken in: the queue was full.", stats.dropped),
+            ("log_rows_refused", "Rows that did not fit the columns.", stats.refused),
+            ("log_rows_lost", "Rows of processes that died, in no file.", stats.lost_before),
+            ("log_write_errors", "Writes that failed and are tried again.", stats.errors),
         ):
-            family = CounterMetricFamily(f"recsys_log_rows_{name}", text, labels=["log"])
+            family = CounterMetricFamily(f"recsys_{name}", text, labels=["log"])
             family.add_metric([self._name], value)
             yield family
+        pending = GaugeMetricFamily(
+            "recsys_log_rows_pending", "Rows taken in and not written yet.", labels=["log"]
+        )
+        pending.add_metric([self._name], stats.pending)
+        yield pending

@@ -24,7 +24,6 @@ from serving.collectors import (
     NearCacheCollector,
     ProportionalMemoryCollector,
     RowLogCollector,
-    RowLogStats,
     ServingCollector,
     ServingState,
 )
@@ -33,14 +32,19 @@ from serving.logs import log_event
 if TYPE_CHECKING:
     from features.near_cache import NearCacheStats
     from serving.live_models import ModelsStatus
+    from serving.row_log import RowLogStats
 
 __all__ = ["CONTENT_TYPE", "Telemetry", "log_request"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_REQUEST_S = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1)
-_REQUEST_S += (0.15, 0.2, 0.3, 0.5, 1.0, 2.5)
-_STAGE_S = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
-_STAGE_S += (0.2, 0.3, 0.5)
+_REQUEST_S = (
+    *(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1),
+    *(0.15, 0.2, 0.3, 0.5, 1.0, 2.5),
+)
+_STAGE_S = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1),
+    *(0.2, 0.3, 0.5),
+)
 _MOST_NAMES = 64  # of one label whose values come from code, not from a list
 _requests = logging.getLogger("serving.request")
 
@@ -248,7 +252,8 @@ class Telemetry:
         if self.shared is not None:
             registry = Families(self.shared.gather(registry))
         if "application/openmetrics-text" in accept:
-            return openmetrics.generate_latest(registry), openmetrics.CONTENT_TYPE_LATEST
+            encode: Callable[[CollectorRegistry], bytes] = openmetrics.generate_latest
+            return encode(registry), openmetrics.CONTENT_TYPE_LATEST
         return generate_latest(registry), CONTENT_TYPE
 
     def _watch(self, name: str, collector: Collector) -> None:

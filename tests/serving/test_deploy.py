@@ -18,6 +18,7 @@ from serving.cli import app
 from serving.collectors import ServingState
 from serving.live_models import ModelsStatus
 from serving.metrics_sharing import WorkerMetrics
+from serving.row_log import RowLogStats
 from serving.supervisor import Supervisor, restart_registry
 from serving.telemetry import Telemetry
 
@@ -46,8 +47,7 @@ def exposed(tmp_path_factory):
     telemetry.client_dropped("slow_reader")
     telemetry.watch_serving(lambda: ServingState("g1", 1, 0.1, 1.0, 9.0, "closed", None))
     telemetry.watch_models(lambda: ModelsStatus("g1", "g1", ("g1",), None, None, 1, 0, 2.0))
-    stats = SimpleNamespace(accepted=1, written=1, dropped=0, lost=0)
-    telemetry.watch_row_log("impressions", lambda: stats)
+    telemetry.watch_row_log("impressions", lambda: RowLogStats(1, 1, 0, 0, 0, 0, 0, 9, 1))
     near = SimpleNamespace(hits=1, misses=1, evicted=0, rows=1, bytes=1)
     telemetry.watch_near_cache(lambda: near)
     supervisor = Supervisor([SimpleNamespace(name="0", restarts=0)], on_ready=lambda: None)

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
@@ -13,6 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from serving.collectors import ServingState
 from serving.live_models import ModelsStatus
 from serving.metrics_sharing import WorkerMetrics
+from serving.row_log import RowLogStats
 from serving.telemetry import Telemetry
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -93,9 +93,7 @@ def test_models_logs_and_the_rest_are_shown():
     telemetry.watch_models(
         lambda: ModelsStatus("g2", "g1", ("g1",), "g2", "g2 is damaged", 1, 4, 2.5)
     )
-    telemetry.watch_row_log(
-        "impressions", lambda: SimpleNamespace(accepted=9, written=7, dropped=2, lost=1)
-    )
+    telemetry.watch_row_log("impressions", lambda: RowLogStats(9, 7, 2, 3, 1, 4, 5, 600, 1))
     telemetry.watch_waiting(lambda: 5)
     telemetry.request_shed()
     telemetry.client_dropped("slow_reader")
@@ -113,7 +111,10 @@ def test_models_logs_and_the_rest_are_shown():
         ("recsys_log_rows_accepted_total", 9, {"log": "impressions"}),
         ("recsys_log_rows_written_total", 7, {"log": "impressions"}),
         ("recsys_log_rows_dropped_total", 2, {"log": "impressions"}),
+        ("recsys_log_rows_refused_total", 3, {"log": "impressions"}),
         ("recsys_log_rows_lost_total", 1, {"log": "impressions"}),
+        ("recsys_log_rows_pending", 4, {"log": "impressions"}),
+        ("recsys_log_write_errors_total", 5, {"log": "impressions"}),
         ("recsys_requests_waiting", 5, {}),
         ("recsys_requests_shed_total", 1, {}),
         ("recsys_clients_dropped_total", 1, {"reason": "slow_reader"}),
