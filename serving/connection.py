@@ -130,6 +130,7 @@ def connect(
     limits: dict[str, Any] = {
         "socket_timeout": timeout_s,
         "socket_connect_timeout": connect_timeout_s,
+        "driver_info": None,  # two commands less, which an ACL user may not send
     }
     options: dict[str, Any] = {
         **limits,
