@@ -24,6 +24,7 @@ from recsys.artifacts import Bundle
 from recsys.config import load_config
 from serving.assembly import open_store
 from serving.embedded import EmbeddedStore
+from serving.impressions import read_impressions
 from serving.listening import bind, shown_url
 
 ROOT = str(Path(__file__).resolve().parents[2])
@@ -37,6 +38,8 @@ rerank = "never"
 head_ttl_s = 0.05
 drain_s = 0.3
 client_timeout_s = 5
+[impressions]
+enabled = true
 """
 
 
@@ -239,7 +242,7 @@ def workers_of(child) -> list[int]:
     return [int(one) for one in path.read_text().split()]
 
 
-def test_two_workers_behind_one_port(served):
+def test_two_workers_behind_one_port(served, home):
     child, url = served
     first = workers_of(child)
     assert len(first) == 2
@@ -249,6 +252,7 @@ def test_two_workers_behind_one_port(served):
     assert sum(counts.values()) == 20
     assert set(metric(url, "recsys_worker_up").values()) == {1.0}
 
+    until(lambda: sum(metric(url, "recsys_log_rows_written_total").values()) == 20)
     os.kill(first[0], signal.SIGKILL)
     until(lambda: sum(metric(url, "recsys_process_restarts_total").values()) == 1)
     until(lambda: len(set(workers_of(child)) - {first[0]}) == 2)
@@ -269,6 +273,8 @@ def test_two_workers_behind_one_port(served):
     ended = [line for line in log if line["event"].startswith("a process ended")]
     assert [(line["code"], line["restarts"]) for line in ended] == [(-9, 1)]
     assert "u" not in [value for line in log for value in line.values()]
+    shown = read_impressions(home / "artifacts" / "impressions").collect()
+    assert shown["user_id"].to_list() == ["u"] * 21, "the warm-up leaves no trace"
 
 
 @pytest.mark.slow  # three starts of two processes
