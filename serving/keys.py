@@ -13,6 +13,7 @@
 {ns}:n:{G}:{b<hex>}:<item>     neighbours of one item, packed like candidates
 {ns}:i:{G}:{b<hex>}:<item>     packed feature row of one item
 {ns}:alive:{G}                 bitmap over item index, 1 = may be recommended
+{ns}:hidden                    set of items that are hidden in every generation
 {ns}:s:{b<hex>}:<user>         sorted set of one user's recent events, score = microseconds
 {ns}:events                    stream of feedback events
 {ns}:experiments               hash of experiment -> "on" or "off"
@@ -52,6 +53,7 @@ class Keys:
         self.generations = f"{namespace}:generations"
         self.events = f"{namespace}:events"
         self.experiments = f"{namespace}:experiments"
+        self.hidden = f"{namespace}:hidden"
 
     def manifest(self, generation: str) -> str:
         """Key of the manifest."""
@@ -112,7 +114,7 @@ class Keys:
         first, *rest = key[len(self.namespace) + 1 :].split(b":", 3)
         if not rest:
             name = first.decode(errors="replace")
-            single = ("head", "generations", "events", "experiments")
+            single = ("head", "generations", "events", "experiments", "hidden")
             return (name if name in single else "other"), None
         kind, generation = first, rest[0].decode(errors="replace")
         if kind == b"g" and len(rest) > 1:

@@ -318,6 +318,8 @@ class RecommendationService:
     def hide(self, item_ids: Sequence[str]) -> ItemsReport:
         """Stop recommending items, at once here and within ``head_ttl_s`` everywhere.
 
+        They stay hidden in generations to come, those that do not know them yet included.
+
         Raises:
             NoGeneration: nothing is published.
             StageUnavailable: the store does not answer.
@@ -408,13 +410,13 @@ class RecommendationService:
         )
 
     def _set_alive(self, item_ids: Sequence[str], alive: bool) -> ItemsReport:
-        head = self.store.head()
-        if head is None:
+        listed = [info.manifest.generation for info in self.store.generations()]
+        if not listed:
             raise NoGeneration("nothing is published; run `recsys publish`")
+        # First for generations to come: one that is switched to meanwhile looks there.
+        self.store.remember_hidden(item_ids, not alive)
         known: set[str] = set()
-        for generation in (head.generation, head.previous):
-            if generation is None:
-                continue
+        for generation in listed:
             try:
                 snapshot = self._reader.snapshot(generation)
             except NoGeneration:

@@ -149,7 +149,9 @@ class GenerationStore(StoreHeads):
                 )
                 self._client.unlink(self.keys.progress(generation))
                 self._client.zadd(self.keys.generations, {generation: manifest.published_at})
+        self._hide_again(generation, publication.item_ids)
         head = self._move_head(before, generation)
+        self._hide_again(generation, publication.item_ids)
         return PublishReport(
             generation=generation,
             previous=head.previous,
@@ -279,30 +281,6 @@ class GenerationStore(StoreHeads):
                     lock=lock,
                     on_progress=on_progress,
                 )
-
-    def set_alive(self, generation: str, item_index: Sequence[int], alive: bool) -> None:
-        """Hide or show items of a published generation, without a republish.
-
-        Args:
-            generation: which one.
-            item_index: rows of the vocabulary, 1..N.
-            alive: False hides.
-
-        Raises:
-            ValueError: an index is out of range.
-            NoGeneration: the generation is unknown or expired.
-        """
-        manifest = self.manifest(generation)
-        if manifest is None:
-            raise NoGeneration(self._unknown(generation))
-        outside = [index for index in item_index if not 1 <= index <= manifest.num_items]
-        if outside:
-            raise ValueError(f"item_index must be in 1..{manifest.num_items}, got {outside[0]}")
-        with store_errors("write the alive bitmap"), self._client.pipeline(False) as pipeline:
-            for index in item_index:
-                pipeline.setbit(self.keys.alive(generation), int(index), int(alive))
-            pipeline.expireat(self.keys.alive(generation), manifest.expires_at)
-            pipeline.execute()
 
     # -- inside -------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -67,7 +68,11 @@ class StoreHeads(StoreReads):
                     f"generation {generation!r} has lost its vocabulary or its fallback list (does "
                     "the store evict keys?); publish it again"
                 )
-        return self._move_head(before, generation)
+        item_ids = self.item_ids(generation)
+        self._hide_again(generation, item_ids)
+        head = self._move_head(before, generation)
+        self._hide_again(generation, item_ids)
+        return head
 
     def rollback(self) -> Head:
         """Serve the previous generation again; a second call undoes the first.
@@ -81,7 +86,55 @@ class StoreHeads(StoreReads):
             raise NoGeneration("there is no previous generation to roll back to")
         return self.flip(head.previous, expected_epoch=head.epoch)
 
+    def hidden_items(self) -> set[str]:
+        """Ids that are hidden in every generation, whether it has such an item or not."""
+        with store_errors("read the hidden items"):
+            found = cast("set[bytes]", self._client.smembers(self.keys.hidden))
+        return {item_id.decode(errors="replace") for item_id in found}
+
+    def remember_hidden(self, item_ids: Sequence[str], hidden: bool) -> None:
+        """Hide items in generations to come as well, or no longer; see `set_alive`."""
+        if not item_ids:
+            return
+        change = self._client.sadd if hidden else self._client.srem
+        with store_errors("remember hidden items"):
+            change(self.keys.hidden, *item_ids)
+
+    def set_alive(self, generation: str, item_index: Sequence[int], alive: bool) -> None:
+        """Hide or show items of a published generation, without a republish.
+
+        Args:
+            generation: which one.
+            item_index: rows of the vocabulary, 1..N.
+            alive: False hides.
+
+        Raises:
+            ValueError: an index is out of range.
+            NoGeneration: the generation is unknown or expired.
+        """
+        manifest = self.manifest(generation)
+        if manifest is None:
+            raise NoGeneration(self._unknown(generation))
+        outside = [index for index in item_index if not 1 <= index <= manifest.num_items]
+        if outside:
+            raise ValueError(f"item_index must be in 1..{manifest.num_items}, got {outside[0]}")
+        with store_errors("write the alive bitmap"), self._client.pipeline(False) as pipeline:
+            for index in item_index:
+                pipeline.setbit(self.keys.alive(generation), int(index), int(alive))
+            pipeline.expireat(self.keys.alive(generation), manifest.expires_at)
+            pipeline.execute()
+
     # -- inside -------------------------------------------------------------------------------
+
+    def _hide_again(self, generation: str, item_ids: Sequence[str]) -> None:
+        """Hide in a generation what is hidden in every one.
+
+        Done before and after a switch: what is hidden while it happens is hidden all the same.
+        """
+        hidden = self.hidden_items()
+        if hidden:
+            rows = [row for row, one in enumerate(item_ids, start=1) if one in hidden]
+            self.set_alive(generation, rows, False)
 
     def _unknown(self, generation: str) -> str:
         known = ", ".join(info.manifest.generation for info in self.generations()) or "none"

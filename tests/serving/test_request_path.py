@@ -452,8 +452,13 @@ def test_hidden_items_leave_this_process_at_once_and_come_back(
     store.rollback()  # hidden in the generation before as well
     other = make_service(models=None)
     assert ids(other.recommend(RecommendRequest("ann", k=1))) == ["i6"]
+    make.publish(store, "g3", USERS, item_ids=[*make.item_ids, "zzz"])  # and in the next one
+    assert ids(make_service(models=None).recommend(RecommendRequest("ann", k=1))) == ["i6"]
+    assert not store.alive("g3", 13)[[5, 13]].any()
     service.restore(["i5"])
     assert ids(service.recommend(RecommendRequest("ann", k=1))) == ["i5"]
+    assert store.hidden_items() == {"zzz"}
+    assert [store.alive(one, 12)[5] for one in ("g1", "g2", "g3")] == [True] * 3
 
 
 def test_popular_items_of_a_segment(store: Any, make: Any, make_service: Any) -> None:
