@@ -25,6 +25,7 @@ from serving.doctor import examine
 from serving.embedded import EmbeddedStore
 
 ROOT = Path(__file__).resolve().parents[2]
+SERVE = ("serve", "--port", "0", "--drain", "0")
 CONFIG = """
 [data]
 events = "events.parquet"
@@ -128,7 +129,7 @@ def test_the_doctor_finds_everything_in_order(project: Path) -> None:
 
 def test_serve_answers_until_it_is_told_to_stop(project: Path) -> None:
     child = subprocess.Popen(
-        [sys.executable, "-c", "from serving.cli import main; main()", "serve", "--port", "0"],
+        [sys.executable, "-c", "from serving.cli import main; main()", *SERVE],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -28,6 +28,7 @@ from tests.feast_repository import build_feast_repository, redis_connection_stri
 from tests.serving.conftest import short_directory
 
 ROOT = Path(__file__).resolve().parents[2]
+SERVE = ("serve", "--port", "0", "--drain", "0")
 SMALL = """
 [content]
 dim = 8
@@ -125,7 +126,7 @@ def test_a_list_is_served_from_feasts_server(inside: Path, bundle: Bundle, serve
 
 def test_serve_answers_over_http(inside: Path, bundle: Bundle) -> None:
     child = subprocess.Popen(
-        [sys.executable, "-c", "from serving.cli import main; main()", "serve", "--port", "0"],
+        [sys.executable, "-c", "from serving.cli import main; main()", *SERVE],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
