@@ -21,6 +21,7 @@ from serving.settings import ServiceSettings
 from serving.slates import vectors_of_field
 from serving.snapshot import BundledPopular
 from serving.store import GenerationStore
+from serving.telemetry import Telemetry
 
 if TYPE_CHECKING:
     import redis
@@ -138,6 +139,7 @@ def make_service(
         settings=settings,
         bundled=bundled,
         row_vectors=vectors_of_field(CONTENT_FIELD),
+        telemetry=Telemetry(slow_s=serving.slow_request_s),
     )
 
 

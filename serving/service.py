@@ -17,6 +17,7 @@ from serving.explaining import explained
 from serving.impressions import FeedbackLog, ImpressionLog
 from serving.intake import Intake
 from serving.live import BoundedCalls, LiveModels
+from serving.logs import log_event
 from serving.messages import (
     MAX_K,
     Event,
@@ -392,14 +393,20 @@ class RecommendationService:
         reason = next(iter([*broken, *missed]), None)
         if reason is not None:
             self.telemetry.fallback(work.source, reason)
+        request_id = request_id or uuid.uuid4().hex
         for outcome in work.outcomes:
             self.telemetry.stage_done(outcome.stage, outcome.ms / 1e3)
+        if self.telemetry.is_slow(sum(outcome.ms for outcome in work.outcomes) / 1e3):
+            stages = {one.stage: [round(one.ms, 2), one.outcome] for one in work.outcomes}
+            log_event(
+                log, "slow answer", level=logging.WARNING, request_id=request_id, stages=stages
+            )
         self.telemetry.arms_answered(work.arms)
         return Recommendations(
             items=tuple(work.selection.items),
             source=work.source,
             generation=work.generation,
-            request_id=request_id or uuid.uuid4().hex,
+            request_id=request_id,
             degraded=bool(broken),
             reason=reason,
             filtered=work.selection.filtered,

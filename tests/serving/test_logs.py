@@ -104,3 +104,18 @@ def test_warnings_go_to_the_log():
     logging.getLogger("py.warnings").warning("%s", "old")
     (line,) = lines(stream)
     assert line["logger"] == "py.warnings"
+
+
+def test_a_slow_answer_is_logged_with_its_stages(store, make, caplog):
+    from serving.messages import RecommendRequest
+    from serving.service import RecommendationService
+    from serving.telemetry import Telemetry
+
+    make.publish(store, "g1", {"ann": [1, 2]})
+    service = RecommendationService(store, telemetry=Telemetry(slow_s=0.0))
+    service.recommend(RecommendRequest("ann", 2, request_id="r1"))
+    service.close()
+    (record,) = [one for one in caplog.records if one.getMessage() == "slow answer"]
+    assert record.fields["request_id"] == "r1"
+    assert record.fields["stages"]["cache"][1] == "answered"
+    assert "ann" not in str(record.fields)
