@@ -100,7 +100,7 @@ class RecommendBody(Body):
     k: K = 10
     exclude: Ids = Field(default=[], description="Item ids that must not be shown.")
     only: Ids | None = Field(default=None, description="Show nothing outside these item ids.")
-    context: Context = Context()
+    context: Context = Field(default_factory=Context)
     diversity: Diversity | None = Field(
         default=None, description="0 by score alone, 1 by difference from what is above."
     )
@@ -185,7 +185,7 @@ class RankBody(Body):
         description="Different items; those the model does not know keep their order at the end.",
         json_schema_extra={"uniqueItems": True},
     )
-    context: Context = Context()
+    context: Context = Field(default_factory=Context)
     diversity: Diversity | None = None
     debug: bool = False
 
@@ -212,7 +212,7 @@ class ExplainBody(Body):
     item_ids: Annotated[list[Identifier], Field(min_length=1, max_length=MAX_EXPLAINED)] = Field(
         json_schema_extra={"uniqueItems": True}
     )
-    context: Context = Context()
+    context: Context = Field(default_factory=Context)
 
     def to_request(self, request_id: str) -> ExplainRequest:
         """The same question as the service's value type.
