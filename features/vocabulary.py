@@ -149,13 +149,19 @@ class Vocabulary:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such vocabulary; check the path")
-        metadata = pl.read_parquet_metadata(path)
+        try:
+            metadata = pl.read_parquet_metadata(path)
+            ids = pl.read_parquet(path)
+        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            raise DataError(f"{path}: cannot be read ({error}); restore the file") from error
         if metadata.get("format") != _FORMAT:
             raise DataError(
                 f"{path}: must be a vocabulary of format {_FORMAT}, got format "
                 f"{metadata.get('format')!r}; write it again with this version"
             )
-        vocabulary = cls(pl.read_parquet(path)["id"])
+        if ids.schema.get("id") != pl.String:
+            raise DataError(f"{path}: must have text as its ids, got {dict(ids.schema)}")
+        vocabulary = cls(ids["id"])
         if vocabulary.sha256 != metadata.get("sha256"):
             raise DataError(
                 f"{path}: ids must match the stored sha256 {metadata.get('sha256')}, got "

@@ -16,6 +16,7 @@ from features.vocabulary import Vocabulary
 from recsys.bundle_features import read_computer
 from recsys.candidate_features import FeatureInputs
 from recsys.config_features import CONTENT
+from recsys.damage import telling_damage
 from recsys.index.choices import load_index
 from recsys.ranking.ranker import Ranker
 from recsys.retrieval.protocol import Retriever
@@ -51,6 +52,11 @@ def read_parts(bundle: Path) -> RecommenderParts:
     Raises:
         ArtifactError: a file is missing, damaged, or of another vocabulary.
     """
+    with telling_damage(bundle):
+        return _parts(bundle)
+
+
+def _parts(bundle: Path) -> RecommenderParts:
     computer = read_computer(bundle)
     item_ids, content = computer.tables.vectors[CONTENT]
     header = json.loads((bundle / "recommender.json").read_text())

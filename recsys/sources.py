@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from features.histories import Histories
 from recsys.config import RetrievalConfig
+from recsys.damage import telling_damage
 from recsys.lookup import lookup
 from recsys.progress import Progress
 from recsys.retrieval.co_occurrence import CoOccurrenceRetriever
@@ -141,4 +142,9 @@ def load_sources(directory: Path, names: Sequence[str]) -> list[Retriever]:
         ConfigError: an unknown source.
         ArtifactError: one is missing or damaged.
     """
-    return [lookup(LOADERS, name, "retriever")(directory / name) for name in names]
+    found = []
+    for name in names:
+        load = lookup(LOADERS, name, "retriever")
+        with telling_damage(directory / name):
+            found.append(load(directory / name))
+    return found

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from recsys.damage import telling_damage
 from recsys.index.annoy import AnnoyIndex
 from recsys.index.exact import ExactIndex
 from recsys.index.files import read_description
@@ -37,4 +38,6 @@ def load_index(directory: Path) -> Index:
         ConfigError: it is of a kind this version does not know.
     """
     kind = str(read_description(directory).get("kind"))
-    return lookup(INDEXES, kind, "index").load(directory)
+    index = lookup(INDEXES, kind, "index")
+    with telling_damage(directory):
+        return index.load(directory)
