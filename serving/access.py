@@ -9,9 +9,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import redis
+
+from serving.store_calls import is_cluster
 
 __all__ = ["CLUSTER_COMMANDS", "ROLES", "Role", "acl_rules", "missing_rights"]
 
@@ -29,16 +31,16 @@ class Role:
     commands: tuple[str, ...]
 
 
-_READS = ("ping", "get", "mget", "zrange", "hgetall")
+_READS = ("ping", "get", "mget", "zrange", "zrevrange", "hgetall", "smembers")
 
 ROLES: Mapping[str, Role] = {
     "reader": Role("recommend, rank and explain", _READS),
     "service": Role(
-        "also take events in, hide items and stop experiments",
+        "take events in, hide items and stop experiments",
         (
             *_READS,
             *("eval", "zadd", "zremrangebyrank", "expire", "xadd", "setbit", "expireat", "del"),
-            "hset",
+            *("hset", "sadd", "srem", "zrem", "strlen"),
         ),
     ),
     "publisher": Role(
@@ -46,8 +48,8 @@ ROLES: Mapping[str, Role] = {
         (
             *_READS,
             *("set", "del", "unlink", "append", "exists", "strlen", "setbit", "expire", "expireat"),
-            *("pexpire", "ttl", "pttl", "zadd", "zrem", "zrevrange", "hset", "eval", "time"),
-            *("scan", "memory|usage", "info"),
+            *("pexpire", "ttl", "pttl", "zadd", "zrem", "hset", "eval", "time"),
+            *("scan", "memory|usage", "info", "sadd", "srem"),
         ),
     ),
     "follower": Role(
@@ -68,7 +70,7 @@ def acl_rules(role: str, namespace: str, *, cluster: bool = False) -> str:
     """Rules that follow ``ACL SETUSER name on >password``.
 
     >>> acl_rules("reader", "recsys")
-    '~recsys:* +ping +get +mget +zrange +hgetall'
+    '~recsys:* +ping +get +mget +zrange +zrevrange +hgetall +smembers'
 
     Args:
         role: a name in `ROLES`.
@@ -101,7 +103,7 @@ def missing_rights(client: redis.Redis, namespace: str, commands: Sequence[str])
             said = str(error)
             if isinstance(error, redis.exceptions.NoPermissionError) and command != "multi":
                 rule = f"~{namespace}:*" if " key" in said else f"+{command}"
-            elif _REFUSALS.get(command, "NOPERM") in said:
+            elif any(words in said for words in _REFUSALS.get(command, ("NOPERM",))):
                 rule = f"+{command}"
             else:
                 continue
@@ -117,14 +119,14 @@ def _try(client: redis.Redis, command: str, key: str) -> None:
             pipeline.execute()
         return
     name, *arguments = _FORMS.get(command, (command.replace("|", " "), _KEY))
-    options = {}
-    if isinstance(client, redis.RedisCluster) and _KEY not in arguments:
-        options["target_nodes"] = client.get_random_node()
-    client.execute_command(
+    options: dict[str, Any] = {}
+    if is_cluster(client) and _KEY not in arguments:
+        options["target_nodes"] = cast(Any, client).get_random_node()
+    client.execute_command(  # type: ignore[no-untyped-call]
         name.upper(), *(key if one is _KEY else one for one in arguments), **options
     )
-    if command == "append":
-        client.unlink(key)
+    if command in _LAST:
+        client.delete(key)
 
 
 _KEY = object()
@@ -147,6 +149,8 @@ _FORMS: Mapping[str, tuple[Any, ...]] = {
     "pexpire": ("pexpire", _KEY, 1),
     "setbit": ("setbit", _KEY, -1, 1),
     "hset": ("hset", _KEY, "f", "v", "odd"),
+    "sadd": ("sadd", _KEY, "m"),
+    "srem": ("srem", _KEY, "m"),
     "zadd": ("zadd", _KEY, "XX", 1, "m"),
     "zrem": ("zrem", _KEY, "m"),
     "zremrangebyrank": ("zremrangebyrank", _KEY, 0, 0),
@@ -155,6 +159,6 @@ _FORMS: Mapping[str, tuple[Any, ...]] = {
     "eval": ("eval", "return 0", 1, _KEY),
 }
 # How a refused command of a transaction is told.
-_REFUSALS = {"multi": "EXEC without MULTI"}
-# It leaves a key, which is removed: tried last, and only by a user who may do that.
-_LAST = ("append",)
+_REFUSALS = {"multi": ("'multi'", "EXEC without MULTI")}
+# They leave a key, which is removed: tried last, and only by a user who may do that.
+_LAST = ("append", "sadd")

@@ -1,4 +1,4 @@
-"""`recsys doctor` and `recsys doctor feast`."""
+"""`recsys doctor`, `recsys doctor feast` and `recsys doctor store`."""
 
 from __future__ import annotations
 
@@ -44,6 +44,22 @@ def feast(
         from features.feast.doctor import examine
 
         _emit(out, examine(repository))
+
+
+@app.command()
+def store(
+    config: ConfigPath = Path("recsys.toml"),
+    role: Annotated[
+        str, typer.Option(help="What the user is for: reader, service, publisher or follower.")
+    ] = "reader",
+    as_json: AsJson = False,
+) -> None:
+    """Check the store: kind, latency, memory, persistence, clock, rights; changes nothing."""
+    with reporting(as_json) as out:
+        from recsys.config import load_config
+        from serving.store_doctor import examine_store
+
+        _emit(out, examine_store(load_config(config), role))
 
 
 def _emit(out: Output, findings: Sequence[Any]) -> None:
