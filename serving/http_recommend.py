@@ -176,9 +176,9 @@ def _batch(
         else:
             found |= {name: _alone(service, one) for name, one in asked.items()}
     return [
-        (one.status, told(one, name))
-        if isinstance(one := found[name], ErrorRow)
-        else recommendations_json(one)
+        (answer.status, told(answer, name))
+        if isinstance(answer := found[name], ErrorRow)
+        else recommendations_json(answer)
         for name in names
     ]
 
