@@ -85,9 +85,7 @@ def install(
         request: Request, user_id: Annotated[Text | None, Query()] = None
     ) -> Response:
         """Experiments in the order declared, and the arms that a user is in now."""
-        return _json(
-            await workers.run(_experiments, getattr(service, "experiments", None), user_id)
-        )
+        return _json(await workers.run(_experiments, service.experiments, user_id))
 
     @shell.operation("GET", "/health/live", tag=_TAG, answer=HealthAnswer)
     async def live(request: Request) -> Response:

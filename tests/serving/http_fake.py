@@ -32,6 +32,7 @@ class FakeService:
         self.store = SimpleNamespace(generations=list, flip=self.flip, rollback=self.rollback)
         self.recorded = set()
         self.hidden = set()
+        self.experiments = None
 
     def warm_up(self):
         pass
