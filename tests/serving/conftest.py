@@ -52,7 +52,9 @@ def redis_server_url():
 @pytest.fixture(scope="session")
 def cluster_url():
     """Three nodes that nobody may kill; patient with each other on a busy machine."""
-    with cluster(cluster_node_timeout=15_000) as nodes:
+    with cluster() as nodes:
+        for server in nodes.servers:
+            server.ask("CONFIG", "SET", "cluster-node-timeout", 15_000)
         yield nodes.url
 
 

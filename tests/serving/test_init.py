@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from features.schema import MICROSECONDS_PER
 from recsys.config import load_config
 from recsys.dataset import read_dataset
+from recsys.store_url import StoreUrl
 from serving.cli import app
 from serving.connection import connect
 from serving.first_store import propose_store, url_of
@@ -213,8 +214,18 @@ def test_the_url_of_a_connection_string(
         ({"type": "sqlite"}, "embedded", "Feast's online store is 'sqlite'"),
         (
             {"type": "redis", "redis_type": "redis_cluster", "connection_string": "a:1,b:2"},
-            "embedded",
-            "Feast's online store is a redis_cluster",
+            "redis+cluster://a:1,b:2",
+            "Feast's online store",
+        ),
+        (
+            {
+                "type": "redis",
+                "redis_type": "redis_sentinel",
+                "connection_string": "a:1,b:2,db=3,ssl=true,password=top",
+                "sentinel_master": "main",
+            },
+            "rediss+sentinel://a:1,b:2/main/3",
+            "password is read from RECSYS_STORE_PASSWORD",
         ),
         (
             {"type": "redis", "redis_type": "redis", "connection_string": "a:1,password=top"},
@@ -236,6 +247,7 @@ def test_the_proposed_store(online: dict[str, str], url: str, reason: str) -> No
     config = SimpleNamespace(online_store=SimpleNamespace(**online))
     found, told = propose_store(SimpleNamespace(config=config))
     assert found == url
+    assert url == "embedded" or StoreUrl.parse(url).hosts[0] == ("a", 1)
     assert reason in told
     assert "top" not in found + told
 

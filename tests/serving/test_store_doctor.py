@@ -143,6 +143,7 @@ def test_a_server_that_is_away(examine, tmp_path):
     assert (found.state, found.detail) == ("WARN", "the embedded server is not running")
 
 
+@pytest.mark.slow
 def test_a_replica_is_no_place_to_publish(examine):
     with sentinel(sentinels=1) as store:
         found = examine(f"redis://127.0.0.1:{store.servers[1].port}")
