@@ -265,12 +265,19 @@ class Computation(ABC):
         of_row = self.level("user").of_row
         bits, item = attribute.bits, attribute.rows(self._rows.item)
         history_rows, sizes = attribute.rows(history), attribute.all_sizes
+        lengths = (history > 0).sum(axis=1)
+        filled = np.flatnonzero((history > 0).any(axis=0))
+        history_rows = history_rows[:, filled[0] if filled.size else history.shape[1] :]
+        single = len(history_rows) == 1
         result = np.empty(item.size)
-        for part in slices(item.size, history.shape[1] * bits.shape[1]):
+        for part in slices(item.size, max(history_rows.shape[1], 1) * bits.shape[1]):
             owner, candidate = of_row[part], item[part]
-            past = history_rows[owner]  # [c, last]
-            both = bits[past] & bits[candidate][:, None, :]  # [c, last, W]
-            shared = np.bitwise_count(both).sum(axis=2, dtype=np.int64)  # [c, last]
+            # [1 or c, last]: of one user every candidate meets the same items
+            past = history_rows if single else history_rows[owner]
+            theirs, own = bits[past], bits[candidate]
+            shared = np.zeros((candidate.size, past.shape[1]), dtype=np.int64)
+            for word in range(bits.shape[1]):  # an axis of a few words is slow to sum over
+                shared += np.bitwise_count(theirs[:, :, word] & own[:, None, word])
             size = sizes[candidate][:, None]  # [c, 1]
             if how == "any":
                 value = (shared > 0).astype(np.float64)
@@ -278,7 +285,7 @@ class Computation(ABC):
                 value = shared / np.maximum(size, 1)
             else:
                 value = shared / np.maximum(sizes[past] + size - shared, 1)
-            length = (history[owner] > 0).sum(axis=1)
+            length = lengths[owner]
             known = (length > 0) & (size[:, 0] > 0)
             result[part] = np.where(known, value.sum(axis=1) / np.maximum(length, 1), np.nan)
         return result
@@ -295,13 +302,13 @@ class Computation(ABC):
             taken = np.where((rows > 0)[..., None], vectors[rows], 0.0)  # [c, last, D]
             mean[part] = taken.sum(axis=1, dtype=np.float64)
         mean_norm = np.sqrt((mean * mean).sum(axis=1))
-        candidate = self.vector_rows(name, self._rows.item)
+        candidate, norms = self.vector_rows(name, self._rows.item), self.tables.norms(name)
         result = np.empty(candidate.size)
         for part in slices(candidate.size, dimension):
-            own = vectors[candidate[part]].astype(np.float64)
-            own[candidate[part] == 0] = 0.0
-            dot = (own * mean[of_row[part]]).sum(axis=1)
-            norm = np.sqrt((own * own).sum(axis=1)) * mean_norm[of_row[part]]
+            rows, owner = candidate[part], of_row[part]
+            own = vectors[rows].astype(np.float64)
+            dot = own @ mean[0] if len(mean) == 1 else (own * mean[owner]).sum(axis=1)
+            norm = norms[rows] * mean_norm[owner]
             result[part] = np.where(norm > 0, dot / np.where(norm > 0, norm, 1.0), np.nan)
         return result
 

@@ -37,6 +37,7 @@ class FeatureTables:
         self.vectors = dict(vectors)
         self._attributes: dict[str, AttributeValues] = {}
         self._matchers: dict[str, TextMatcher] = {}
+        self._norms: dict[str, np.ndarray] = {}
 
     def attribute(self, column: str) -> AttributeValues:
         """The values of an item column."""
@@ -49,3 +50,16 @@ class FeatureTables:
         if column not in self._matchers:
             self._matchers[column] = TextMatcher(self.item_frame[column])
         return self._matchers[column]
+
+    def norms(self, name: str) -> np.ndarray:
+        """[N + 1] float64 lengths of named vectors; 0 for the row of nothing."""
+        if name not in self._norms:
+            _, vectors = self.vectors[name]
+            parts = [
+                np.sqrt((part.astype(np.float64) ** 2).sum(axis=1))
+                for part in np.array_split(vectors, max(1, vectors.size // 4_000_000))
+            ]
+            norms = np.concatenate(parts)
+            norms[:1] = 0.0
+            self._norms[name] = norms
+        return self._norms[name]

@@ -7,7 +7,7 @@ running sums.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import polars as pl
@@ -97,6 +97,8 @@ class OwnComputation(Computation):
         self._events = events
         self._vector_rows = vector_rows
         self._seen: dict[tuple[str | None, int], OwnEvents] = {}
+        self._by_group: dict[tuple[Group, int | None], Any] = {}
+        self._places: dict[tuple[Group, int | None], np.ndarray] = {}
 
     def vector_rows(self, name: str, item: np.ndarray) -> np.ndarray:
         """Rows of named vectors for item indices of any shape, 0 where they lack the item."""
@@ -114,29 +116,21 @@ class OwnComputation(Computation):
     ) -> np.ndarray:
         name, threshold = statistic
         times = name in ("last", "first")
+        missing = np.nan if times else 0.0
         if asked.user.size == 0:
             return np.zeros(0)
-        until = int(self.moments_of(group)[0])
-        events = self._before(group.event, until)
-        if window_us is not None:
-            events = events.take(np.flatnonzero(events.happened >= until - window_us))
-        place, code = self._groups(group, events.item)
-        if times:
-            step = events.happened[place].astype(np.float64)
-        elif name == "count":
-            step = np.ones(place.size)
-        elif name == "weight":
-            step = events.weight[place]
-        else:
-            step = (events.weight[place] >= threshold).astype(np.float64)
-        known, group_of = np.unique(code, return_inverse=True)
+        known, group_of, events = self._grouped(group, window_us)
         if times:
             total = np.full(known.size, -np.inf if name == "last" else np.inf)
             extreme = np.maximum if name == "last" else np.minimum
-            extreme.at(total, group_of, step)
+            extreme.at(total, group_of, events.happened.astype(np.float64))
         else:
+            step = events.weight if name != "count" else None
+            if name == "hits":
+                step = (events.weight >= threshold).astype(np.float64)
             total = np.bincount(group_of, weights=step, minlength=known.size)
-        return _found(known, total, self._asked_code(group, asked), np.nan if times else 0.0)
+        place = self._found(group, known, asked, window_us)
+        return np.append(total.astype(np.float64), missing)[place]
 
     def _distinct_counts(
         self, group: Group, asked: Asked, of: str, window_us: int | None
@@ -158,7 +152,8 @@ class OwnComputation(Computation):
             code = code[position]
         pairs = np.unique(np.stack([code, value]), axis=1)[0]
         known, count = np.unique(pairs, return_counts=True)
-        return _found(known, count.astype(np.float64), self._asked_code(group, asked), 0.0)
+        place = _places(known, self._asked_code(group, asked))
+        return np.append(count.astype(np.float64), 0.0)[place]
 
     def _newest(self, event: str | None, last: int) -> Past:
         until = int(self.moments[0]) if self.moments.size else 0
@@ -186,6 +181,30 @@ class OwnComputation(Computation):
             self._seen[key] = self._events.take(np.flatnonzero(kept))
         return self._seen[key]
 
+    def _grouped(
+        self, group: Group, window_us: int | None
+    ) -> tuple[np.ndarray, np.ndarray, OwnEvents]:
+        """The groups that have events, rising; the place of each event among them; the events."""
+        key = (group, window_us)
+        if key not in self._by_group:
+            until = int(self.moments_of(group)[0])
+            events = self._before(group.event, until)
+            if window_us is not None:
+                events = events.take(np.flatnonzero(events.happened >= until - window_us))
+            place, code = self._groups(group, events.item)
+            known, group_of = np.unique(code, return_inverse=True)
+            self._by_group[key] = (known, group_of, events.take(place))
+        return self._by_group[key]
+
+    def _found(
+        self, group: Group, known: np.ndarray, asked: Asked, window_us: int | None
+    ) -> np.ndarray:
+        """[Q] place of each question's group among ``known``, or one beyond the last."""
+        key = (group, window_us)
+        if key not in self._places:
+            self._places[key] = _places(known, self._asked_code(group, asked))
+        return self._places[key]
+
     def _groups(self, group: Group, item: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Positions of the events that enter groups of the asking user, and these groups."""
         every = np.arange(item.size)
@@ -200,9 +219,9 @@ class OwnComputation(Computation):
         return asked.item if group.by in ("item", "user_item") else np.zeros_like(asked.item)
 
 
-def _found(known: np.ndarray, value: np.ndarray, asked: np.ndarray, missing: float) -> np.ndarray:
-    """[Q] the value of each code among the rising ``known``, or ``missing``."""
+def _places(known: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """[Q] place of each code among the rising ``known``, or one beyond the last."""
     if known.size == 0:
-        return np.full(asked.shape, missing)
+        return np.zeros(asked.shape, dtype=np.int64)
     place = np.minimum(np.searchsorted(known, asked), known.size - 1)
-    return np.where(known[place] == asked, value[place], missing)
+    return np.where(known[place] == asked, place, known.size)

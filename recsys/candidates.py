@@ -161,6 +161,9 @@ def _rank(score: np.ndarray) -> np.ndarray:
     """[Q, C] float32 rank of each column within its row, 0 the best; ties by column."""
     order = np.argsort(-score, axis=1, kind="stable")
     rank = np.empty(score.shape, dtype=np.float32)
+    if len(score) == 1:
+        rank[0, order[0]] = np.arange(score.shape[1], dtype=np.float32)
+        return rank
     places = np.broadcast_to(np.arange(score.shape[1], dtype=np.float32), score.shape)
     np.put_along_axis(rank, order, places, axis=1)
     return rank

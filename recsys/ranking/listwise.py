@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.model_files import read_model, write_model
+from recsys.ranking.light_encoder import LightEncoder
 
 __all__ = ["ListwiseOptions", "ListwiseRanker", "listnet"]
 
@@ -115,6 +116,7 @@ class ListwiseRanker:
         self.strength = strength
         self.options = options
         self._encoder = encoder.eval()
+        self._light: LightEncoder | None = None
         self._mean = mean
         self._spread = spread
 
@@ -169,7 +171,9 @@ class ListwiseRanker:
                 mean=mean.astype(np.float32),
                 spread=np.maximum(spread, 1e-6).astype(np.float32),
             )
-            x, g, keep = ranker._inputs(features[useful], first[useful], mask[useful])
+            x, g, keep = map(
+                torch.from_numpy, ranker._inputs(features[useful], first[useful], mask[useful])
+            )
             y = torch.from_numpy(np.ascontiguousarray(label[useful], dtype=np.float32))
             ranker._train(x, g, y, keep, generator, on_epoch)
         return ranker
@@ -228,12 +232,16 @@ class ListwiseRanker:
             return np.empty(first.shape, dtype=np.float32)
         x, g, keep = self._inputs(features, first, mask)
         weight = self.strength if strength is None else strength
-        score = g + weight * self._encoder(x, g, keep)
-        return np.where(mask, score.numpy(), -np.inf).astype(np.float32)
+        if len(x) == 1 and bool(mask.all()):
+            if self._light is None:
+                self._light = LightEncoder.of(self._encoder)
+            return (g + weight * self._light(x[0], g[0])).astype(np.float32)
+        score = g + weight * self._encoder(*map(torch.from_numpy, (x, g, keep))).numpy()
+        return np.where(mask, score, -np.inf).astype(np.float32)
 
     def _inputs(
         self, features: np.ndarray, first: np.ndarray, mask: np.ndarray
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         scaled = np.clip((features - self._mean) / self._spread, -4.0, 4.0)
         scaled = np.where(np.isfinite(scaled) & mask[..., None], scaled, 0.0)
         count = np.maximum(mask.sum(axis=1, keepdims=True), 1)
@@ -242,9 +250,9 @@ class ListwiseRanker:
         deviation = np.sqrt((centred**2).sum(axis=1, keepdims=True) / count)
         relative = centred / np.maximum(deviation, 1e-6)
         return (
-            torch.from_numpy(np.ascontiguousarray(scaled, dtype=np.float32)),
-            torch.from_numpy(np.ascontiguousarray(relative, dtype=np.float32)),
-            torch.from_numpy(np.ascontiguousarray(mask)),
+            np.ascontiguousarray(scaled, dtype=np.float32),
+            np.ascontiguousarray(relative, dtype=np.float32),
+            np.ascontiguousarray(mask),
         )
 
     def save(self, directory: Path) -> None:
