@@ -40,7 +40,7 @@ ROLES: Mapping[str, Role] = {
         (
             *_READS,
             *("eval", "zadd", "zremrangebyrank", "expire", "xadd", "setbit", "expireat", "del"),
-            *("hset", "sadd", "srem", "zrem", "strlen"),
+            *("hset", "sadd", "srem", "zrem", "set"),
         ),
     ),
     "publisher": Role(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, cast
 import redis
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.exceptions import ClusterError
 from redis.retry import Retry
 from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
@@ -28,6 +30,7 @@ __all__ = [
     "USERNAME_VARIABLE",
     "TlsFiles",
     "connect",
+    "is_other_type",
     "redact",
     "store_errors",
 ]
@@ -37,6 +40,7 @@ URL_VARIABLE = "RECSYS_STORE_URL"
 USERNAME_VARIABLE = "RECSYS_STORE_USERNAME"
 PASSWORD_VARIABLE = "RECSYS_STORE_PASSWORD"
 SENTINEL_PASSWORD_VARIABLE = "RECSYS_STORE_SENTINEL_PASSWORD"
+_OTHER_TYPE = re.compile(r"(^|: )WRONGTYPE ")  # first, or after the command of a pipeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +168,18 @@ def store_errors(what: str) -> Iterator[None]:
     try:
         yield
     except redis.RedisError as error:
+        answered = isinstance(error, redis.ResponseError)
         raise StageUnavailable(
             f"the store could not {what}: {type(error).__name__}: {error}",
             stage="store",
             shard=getattr(error, "shard", None),
+            refused=answered and not isinstance(error, ClusterError),
         ) from error
+
+
+def is_other_type(error: object) -> bool:
+    """Whether a reply says that the key holds another type than the command is for."""
+    return isinstance(error, redis.ResponseError) and bool(_OTHER_TYPE.search(str(error)))
 
 
 def _where(url: str) -> StoreUrl | None:

@@ -50,11 +50,16 @@ class StageUnavailable(ServingError):
     Attributes:
         shard: "host:port" of the one node that failed, of a store that has several: what the
             others hold can still be read. None: nothing can.
+        refused: it answered, at once, that it will not, such as a store without memory for more:
+            other questions may be answered.
     """
 
-    def __init__(self, message: str, *, stage: str, shard: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, stage: str, shard: str | None = None, refused: bool = False
+    ) -> None:
         super().__init__(message, stage=stage)
         self.shard = shard
+        self.refused = refused
 
 
 class DeadlineExceeded(ServingError):

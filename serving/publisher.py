@@ -20,6 +20,7 @@ from serving.manifest import Manifest
 from serving.publication import Publication, UserBatch
 from serving.publish_marker import PublishMarker
 from serving.store_calls import server_time
+from serving.store_reads import alive_bitmap
 from serving.write_lock import WriteLock
 
 __all__ = ["Progress", "Written", "write_generation"]
@@ -199,11 +200,9 @@ def _write_alive(
 
     Hidden items of an earlier, unfinished attempt must not survive: written, not merged.
     """
-    mask = np.ones(len(publication.item_ids) + 1, dtype=bool)
-    if publication.alive is not None:
-        mask[:] = publication.alive
-    mask[0] = False
-    bitmap, key = np.packbits(mask).tobytes(), keys.alive(publication.generation)
+    alive = publication.alive
+    bitmap = alive_bitmap(np.ones(len(publication.item_ids) + 1) if alive is None else alive)
+    key = keys.alive(publication.generation)
     client.set(key, bitmap, exat=expires_at)
     if cast("bytes | None", client.get(key)) != bitmap:
         raise PublishRefused(

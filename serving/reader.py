@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 ErrorHook = Callable[[str], None]
 _KEPT_SNAPSHOTS = 4  # served, previous, and those that experiments pin
+_WITHOUT_GENERATION = ("corrupt_value", "generation_expired")  # though the store answers
 
 
 class View(NamedTuple):
@@ -166,7 +168,7 @@ class GenerationReader:
             ServingError: the store is away; see `remembered_user`.
         """
         generation = snapshot.generation if snapshot.manifest is not None else None
-        found = self._call(
+        found = self.call(
             lambda: read_user_states(self._store, self._sessions, generation, user_ids)
         )
         for user_id, state in zip(user_ids, found, strict=True):
@@ -189,7 +191,7 @@ class GenerationReader:
         generation = snapshot.generation
         if generation is None or snapshot.manifest is None:
             raise NoGeneration("a bundled list has no neighbours")
-        return self._call(lambda: self._store.neighbours(generation, item_id))
+        return self.call(lambda: self._store.neighbours(generation, item_id))
 
     def item_rows(self, snapshot: Snapshot, item_ids: Sequence[str]) -> list[bytes | None]:
         """Packed feature rows, None where there is none.
@@ -200,7 +202,7 @@ class GenerationReader:
         generation = snapshot.generation
         if generation is None or snapshot.manifest is None:
             raise NoGeneration("a bundled list has no item rows")
-        return self._call(lambda: self._store.read_items(generation, item_ids))
+        return self.call(lambda: self._store.read_items(generation, item_ids))
 
     def item_block(
         self,
@@ -235,6 +237,35 @@ class GenerationReader:
             self._on_error("corrupt_value")
             raise CorruptValue(f"item rows cannot be read: {error}") from error
 
+    def call(self, ask: Callable[[], T]) -> T:
+        """What ``ask`` gets from the store, unless that did not answer a moment ago.
+
+        Raises:
+            ServingError: the store is away or refuses, or a value is damaged.
+        """
+        if not self._breaker.allow():
+            raise StageUnavailable(
+                "the store failed a moment ago and is left alone for "
+                f"{self._settings.retry_after_s:g} s",
+                stage="store",
+            )
+        try:
+            found = ask()
+        except StageUnavailable as error:
+            if error.refused or error.shard is not None:  # others are answered
+                self._breaker.succeeded()
+            else:
+                self._breaker.failed()
+                self._fresh_until = -float("inf")
+            self._on_error(_problem(error))
+            raise
+        except ServingError as error:
+            self._breaker.succeeded()
+            self._on_error(_problem(error))
+            raise
+        self._breaker.succeeded()
+        return found
+
     # -- inside -------------------------------------------------------------------------------
 
     def _refresh(self) -> None:
@@ -242,7 +273,7 @@ class GenerationReader:
         previous = self._view.previous if self._view else None
         snapshot: Snapshot | None = None
         try:
-            head = self._call(self._store.head)
+            head = self.call(self._store.head)
             self._read_at = self._clock()
             if head is None:
                 problem = "no_generation"
@@ -256,8 +287,10 @@ class GenerationReader:
         if problem is None and self._logged is not None:
             log.info("the store answers again")
         self._logged = problem
+        if snapshot is None and previous is not None and problem in _WITHOUT_GENERATION:
+            snapshot = self._instead(previous)
         if snapshot is not None:
-            self._view = View(snapshot, previous, None, from_store=True)
+            self._view = View(snapshot, previous, problem, from_store=True)
         elif self._view is not None:
             self._view = self._view._replace(previous=previous, problem=problem)
         elif self._bundled is not None:
@@ -265,23 +298,35 @@ class GenerationReader:
         wait_s = self._settings.head_ttl_s if problem is None else self._settings.retry_after_s
         self._fresh_until = self._clock() + wait_s
 
+    def _instead(self, previous: str) -> Snapshot | None:
+        """The generation before, for a process that has none in memory."""
+        if self._view is not None and self._view.from_store:
+            return None
+        try:
+            return self.snapshot(previous)
+        except ServingError:
+            return None
+
     def _current(self, generation: str) -> Snapshot:
         known = self._snapshots.get(generation)
         if known is None:
             snapshot = self._load(generation)
             log.info("serving generation %s: %d items", generation, len(snapshot.item_ids))
             return snapshot
-        if self._call(lambda: self._store.manifest(generation)) is None:
+        if self.call(lambda: self._store.manifest(generation)) is None:
             raise NoGeneration(f"generation {generation!r} expired; publish again")
+        self._renew(known)
         for one in list(self._snapshots.values()):
-            self._renew(one)
+            if one is not known:
+                with contextlib.suppress(CorruptValue):  # counted; the served one is whole
+                    self._renew(one)
         return known
 
     def _renew(self, snapshot: Snapshot) -> None:
         """Read anew what may be recommended of a generation."""
         generation = snapshot.generation
         if generation is not None:
-            snapshot.alive = self._call(
+            snapshot.alive = self.call(
                 lambda: self._store.alive(generation, len(snapshot.item_ids))
             )
 
@@ -295,37 +340,13 @@ class GenerationReader:
                 self._remembered.popitem(last=False)
 
     def _load(self, generation: str) -> Snapshot:
-        snapshot = self._call(lambda: load_snapshot(self._store, generation))
+        snapshot = self.call(lambda: load_snapshot(self._store, generation))
         with self._memory_lock:
             self._snapshots[generation] = snapshot
             self._snapshots.move_to_end(generation)
             while len(self._snapshots) > _KEPT_SNAPSHOTS:
                 self._snapshots.popitem(last=False)
         return snapshot
-
-    def _call(self, read: Callable[[], T]) -> T:
-        if not self._breaker.allow():
-            raise StageUnavailable(
-                "the store failed a moment ago and is left alone for "
-                f"{self._settings.retry_after_s:g} s",
-                stage="store",
-            )
-        try:
-            found = read()
-        except StageUnavailable as error:
-            if error.shard is None:  # the other nodes of a cluster answer
-                self._breaker.failed()
-                self._fresh_until = -float("inf")
-            else:
-                self._breaker.succeeded()
-            self._on_error(_problem(error))
-            raise
-        except ServingError as error:
-            self._breaker.succeeded()
-            self._on_error(_problem(error))
-            raise
-        self._breaker.succeeded()
-        return found
 
 
 def _problem(error: ServingError) -> str:

@@ -30,11 +30,18 @@ __all__ = ["SessionEvent", "Sessions"]
 
 _HEAD = struct.Struct("<QfB")
 
-# One user's events at once: no reader sees a half, and no cut leaves a key that never expires.
+# One user's events at once: no reader sees a half, and no cut leaves a key that never expires. What
+# is no session goes, or the user's events would never be taken in again.
 _ADD = """
 local new = {}
 for i = 3, #ARGV, 2 do
-  new[#new + 1] = redis.call('ZADD', KEYS[1], 'NX', ARGV[i], ARGV[i + 1])
+  local added = redis.pcall('ZADD', KEYS[1], 'NX', ARGV[i], ARGV[i + 1])
+  if type(added) == 'table' then
+    if not string.find(added.err, 'WRONGTYPE', 1, true) then return added end
+    redis.call('DEL', KEYS[1])
+    added = redis.call('ZADD', KEYS[1], ARGV[i], ARGV[i + 1])
+  end
+  new[#new + 1] = added
 end
 redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - ARGV[1])
 redis.call('EXPIRE', KEYS[1], ARGV[2])
@@ -184,13 +191,26 @@ def unpack_session(reply: Sequence[tuple[bytes, float]]) -> list[SessionEvent]:
     Raises:
         CorruptValue: a member cannot be decoded.
     """
+    events, problem = readable_session(reply)
+    if problem is not None:
+        raise problem
+    return events
+
+
+def readable_session(
+    reply: Sequence[tuple[bytes, float]],
+) -> tuple[list[SessionEvent], CorruptValue | None]:
+    """What `unpack_session` returns, without the members that cannot be decoded, and why not."""
     found: dict[int, SessionEvent] = {}
+    problem: CorruptValue | None = None
     for member, score in reply:
-        if not math.isfinite(score):
-            raise CorruptValue(f"a session holds an event without a moment: its score is {score}")
-        event = _unpack(member, int(score))
-        found.setdefault(event.identity, event)  # sent again under its id, with something changed
-    return list(found.values())
+        try:
+            event = _unpack(member, score)
+        except CorruptValue as error:
+            problem = error
+        else:
+            found.setdefault(event.identity, event)  # sent again under its id, something changed
+    return list(found.values()), problem
 
 
 def _pack(checked: CheckedEvent) -> bytes:
@@ -200,7 +220,9 @@ def _pack(checked: CheckedEvent) -> bytes:
     return _HEAD.pack(checked.identity, weight, len(kind)) + kind + event.item_id.encode()
 
 
-def _unpack(member: bytes, timestamp_us: int) -> SessionEvent:
+def _unpack(member: bytes, score: float) -> SessionEvent:
+    if not math.isfinite(score):
+        raise CorruptValue(f"a session holds an event without a moment: its score is {score}")
     try:
         identity, weight, size = _HEAD.unpack_from(member)
         kind = member[_HEAD.size : _HEAD.size + size].decode()
@@ -209,6 +231,4 @@ def _unpack(member: bytes, timestamp_us: int) -> SessionEvent:
         raise CorruptValue(f"a session holds what is no event: {error}") from error
     if _HEAD.size + size >= len(member):
         raise CorruptValue("a session holds what is no event: it is cut short")
-    return SessionEvent(
-        item_id, timestamp_us, kind, None if math.isnan(weight) else weight, identity
-    )
+    return SessionEvent(item_id, int(score), kind, None if math.isnan(weight) else weight, identity)

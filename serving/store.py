@@ -125,10 +125,10 @@ class GenerationStore(StoreHeads):
         )
         publication.check()
         _check_drop(max_user_drop)
-        before = self.head()
+        before, standing = self._standing_head()
         self._check_epoch(before, expected_epoch)
         started = time.perf_counter()
-        served = None if before is None else self.manifest(before.generation)
+        served = None if before is None else self._sound_manifest(before.generation)
         with self._writing(generation) as lock:
             existing = self.manifest(generation)
             with store_errors("publish"):
@@ -150,7 +150,7 @@ class GenerationStore(StoreHeads):
                 self._client.unlink(self.keys.progress(generation))
                 self._client.zadd(self.keys.generations, {generation: manifest.published_at})
         self._hide_again(generation, publication.item_ids)
-        head = self._move_head(before, generation)
+        head = self._move_head(before, standing, generation)
         self._hide_again(generation, publication.item_ids)
         return PublishReport(
             generation=generation,

@@ -11,6 +11,7 @@ import redis
 from serving.connection import store_errors
 
 __all__ = [
+    "OTHER_TYPE",
     "PAGE",
     "compare_and_set",
     "count_existing",
@@ -23,11 +24,15 @@ __all__ = [
 
 PAGE = 1000
 """Keys of one pipeline or of one step of a scan."""
+OTHER_TYPE = b"OTHER TYPE"
+"""What a key that holds no text compares equal to in `compare_and_set`."""
 T = TypeVar("T")
 
-# One key only, so it runs on a cluster. An absent key compares equal to the empty string.
+# One key only, so it runs on a cluster. An absent key compares equal to the empty string, and one
+# that holds a list or the like to `OTHER_TYPE`.
 _COMPARE_AND_SET = """
-local current = redis.call('GET', KEYS[1]) or ''
+local current = redis.pcall('GET', KEYS[1]) or ''
+if type(current) == 'table' then current = 'OTHER TYPE' end
 if current ~= ARGV[1] then return 0 end
 if ARGV[3] == '' then
   redis.call('SET', KEYS[1], ARGV[2])

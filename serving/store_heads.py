@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
 from serving.connection import store_errors
-from serving.errors import HeadConflict, NoGeneration
+from serving.errors import CorruptValue, HeadConflict, NoGeneration
 from serving.manifest import Head, Manifest
-from serving.store_calls import compare_and_set, count_existing
-from serving.store_reads import StoreReads
+from serving.store_calls import OTHER_TYPE, compare_and_set, count_existing
+from serving.store_reads import StoreReads, alive_bitmap, bitmap_bytes
 
 __all__ = ["GenerationInfo", "StoreHeads"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +33,17 @@ class StoreHeads(StoreReads):
     """Lists generations and switches between them by compare-and-set; see `StoreReads`."""
 
     def generations(self) -> list[GenerationInfo]:
-        """Finished generations that are still there, newest first."""
-        head = self.head()
+        """Finished generations that are still there and whole, newest first."""
+        head, _ = self._standing_head()
         with store_errors("list generations"):
             listed = cast("list[bytes]", self._client.zrevrange(self.keys.generations, 0, -1))
         found = []
         for name in (value.decode() for value in listed):
-            manifest = self.manifest(name)
+            try:
+                manifest = self.manifest(name)
+            except CorruptValue as error:
+                log.warning("generation %s is left out: %s", name, error)
+                continue
             if manifest is None:
                 with store_errors("list generations"):
                     self._client.zrem(self.keys.generations, name)
@@ -57,7 +65,7 @@ class StoreHeads(StoreReads):
                 is gone.
             HeadConflict: the head moved meanwhile.
         """
-        before = self.head()
+        before, standing = self._standing_head()
         self._check_epoch(before, expected_epoch)
         if self.manifest(generation) is None:
             raise NoGeneration(self._unknown(generation))
@@ -70,7 +78,7 @@ class StoreHeads(StoreReads):
                 )
         item_ids = self.item_ids(generation)
         self._hide_again(generation, item_ids)
-        head = self._move_head(before, generation)
+        head = self._move_head(before, standing, generation)
         self._hide_again(generation, item_ids)
         return head
 
@@ -118,6 +126,8 @@ class StoreHeads(StoreReads):
         outside = [index for index in item_index if not 1 <= index <= manifest.num_items]
         if outside:
             raise ValueError(f"item_index must be in 1..{manifest.num_items}, got {outside[0]}")
+        if item_index:
+            self._mend_alive(manifest)
         with store_errors("write the alive bitmap"), self._client.pipeline(False) as pipeline:
             for index in item_index:
                 pipeline.setbit(self.keys.alive(generation), int(index), int(alive))
@@ -125,6 +135,23 @@ class StoreHeads(StoreReads):
             pipeline.execute()
 
     # -- inside -------------------------------------------------------------------------------
+
+    def _mend_alive(self, manifest: Manifest) -> None:
+        """Begin the bitmap anew where it is gone: bits set in none would hide everything else."""
+        generation, key = manifest.generation, self.keys.alive(manifest.generation)
+        with contextlib.suppress(CorruptValue):
+            found = self._value("read the alive bitmap", key)
+            if found is not None and len(found) == bitmap_bytes(manifest.num_items):
+                return
+        log.warning(
+            "the bitmap of recommendable items of generation %s is gone or damaged and begins "
+            "anew, with what is hidden in every generation (does the store evict keys?)",
+            generation,
+        )
+        hidden = self.hidden_items()
+        shown = [one not in hidden for one in self.item_ids(generation)]
+        with store_errors("write the alive bitmap"):
+            self._client.set(key, alive_bitmap([False, *shown]), exat=manifest.expires_at)
 
     def _hide_again(self, generation: str, item_ids: Sequence[str]) -> None:
         """Hide in a generation what is hidden in every one.
@@ -143,15 +170,38 @@ class StoreHeads(StoreReads):
             f"there: {known}"
         )
 
-    def _move_head(self, before: Head | None, generation: str) -> Head:
+    def _standing_head(self) -> tuple[Head | None, bytes]:
+        """The head and the bytes that stand there, for a compare-and-set.
+
+        A damaged head counts as none, so that it can be replaced.
+        """
+        value: bytes | None = OTHER_TYPE
+        with contextlib.suppress(CorruptValue):
+            value = self._value("read the head", self.keys.head)
+        if value is None:
+            return None, b""
+        try:
+            return Head.from_json(value), value
+        except CorruptValue as error:
+            log.warning("the head is damaged and counts as none: %s", error)
+            return None, value
+
+    def _sound_manifest(self, generation: str) -> Manifest | None:
+        """A manifest to compare with; None where it is damaged as well."""
+        try:
+            return self.manifest(generation)
+        except CorruptValue as error:
+            log.warning("nothing is compared with generation %s: %s", generation, error)
+            return None
+
+    def _move_head(self, before: Head | None, standing: bytes, generation: str) -> Head:
         if before is not None and before.generation == generation:
             after = Head(generation, before.previous, before.epoch + 1, time.time())
         else:
             previous, epoch = (before.generation, before.epoch) if before else (None, 0)
             after = Head(generation, previous, epoch + 1, time.time())
-        expected = before.to_json() if before else b""
         with store_errors("move the head"):
-            moved = compare_and_set(self._client, self.keys.head, expected, after.to_json())
+            moved = compare_and_set(self._client, self.keys.head, standing, after.to_json())
         if not moved:
             now = self.head()
             if now == after:  # our own flip went through and the reply was lost

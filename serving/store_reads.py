@@ -9,14 +9,30 @@ import numpy as np
 import redis
 
 from serving.candidate_codec import CandidateList, decode_candidates
-from serving.connection import store_errors
-from serving.errors import NoGeneration
+from serving.connection import is_other_type, store_errors
+from serving.errors import CorruptValue, NoGeneration
 from serving.id_list_codec import decode_ids
 from serving.keys import Keys
 from serving.manifest import Head, Manifest
 from serving.store_calls import mget, scan_pages
 
-__all__ = ["StoreReads"]
+__all__ = ["StoreReads", "alive_bitmap", "bitmap_bytes"]
+
+
+def alive_bitmap(alive: Sequence[bool] | np.ndarray) -> bytes:
+    """The bitmap of recommendable items as the store has it.
+
+    Args:
+        alive: [N + 1] bool; there is no item 0.
+    """
+    mask = np.array(alive, dtype=bool)
+    mask[0] = False
+    return np.packbits(mask).tobytes()
+
+
+def bitmap_bytes(num_items: int) -> int:
+    """Length of `alive_bitmap` for a vocabulary of so many items."""
+    return num_items // 8 + 1
 
 
 class StoreReads:
@@ -47,8 +63,7 @@ class StoreReads:
 
     def head(self) -> Head | None:
         """The pointer, or None when nothing was ever published."""
-        with store_errors("read the head"):
-            value = cast("bytes | None", self._client.get(self.keys.head))
+        value = self._value("read the head", self.keys.head)
         return None if value is None else Head.from_json(value)
 
     def manifest(self, generation: str) -> Manifest | None:
@@ -79,14 +94,15 @@ class StoreReads:
 
     def alive(self, generation: str, num_items: int) -> np.ndarray:
         """[N + 1] bool, True where an item may be recommended; row 0 is always False."""
-        with store_errors("read the alive bitmap"):
-            value = cast("bytes | None", self._client.get(self.keys.alive(generation)))
-        mask = np.zeros(num_items + 1, dtype=bool)
+        value = self._value("read the alive bitmap", self.keys.alive(generation))
         if value is None:
-            mask[1:] = True
-            return mask
-        bits = np.unpackbits(np.frombuffer(value, np.uint8))[: num_items + 1].astype(bool)
-        mask[: len(bits)] = bits
+            value = alive_bitmap(np.ones(num_items + 1))
+        if len(value) != bitmap_bytes(num_items):  # hiding all beyond a cut would be worse
+            raise CorruptValue(
+                f"the bitmap of recommendable items of generation {generation!r} must have "
+                f"{bitmap_bytes(num_items)} bytes for {num_items} items, got {len(value)}"
+            )
+        mask = np.unpackbits(np.frombuffer(value, np.uint8))[: num_items + 1].astype(bool)
         mask[0] = False
         return mask
 
@@ -128,15 +144,23 @@ class StoreReads:
         return mget(self._client, [self.keys.item(generation, item_id) for item_id in item_ids])
 
     def _manifest_value(self, generation: str) -> bytes | None:
-        with store_errors("read a manifest"):
-            return cast("bytes | None", self._client.get(self.keys.manifest(generation)))
+        return self._value("read a manifest", self.keys.manifest(generation))
 
     def _needed(self, key: str, generation: str) -> bytes:
-        with store_errors("read a generation"):
-            value = cast("bytes | None", self._client.get(key))
+        value = self._value("read a generation", key)
         if value is None:
             raise NoGeneration(f"generation {generation!r} is unknown, unfinished or expired")
         return value
+
+    def _value(self, what: str, key: str) -> bytes | None:
+        """The text under a key; None where there is nothing."""
+        with store_errors(what):
+            try:
+                return cast("bytes | None", self._client.get(key))
+            except redis.ResponseError as error:
+                if not is_other_type(error):
+                    raise
+                raise CorruptValue(f"{key!r} holds a value of another type: {error}") from error
 
     def _lists(self, keys: list[str]) -> list[CandidateList | None]:
         values = mget(self._client, keys)

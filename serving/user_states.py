@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import redis
+
 from serving.candidate_codec import CandidateList, decode_candidates
-from serving.connection import store_errors
+from serving.connection import is_other_type, store_errors
 from serving.errors import CorruptValue
-from serving.sessions import SessionEvent, Sessions, unpack_session
+from serving.sessions import SessionEvent, Sessions, readable_session
 from serving.store import GenerationStore
 
 __all__ = ["UserState", "read_user_states"]
@@ -53,22 +55,35 @@ def read_user_states(
                 pipeline.get(store.keys.user(generation, user_id))
         if sessions is not None:
             sessions.queue_read(pipeline, user_ids)
-        replies = pipeline.execute()
+        replies = [_readable(reply) for reply in pipeline.execute(raise_on_error=False)]
     lists = replies[: len(user_ids)] if generation is not None else [None] * len(user_ids)
     pasts = replies[-len(user_ids) :] if sessions is not None else [()] * len(user_ids)
     return [_state(*pair) for pair in zip(lists, pasts, strict=True)]
 
 
-def _state(value: bytes | None, members: Any) -> UserState:
+def _readable(reply: Any) -> Any:
+    """A reply, or the `CorruptValue` of a key of another type; raises what hurts everybody."""
+    if is_other_type(reply):
+        return CorruptValue(f"a value of a user has another type: {reply}")
+    if isinstance(reply, redis.RedisError):
+        raise reply
+    return reply
+
+
+def _state(value: Any, members: Any) -> UserState:
     candidates: CandidateList | None = None
     session: list[SessionEvent] = []
     damaged: CorruptValue | None = None
-    try:
-        candidates = None if value is None else decode_candidates(value)
-    except CorruptValue as error:
-        damaged = error
-    try:
-        session = unpack_session(members)
-    except CorruptValue as error:
-        damaged = error
+    if isinstance(value, CorruptValue):
+        damaged = value
+    elif value is not None:
+        try:
+            candidates = decode_candidates(value)
+        except CorruptValue as error:
+            damaged = error
+    if isinstance(members, CorruptValue):
+        damaged = members
+    else:
+        session, problem = readable_session(members)
+        damaged = problem or damaged
     return UserState(candidates, session, damaged)
