@@ -311,7 +311,8 @@ class RecommendationService:
             known = self._reader.last_view().snapshot.rows
         except NoGeneration:
             known = None
-        report = self._stream.record(events, known_items=known)
+        stream = self._stream
+        report = self._reader.call(lambda: stream.record(events, known_items=known))
         if self._feedback is not None:
             self._feedback.record(events)
         return report
