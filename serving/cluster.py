@@ -12,49 +12,28 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import redis
 from redis.cluster import ClusterNode, RedisCluster
-from redis.commands.core import CoreCommands
 from redis.crc import key_slot
-from redis.exceptions import (
-    AskError,
-    AuthenticationError,
-    ClusterDownError,
-    MaxConnectionsError,
-    MovedError,
-    RedisClusterException,
-    TryAgainError,
-)
+from redis.exceptions import RedisClusterException
 
 from serving.breaker import CircuitBreaker
+from serving.cluster_exchange import (
+    NODE_FAILED,
+    NOT_THE_NODE,
+    ClusterUnreachable,
+    Exchange,
+    NodeLeftAlone,
+    as_redis_errors,
+)
+from serving.cluster_pipeline import ShardedPipeline
 
-__all__ = ["ClusterClient", "ClusterUnreachable", "NodeLeftAlone", "ShardedPipeline"]
+__all__ = ["ClusterClient"]
 
 log = logging.getLogger(__name__)
-
-_NODE_FAILED = (redis.ConnectionError, redis.TimeoutError)
-_NOT_THE_NODE = (MaxConnectionsError, AuthenticationError)
-_MOVED = (MovedError, AskError, TryAgainError, ClusterDownError)
-# Commands of this package, so that the server need not be asked where their keys are.
-_KEY_IS_FIRST = frozenset(
-    [
-        *("GET", "SET", "MGET", "DEL", "EXPIRE", "EXPIREAT", "TTL", "SETBIT", "STRLEN", "XADD"),
-        *("HSET", "HGET", "HMGET", "HGETALL", "HDEL", "ZADD", "ZRANGE", "ZREVRANGE", "ZREM"),
-    ]
-)
-
-
-class ClusterUnreachable(redis.ConnectionError):
-    """No node told the layout of the cluster, or no node owns a key's slot."""
-
-
-class NodeLeftAlone(redis.ConnectionError):
-    """The node failed a moment ago and was not asked."""
-
-    shard: str
 
 
 class ClusterClient(RedisCluster):
@@ -96,7 +75,7 @@ class ClusterClient(RedisCluster):
     def execute_command(self, *args: Any, **kwargs: Any) -> Any:
         """Reply to one command; after a failure once more, when the layout may have changed."""
         self._connect()
-        with _as_redis_errors():
+        with as_redis_errors():
             return super().execute_command(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _execute_command(self, target_node: ClusterNode, *args: Any, **kwargs: Any) -> Any:
@@ -125,8 +104,8 @@ class ClusterClient(RedisCluster):
 
     def report(self, node: ClusterNode, error: Exception | None) -> None:
         """Say whether ``node`` answered; an error of the network gets its ``shard``."""
-        if isinstance(error, (*_NODE_FAILED, RedisClusterException)) and not isinstance(
-            error, (NodeLeftAlone, *_NOT_THE_NODE)
+        if isinstance(error, (*NODE_FAILED, RedisClusterException)) and not isinstance(
+            error, (NodeLeftAlone, *NOT_THE_NODE)
         ):
             talked_to = getattr(error, "connection", None)  # another node after a redirection
             host, port = getattr(talked_to, "host", None), getattr(talked_to, "port", None)
@@ -161,19 +140,53 @@ class ClusterClient(RedisCluster):
     def mget_nonatomic(self, keys: Any, *args: Any) -> list[Any]:
         """Values of keys in any slots, in the order asked, in one round trip to each node."""
         asked = [keys] if isinstance(keys, (str, bytes)) else list(keys)
-        asked += args
-        by_slot: dict[int, list[int]] = {}
-        for position, key in enumerate(asked):
-            by_slot.setdefault(slot_of(key), []).append(position)
-        with self.pipeline() as pipeline:
-            for positions in by_slot.values():
-                pipeline.execute_command("MGET", *(asked[position] for position in positions))
-            replies = pipeline.execute()
-        found: list[Any] = [None] * len(asked)
-        for positions, values in zip(by_slot.values(), replies, strict=True):
-            for position, value in zip(positions, values, strict=True):
-                found[position] = value
-        return found
+        encoded = [key.encode() if isinstance(key, str) else key for key in (*asked, *args)]
+        found = self._read_plainly(encoded)
+        if found is not None:
+            return found
+        with self.pipeline() as pipeline:  # which follows slots that moved
+            for key in encoded:
+                pipeline.get(key)
+            replies = pipeline.execute(raise_on_error=False)
+        return [_value(reply) for reply in replies]
+
+    def _read_plainly(self, keys: Sequence[bytes]) -> list[Any] | None:
+        """Values by the layout as last heard; None when that does not hold for a key."""
+        self._connect()
+        slots = self.nodes_manager.slots_cache
+        parts: dict[str, tuple[ClusterNode, list[int]]] = {}
+        for position, key in enumerate(keys):
+            owners = slots.get(key_slot(key))
+            if not owners:
+                return None
+            node = owners[0]
+            part = parts.get(node.name)
+            if part is None:
+                part = parts[node.name] = (node, [])
+            part[1].append(position)
+        values: list[Any] = [None] * len(keys)
+        with contextlib.ExitStack() as stack:
+            reading = []
+            for node, positions in parts.values():
+                exchange = Exchange(self, node, stack)
+                exchange.write(
+                    [
+                        b"".join(
+                            b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(keys[at]), keys[at])
+                            for at in positions
+                        )
+                    ]
+                )
+                reading.append((positions, exchange))
+            for positions, exchange in reading:
+                found = exchange.read_plainly(len(positions))
+                if found is None:
+                    if not isinstance(exchange.failure, NodeLeftAlone):
+                        self.refresh()
+                    return None
+                for position, value in zip(positions, found, strict=True):
+                    values[position] = value
+        return values
 
     # -- the layout ---------------------------------------------------------------------------
 
@@ -184,7 +197,7 @@ class ClusterClient(RedisCluster):
             ClusterUnreachable: nobody owns it.
         """
         self._connect()
-        with _as_redis_errors():
+        with as_redis_errors():
             return self.nodes_manager.get_node_from_slot(slot)
 
     def refresh(self) -> None:
@@ -213,7 +226,7 @@ class ClusterClient(RedisCluster):
                 raise ClusterUnreachable("no node told the layout of the cluster a moment ago")
             self._is_connecting = True
             try:
-                with _as_redis_errors():
+                with as_redis_errors():
                     super().__init__(**self._options)
             except redis.RedisError:
                 self._first.failed()
@@ -246,177 +259,10 @@ class ClusterClient(RedisCluster):
             self._refreshing.release()
 
 
-class ShardedPipeline(CoreCommands):
-    """Commands collected, then sent in one message to each node that owns some of their keys.
-
-    A context manager like `redis.client.Pipeline`; never a transaction.
-
-    Args:
-        client: whose nodes and retries to use.
-    """
-
-    _event_dispatcher: Any = None
-
-    def __init__(self, client: ClusterClient) -> None:
-        self._client = client
-        self._commands: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-
-    def execute_command(self, *args: Any, **options: Any) -> ShardedPipeline:
-        """Collect one command."""
-        self._commands.append((args, options))
-        return self
-
-    def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """Send what was collected and return the replies in the order of the commands.
-
-        Args:
-            raise_on_error: raise the first error; otherwise errors stand among the replies.
-
-        Raises:
-            redis.RedisError: of the first command that failed; others may have been done.
-        """
-        commands, self._commands = self._commands, []
-        replies: list[Any] = [None] * len(commands)
-        pending = list(range(len(commands)))
-        attempts = 1 + int(self._client.retry.get_retries())
-        for attempt in range(attempts):
-            self._send(commands, pending, replies)
-            failed = [at for at in pending if isinstance(replies[at], (*_NODE_FAILED, *_MOVED))]
-            if not failed or attempt == attempts - 1:
-                break
-            if all(isinstance(replies[at], (NodeLeftAlone, *_NOT_THE_NODE)) for at in failed):
-                break
-            self._client.refresh()
-            pending = failed
-        for at in range(len(commands)):
-            if isinstance(replies[at], (AskError, TryAgainError)):  # a slot that is being moved
-                args, options = commands[at]
-                replies[at] = self._alone(args, options)
-        if raise_on_error:
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-        return replies
-
-    def _alone(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        try:
-            return self._client.execute_command(*args, **options)
-        except redis.RedisError as error:
-            return error
-
-    def _send(
-        self,
-        commands: Sequence[tuple[tuple[Any, ...], dict[str, Any]]],
-        pending: list[int],
-        replies: list[Any],
-    ) -> None:
-        """Fill ``replies`` at ``pending``; an error is the reply of each command it concerns."""
-        nodes: dict[str, tuple[ClusterNode, list[int]]] = {}
-        for at in pending:
-            try:
-                node = self._client.node_of(self._slot(commands[at][0]))
-            except ClusterUnreachable as error:
-                replies[at] = error
-                continue
-            nodes.setdefault(node.name, (node, []))[1].append(at)
-        with contextlib.ExitStack() as stack:
-            # First write to all nodes, then read, so that they work at the same time.
-            reading = [
-                (node, positions, _Exchange(self._client, node, stack))
-                for node, positions in nodes.values()
-            ]
-            for _, positions, exchange in reading:
-                exchange.write([commands[at][0] for at in positions])
-            for _, positions, exchange in reading:
-                for at, reply in zip(
-                    positions, exchange.read([commands[at] for at in positions]), strict=True
-                ):
-                    replies[at] = reply
-
-    def _slot(self, args: tuple[Any, ...]) -> int:
-        if args[0] in ("EVAL", "EVALSHA"):
-            return slot_of(args[3])
-        if args[0] in _KEY_IS_FIRST:
-            return slot_of(args[1])
-        with _as_redis_errors():
-            return int(cast(int, self._client.determine_slot(*args)))
-
-    def reset(self) -> None:
-        """Forget what was collected."""
-        self._commands = []
-
-    def __len__(self) -> int:
-        return len(self._commands)
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __enter__(self) -> ShardedPipeline:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.reset()
-
-
-class _Exchange:
-    """One message to one node and its replies; a failure is kept until the replies are read."""
-
-    def __init__(
-        self, client: ClusterClient, node: ClusterNode, stack: contextlib.ExitStack
-    ) -> None:
-        self._client = client
-        self._node = node
-        self._stack = stack
-        self._redis: Any = None
-        self._connection: Any = None
-        self._failure: Exception | None = None
-        self._is_read = False
-
-    def write(self, commands: Sequence[tuple[Any, ...]]) -> None:
-        try:
-            self._client.admit(self._node)
-            self._redis = self._client.get_redis_connection(self._node)
-            self._connection = self._redis.connection_pool.get_connection()
-            self._stack.callback(self._release)
-            packed = self._connection.pack_commands(commands)
-            self._connection.send_packed_command(packed)
-        except redis.RedisError as error:
-            self._client.report(self._node, error)
-            self._failure = error
-
-    def read(self, commands: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]) -> list[Any]:
-        replies: list[Any] = []
-        if self._failure is None:
-            try:
-                for args, options in commands:
-                    replies.append(self._read_one(args, options))
-            except redis.RedisError as error:
-                self._failure = error
-            self._is_read = self._failure is None
-            self._client.report(self._node, self._failure)
-        return replies + [self._failure] * (len(commands) - len(replies))
-
-    def _read_one(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        try:
-            return self._redis.parse_response(self._connection, args[0], **options)
-        except redis.ResponseError as error:  # of this command; the next reply follows
-            return error
-
-    def _release(self) -> None:
-        if not self._is_read:
-            self._connection.disconnect()  # replies may still come
-        self._redis.connection_pool.release(self._connection)
-
-
-def slot_of(key: str | bytes) -> int:
-    """Slot of a key, 0 to 16,383."""
-    return int(key_slot(key.encode() if isinstance(key, str) else key))
-
-
-@contextlib.contextmanager
-def _as_redis_errors() -> Iterator[None]:
-    # What redis-py raises about a whole cluster is no RedisError; callers catch one kind.
-    try:
-        yield
-    except RedisClusterException as error:
-        raise ClusterUnreachable(str(error)) from error
+def _value(reply: Any) -> Any:
+    """What MGET says in place of an error: a key of another type has no value."""
+    if isinstance(reply, redis.ResponseError) and str(reply).startswith("WRONGTYPE"):
+        return None
+    if isinstance(reply, Exception):
+        raise reply
+    return reply

@@ -8,7 +8,7 @@ import uuid
 import pytest
 import redis
 
-from serving.cluster import ClusterUnreachable, NodeLeftAlone, slot_of
+from serving.cluster_exchange import ClusterUnreachable, NodeLeftAlone, slot_of
 from serving.connection import connect, store_errors
 from serving.errors import ServingError, StageUnavailable
 from serving.messages import RecommendRequest
@@ -74,6 +74,8 @@ def test_many_keys_are_read_in_the_order_asked(filled):
     ]
     assert filled.mget_nonatomic(KEYS[0]) == [KEYS[0].encode()]
     assert filled.mget_nonatomic([]) == []
+    filled.hset("of another type", "f", "v")
+    assert filled.mget_nonatomic([KEYS[0], "of another type", "none"]) == [b"key0", None, None]
 
 
 def test_a_pipeline_keeps_the_order_of_its_commands(client):
