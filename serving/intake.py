@@ -229,6 +229,9 @@ class Intake:
 
     def _take_session(self, work: Work, session: Sequence[SessionEvent]) -> None:
         """What the user did before the first page was asked for, and the lists do not know."""
+        if not work.page.generation and session:  # a first page knows all, whatever its clock says
+            newest_us = max(event.timestamp_us for event in session)
+            work.page = work.page._replace(until_us=max(work.page.until_us, newest_us))
         met = [event for event in session if event.timestamp_us <= work.page.until_us]
         if not met:
             return

@@ -135,12 +135,18 @@ class Shop:
 
 @contextlib.contextmanager
 def shop(url: str, directory: Path, **options: Any) -> Iterator[Shop]:
-    """A service over the store at ``url``, with sessions, event stream and impression log."""
+    """A service over the store at ``url``, with sessions, event stream and impression log.
+
+    Args:
+        url: of the store.
+        directory: for the log.
+        options: of the service, or ``now``: its wall clock.
+    """
     client = connect(
         url, timeout_s=TIMEOUT_S, connect_timeout_s=TIMEOUT_S, retries=RETRIES, max_connections=16
     )
     store = GenerationStore(client)
-    clock = options.pop("session_clock", time.time)
+    clock = options.pop("now", time.time)
     sessions = Sessions(client, store.keys, max_events=1_000_000, clock=clock)
     stream = EventStream(client, store.keys, sessions=sessions, clock=clock)
     impressions = ImpressionLog(directory / "impressions", RowLogLimits(flush_s=0.05))
@@ -149,6 +155,7 @@ def shop(url: str, directory: Path, **options: Any) -> Iterator[Shop]:
         sessions=sessions,
         stream=stream,
         impressions=impressions,
+        wall_clock=clock,
         **{"settings": SETTINGS, **options},
     )
     try:
@@ -289,7 +296,7 @@ def missing_events(shop: Shop, told: list[Event]) -> list[str]:
     return [
         str(event.event_id)
         for event in told
-        if checked_events([event], time.time())[0].identity not in kept
+        if checked_events([event], event.timestamp)[0].identity not in kept
     ]
 
 
