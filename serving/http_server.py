@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -32,6 +33,7 @@ __all__ = ["Place", "load_live_model", "run", "serve"]
 
 log = logging.getLogger(__name__)
 
+_SWITCH_S = 0.0005
 _KEEP_ALIVE_S = 75  # longer than the usual load balancer's minute: it closes first
 _MODEL_WAIT_S = 300.0  # for the first model before readiness is asked for without it
 _READ_PARTS = ("recommender.json", "data", "content", "retrieval", "index", "ranking", "features")
@@ -94,6 +96,8 @@ def serve(
         parent: its other end is closed when the process that started this one is gone.
     """
     serving = config.serving
+    # A thread that computes gives way soon to the one that reads and writes the sockets.
+    sys.setswitchinterval(_SWITCH_S)
     models = _model_holder(config) if serving.live else None
     service = make_service(config, models=models, logged=True)
     telemetry, phase = service.telemetry, _Phase()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
+from serving.breaker import CircuitBreaker
 from serving.errors import DeadlineExceeded, StageUnavailable
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["BoundedCalls", "LiveModel", "LiveModels", "LiveQuestion", "OneModel"]
 
 T = TypeVar("T")
+_LATEST = 8
+"""Calls that say whether the model hangs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,26 +123,40 @@ class OneModel:
 class BoundedCalls:
     """Makes calls on a few threads of its own and waits only so long.
 
-    A call that misses its deadline runs on in its thread; when all threads are busy with such
-    calls, further ones are refused at once instead of queued.
+    A call that misses its deadline runs on in its thread. When too many of the latest calls did,
+    further ones are refused for a moment instead of waiting for threads that hang.
 
     Args:
-        workers: calls at once, >= 1.
+        workers: calls at once, >= 1; further ones wait for their turn. A call computes, so more
+            than there are processors make all of them slower.
+        retry_after_s: how long to refuse.
+        clock: seconds, only differences count.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(
+        self,
+        workers: int,
+        *,
+        retry_after_s: float = 0.5,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._free = BoundedSemaphore(workers)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="recsys-live")
+        self._breaker = CircuitBreaker(retry_after_s, clock, window=_LATEST)
 
     def run(self, work: Callable[[], T], timeout_s: float) -> T:
         """What ``work`` returns within ``timeout_s``.
 
         Raises:
-            DeadlineExceeded: it took longer.
-            StageUnavailable: all workers are busy, or it raised.
+            DeadlineExceeded: it took longer, or its turn did not come.
+            StageUnavailable: too many of the latest calls took too long, or it raised.
         """
-        if not self._free.acquire(blocking=False):
-            raise StageUnavailable("all live workers are busy", stage="live")
+        if not self._breaker.allow():
+            raise StageUnavailable("the live model took too long again and again", stage="live")
+        began = time.perf_counter()
+        if not self._free.acquire(timeout=max(timeout_s, 0.0)):
+            self._breaker.failed()
+            raise DeadlineExceeded(f"no live worker was free for {timeout_s:.3f} s", stage="live")
 
         def call() -> T:
             try:
@@ -152,17 +170,21 @@ class BoundedCalls:
             self._free.release()
             raise StageUnavailable("the live model is shut down", stage="live") from error
         try:
-            return waiting.result(timeout=timeout_s)
+            found = waiting.result(timeout=max(timeout_s - (time.perf_counter() - began), 0.0))
         except TimeoutError as error:
             if waiting.cancel():
                 self._free.release()
+            self._breaker.failed()
             raise DeadlineExceeded(
                 f"the live model took longer than {timeout_s:.3f} s", stage="live"
             ) from error
         except Exception as error:
+            self._breaker.succeeded()
             raise StageUnavailable(
                 f"the live model failed: {type(error).__name__}: {error}", stage="live"
             ) from error
+        self._breaker.succeeded()
+        return found
 
     def close(self) -> None:
         """Take no further calls; running ones are left to end."""

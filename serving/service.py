@@ -116,7 +116,11 @@ class RecommendationService:
         )
         if self._reader.near_cache is not None:
             self.telemetry.watch_near_cache(self._reader.near_cache.stats)
-        self._calls = BoundedCalls(self.settings.live_workers) if models is not None else None
+        self._calls = None
+        if models is not None:
+            self._calls = BoundedCalls(
+                self.settings.live_workers, retry_after_s=self.settings.retry_after_s, clock=clock
+            )
         self._stages = Stages(
             self._reader, models=models, calls=self._calls, settings=self.settings
         )

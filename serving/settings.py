@@ -20,7 +20,7 @@ class ServiceSettings:
         retry_after_s: after a failed call the store is left alone for this long.
         deadline_s: of one request; stages that would start later are skipped.
         live_timeout_s: of one call of the model within that.
-        live_workers: calls of a model at once; further requests do without.
+        live_workers: calls of a model at once; further ones wait for their turn.
         rerank: when the model ranks a user's list again: never, when the user did something that
             the list does not know ("fresh"), or always.
         moment: when a request counts as asked: as of the end of the model's log ("published"), so
@@ -36,7 +36,7 @@ class ServiceSettings:
     retry_after_s: float = 0.5
     deadline_s: float = 0.5
     live_timeout_s: float = 0.3
-    live_workers: int = 4
+    live_workers: int = 2
     rerank: Literal["never", "fresh", "always"] = "fresh"
     moment: Literal["published", "now"] = "published"
     diversity: float = 0.0

@@ -15,7 +15,7 @@ from serving.breaker import CircuitBreaker
 from serving.connection import connect
 from serving.embedded import EmbeddedStore
 from serving.errors import NoGeneration, ServingError
-from serving.live import OneModel
+from serving.live import BoundedCalls, OneModel
 from serving.messages import RecommendRequest, SimilarRequest
 from serving.service import RecommendationService
 from serving.settings import ServiceSettings
@@ -272,13 +272,28 @@ def test_a_broken_live_recommender_costs_nothing_but_a_flag(live_service):
 def test_a_slow_live_recommender_misses_its_deadline(live_service):
     service, live = live_service
     live.gate.clear()
+    asked = RecommendRequest("ann", k=1, recent_items=["i1"])
     started = time.monotonic()
-    answer = service.recommend(RecommendRequest("ann", k=1, recent_items=["i1"]))
+    answer = service.recommend(asked)
     assert time.monotonic() - started < 2
     assert (answer.source, answer.reason) == ("cache", "live_deadline")
-    answer = service.recommend(RecommendRequest("ann", k=1, recent_items=["i1"]))
-    assert (answer.source, answer.reason) == ("cache", "live_unavailable")  # its worker is busy
+    answer = service.recommend(asked)
+    assert (answer.source, answer.reason) == ("cache", "live_deadline")  # its worker is busy
+    reasons = [service.recommend(asked).reason for _ in range(8)]
+    assert reasons[-1] == "live_unavailable"  # nobody waits for it any more
     assert len(live.calls) == 1
+
+
+def test_calls_of_the_model_take_turns(live_service):
+    service, live = live_service
+    calls = BoundedCalls(1)
+    gate = threading.Event()
+    first = threading.Thread(target=lambda: calls.run(lambda: gate.wait(5), 5.0))
+    first.start()
+    threading.Timer(0.05, gate.set).start()
+    assert calls.run(lambda: "done", 5.0) == "done"
+    first.join()
+    calls.close()
 
 
 def test_an_ignorant_live_recommender_is_passed_over(live_service):
