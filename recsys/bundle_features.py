@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import polars as pl
-from safetensors.numpy import load_file
 
 from features.offline import FeatureComputer
 from features.registry import load_definitions
@@ -14,6 +13,7 @@ from features.tables import ItemTable, UserTable
 from features.vocabulary import Vocabulary
 from recsys.config_features import CONTENT
 from recsys.errors import ArtifactError
+from recsys.mapped_arrays import map_arrays
 from recsys.ranker_definitions import USER_COLUMNS
 
 __all__ = ["read_computer"]
@@ -41,7 +41,7 @@ def read_computer(bundle: Path) -> FeatureComputer:
         pl.read_parquet(bundle / "data" / "catalogue.parquet"),
         **{role: tuple(columns) for role, columns in header["item_columns"].items()},
     )
-    content = load_file(bundle / "content" / "vectors.safetensors")["vectors"]
+    content = map_arrays(bundle / "content" / "vectors.safetensors")["vectors"]
     return FeatureComputer(
         load_definitions(json.loads((bundle / "features" / "definitions.json").read_text())),
         items,

@@ -11,7 +11,7 @@ ServingError
   WriterReplaced      another process updates the feature state -> this one stops
   CursorMismatch      a page was asked for with another question  -> 400
   CursorExpired       the generation of a page is gone            -> 410
-  NotSupported        this process has not what it takes          -> 501
+  NotSupported        this process has not what it takes          -> 409
 ```
 """
 

@@ -172,8 +172,8 @@ class GenerationReader:
             lambda: read_user_states(self._store, self._sessions, generation, user_ids)
         )
         for user_id, state in zip(user_ids, found, strict=True):
-            if state.damaged is not None:
-                self._on_error("corrupt_value")
+            if state.problem is not None:
+                self._on_error(_problem(state.problem))
             if generation is not None and state.candidates is not None:
                 self._remember(generation, user_id, state.candidates)
         return found

@@ -88,8 +88,8 @@ class Stages:
             return []
         snapshot = work.view.snapshot
         found = None if work.state is None else work.state.candidates
-        if work.state is not None and work.state.damaged is not None:
-            work.broken.append("corrupt_value")
+        if work.state is not None and work.state.problem is not None:
+            work.broken.append(reason_of(work.state.problem))
         if found is None and (work.broken or work.view.problem or work.local_only):
             found = self._reader.remembered_user(snapshot, work.user_id)
         if found is None:
@@ -108,8 +108,8 @@ class Stages:
         except NoGeneration:
             return []
         state = self._reader.users(snapshot, [work.user_id])[0]
-        if state.damaged is not None:
-            raise state.damaged
+        if state.problem is not None:
+            raise state.problem
         if state.candidates is None:
             return []
         work.generation = previous

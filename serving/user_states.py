@@ -9,7 +9,7 @@ import redis
 
 from serving.candidate_codec import CandidateList, decode_candidates
 from serving.connection import is_other_type, store_errors
-from serving.errors import CorruptValue
+from serving.errors import CorruptValue, ServingError, StageUnavailable
 from serving.sessions import SessionEvent, Sessions, readable_session
 from serving.store import GenerationStore
 
@@ -22,12 +22,12 @@ class UserState(NamedTuple):
     Attributes:
         candidates: the list of the generation; None: there is none.
         session: what the user did just now, oldest first.
-        damaged: why a part of it could not be read and is left out; None: nothing is.
+        problem: why a part of it could not be read and is left out; None: nothing is.
     """
 
     candidates: CandidateList | None
     session: Sequence[SessionEvent] = ()
-    damaged: CorruptValue | None = None
+    problem: ServingError | None = None
 
 
 def read_user_states(
@@ -37,6 +37,8 @@ def read_user_states(
     user_ids: Sequence[str],
 ) -> list[UserState]:
     """States of users in the order asked; a damaged value hurts its own user alone.
+
+    So does a dead node of a cluster hurt its own users.
 
     Args:
         store: where the lists are.
@@ -62,28 +64,34 @@ def read_user_states(
 
 
 def _readable(reply: Any) -> Any:
-    """A reply, or the `CorruptValue` of a key of another type; raises what hurts everybody."""
+    """A reply, or the error of a value or node that hurts its own user; raises any other."""
     if is_other_type(reply):
         return CorruptValue(f"a value of a user has another type: {reply}")
     if isinstance(reply, redis.RedisError):
-        raise reply
+        try:
+            with store_errors("read a user"):
+                raise reply
+        except StageUnavailable as error:
+            if error.shard is None:
+                raise
+            return error
     return reply
 
 
 def _state(value: Any, members: Any) -> UserState:
     candidates: CandidateList | None = None
     session: list[SessionEvent] = []
-    damaged: CorruptValue | None = None
-    if isinstance(value, CorruptValue):
-        damaged = value
+    problem: ServingError | None = None
+    if isinstance(value, ServingError):
+        problem = value
     elif value is not None:
         try:
             candidates = decode_candidates(value)
         except CorruptValue as error:
-            damaged = error
-    if isinstance(members, CorruptValue):
-        damaged = members
+            problem = error
+    if isinstance(members, ServingError):
+        problem = members
     else:
-        session, problem = readable_session(members)
-        damaged = problem or damaged
-    return UserState(candidates, session, damaged)
+        session, unreadable = readable_session(members)
+        problem = unreadable or problem
+    return UserState(candidates, session, problem)
