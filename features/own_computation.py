@@ -7,7 +7,7 @@ running sums.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import polars as pl
@@ -97,7 +97,9 @@ class OwnComputation(Computation):
         self._events = events
         self._vector_rows = vector_rows
         self._seen: dict[tuple[str | None, int], OwnEvents] = {}
-        self._by_group: dict[tuple[Group, int | None], Any] = {}
+        self._by_group: dict[
+            tuple[Group, int | None], tuple[np.ndarray, np.ndarray, OwnEvents]
+        ] = {}
         self._places: dict[tuple[Group, int | None], np.ndarray] = {}
 
     def vector_rows(self, name: str, item: np.ndarray) -> np.ndarray:
@@ -130,7 +132,7 @@ class OwnComputation(Computation):
                 step = (events.weight >= threshold).astype(np.float64)
             total = np.bincount(group_of, weights=step, minlength=known.size)
         place = self._found(group, known, asked, window_us)
-        return np.append(total.astype(np.float64), missing)[place]
+        return np.asarray(np.append(total.astype(np.float64), missing)[place])
 
     def _distinct_counts(
         self, group: Group, asked: Asked, of: str, window_us: int | None
@@ -153,7 +155,7 @@ class OwnComputation(Computation):
         pairs = np.unique(np.stack([code, value]), axis=1)[0]
         known, count = np.unique(pairs, return_counts=True)
         place = _places(known, self._asked_code(group, asked))
-        return np.append(count.astype(np.float64), 0.0)[place]
+        return np.asarray(np.append(count.astype(np.float64), 0.0)[place])
 
     def _newest(self, event: str | None, last: int) -> Past:
         until = int(self.moments[0]) if self.moments.size else 0

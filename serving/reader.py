@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 ErrorHook = Callable[[str], None]
+_LATEST = 4  # calls of the store that say whether it answers
 _KEPT_SNAPSHOTS = 4  # served, previous, and those that experiments pin
 _WITHOUT_GENERATION = ("corrupt_value", "generation_expired")  # though the store answers
 
@@ -77,7 +78,7 @@ class GenerationReader:
         self._settings = settings
         self._clock = clock
         self._on_error = on_error
-        self._breaker = CircuitBreaker(settings.retry_after_s, clock)
+        self._breaker = CircuitBreaker(settings.retry_after_s, clock, window=_LATEST)
         self._bundled = bundled.to_snapshot() if bundled is not None else None
         self._view: View | None = None
         self._logged: str | None = None

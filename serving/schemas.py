@@ -234,8 +234,8 @@ class EventBody(Body):
     user_id: Identifier
     item_id: Identifier
     timestamp: Annotated[float, Field(ge=0)] = Field(
-        description="When it happened, seconds since 1970-01-01 UTC; at most five minutes ahead and "
-        "366 days ago."
+        description="When it happened, seconds since 1970-01-01 UTC; at most five minutes ahead "
+        "and 366 days ago."
     )
     event: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "click"
     weight: Annotated[float, Field(ge=0, le=1e9)] | None = None

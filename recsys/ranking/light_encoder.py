@@ -31,11 +31,15 @@ class LightEncoder:
     epsilon: float
 
     @classmethod
-    def of(cls, encoder: nn.Module) -> Self:
-        """Copy the weights of a trained encoder."""
+    def of(cls, encoder: nn.Module, layer: nn.TransformerEncoderLayer) -> Self:
+        """Copy the weights of a trained encoder.
+
+        Args:
+            encoder: with the parts ``project``, ``mix`` and ``out``.
+            layer: its ``mix``.
+        """
         weights = {name: tensor.numpy().copy() for name, tensor in encoder.state_dict().items()}
-        layer = encoder.mix
-        return cls(weights, int(layer.self_attn.num_heads), float(layer.norm1.eps))
+        return cls(weights, layer.self_attn.num_heads, layer.norm1.eps)
 
     def __call__(self, features: np.ndarray, first: np.ndarray) -> np.ndarray:
         """[C] corrections.

@@ -234,7 +234,7 @@ class ListwiseRanker:
         weight = self.strength if strength is None else strength
         if len(x) == 1 and bool(mask.all()):
             if self._light is None:
-                self._light = LightEncoder.of(self._encoder)
+                self._light = LightEncoder.of(self._encoder, self._encoder.mix)
             return (g + weight * self._light(x[0], g[0])).astype(np.float32)
         score = g + weight * self._encoder(*map(torch.from_numpy, (x, g, keep))).numpy()
         return np.where(mask, score, -np.inf).astype(np.float32)

@@ -248,7 +248,9 @@ def test_a_live_request_has_the_values_of_training(
     copy = tmp_path / trained.id
     shutil.copytree(trained.path, copy)
     build_candidates(config, Bundle.load(copy))  # item values as of the end of the log
-    live, training = live_and_training(Recommender.load(copy, interactions=data.interactions), data, user_id)
+    live, training = live_and_training(
+        Recommender.load(copy, interactions=data.interactions), data, user_id
+    )
     for name, values in training.items():
         np.testing.assert_allclose(live[name], values, rtol=1e-6, atol=1e-6, err_msg=name)
     number = int(user_id[1:])

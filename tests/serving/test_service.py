@@ -284,8 +284,7 @@ def test_a_slow_live_recommender_misses_its_deadline(live_service):
     assert len(live.calls) == 1
 
 
-def test_calls_of_the_model_take_turns(live_service):
-    service, live = live_service
+def test_calls_of_the_model_take_turns():
     calls = BoundedCalls(1)
     gate = threading.Event()
     first = threading.Thread(target=lambda: calls.run(lambda: gate.wait(5), 5.0))
