@@ -178,7 +178,7 @@ class Traffic:
     shop: Shop
     readers: int = 4
     writers: int = 2
-    pause_s: float = 0.002
+    pause_s: float = 0.005
     got: list[Got] = field(default_factory=list)
     told: list[Event] = field(default_factory=list)
     refused: list[tuple[Event, Exception]] = field(default_factory=list)

@@ -18,7 +18,7 @@ from tests.serving.fault_world import USERS, Shop, Traffic, items_of, publish, s
 from tests.serving.servers import Store, standalone
 
 
-@pytest.fixture(params=["valkey", pytest.param("redis", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["valkey", pytest.param("redis", marks=pytest.mark.slow)])
 def server(request: pytest.FixtureRequest) -> Iterator[Store]:
     with standalone(request.param) as server:
         yield server
@@ -26,6 +26,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Store]:
 
 @pytest.fixture
 def world(server: Store, tmp_path: Path) -> Iterator[Shop]:
+    server.servers[0].ask("FLUSHALL")
     with shop(server.url, tmp_path) as open_shop:
         publish(open_shop.store, "g1")
         yield open_shop
@@ -67,7 +68,10 @@ def kill_at_every_step(
     Returns:
         Steps there were, and the traffic meanwhile.
     """
-    with Publishers(url) as publishers, Traffic(world, readers=2, writers=1) as traffic:
+    with (
+        Publishers(url) as publishers,
+        Traffic(world, readers=2, writers=1, pause_s=0.01) as traffic,
+    ):
         for step in itertools.count():
             generation, where = f"g{step + 2}", next(places)
             ended = REFUSED
@@ -128,7 +132,7 @@ def test_publishers_of_two_generations_race(world: Shop, server: Store) -> None:
             conflicts.append(error)
         client.close()
 
-    with Traffic(world, readers=2, writers=1) as traffic:
+    with Traffic(world, readers=2, writers=1, pause_s=0.01) as traffic:
         for number in range(2, 12, 2):
             names = [f"g{number}", f"g{number + 1}"]
             threads = [threading.Thread(target=run, args=(name,)) for name in names]
@@ -165,7 +169,7 @@ def test_publishers_of_one_generation_race(
         reports.append(publish(store, "g2", on_progress=hold))
         client.close()
 
-    with Traffic(world, readers=2, writers=1) as traffic:
+    with Traffic(world, readers=2, writers=1, pause_s=0.01) as traffic:
         first = threading.Thread(target=run)
         first.start()
         assert inside.wait(20)

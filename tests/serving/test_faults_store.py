@@ -21,10 +21,17 @@ from tests.serving.fault_world import (
 )
 from tests.serving.servers import Proxy, standalone
 
-PROGRAMS = ["valkey", "redis"]
+VALKEY = [
+    "valkey",
+    pytest.param("redis", marks=pytest.mark.slow),
+]
+REDIS = [
+    "redis",
+    pytest.param("valkey", marks=pytest.mark.slow),
+]
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", REDIS)
 def test_store_killed_and_restarted_with_its_data(program: str, tmp_path: Path) -> None:
     durable = {"appendonly": "yes", "appendfsync": "always"}
     with standalone(program, **durable) as server, shop(server.url, tmp_path) as open_shop:
@@ -51,7 +58,7 @@ def test_store_killed_and_restarted_with_its_data(program: str, tmp_path: Path) 
         assert logged["degraded"].sum() == 5 * sum(answer.degraded for answer in answers)
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", VALKEY)
 def test_store_restarted_without_its_data(program: str, tmp_path: Path) -> None:
     with standalone(program) as server, shop(server.url, tmp_path) as open_shop:
         publish(open_shop.store, "g1")
@@ -76,11 +83,8 @@ def test_store_restarted_without_its_data(program: str, tmp_path: Path) -> None:
         assert traffic.reasons() == {"store_unavailable", "no_generation"}
 
 
-@pytest.mark.parametrize(
-    ("program", "seconds"),
-    [("valkey", 5.0), pytest.param("redis", 5.0, marks=pytest.mark.slow)],
-)
-def test_store_hung(program: str, seconds: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", VALKEY)
+def test_store_hung(program: str, tmp_path: Path) -> None:
     with (
         standalone(program) as server,
         Proxy(server.url) as proxy,
@@ -91,7 +95,7 @@ def test_store_hung(program: str, seconds: float, tmp_path: Path) -> None:
             threads, connections = threading.active_count(), proxy.num_connections
             server.stop_process()
             began, seen = time.monotonic(), len(traffic.got)
-            traffic.wait_for(lambda got: time.monotonic() > began + seconds, "the hang to pass")
+            traffic.wait_for(lambda got: time.monotonic() > began + 5.0, "the hang to pass")
             hung = traffic.got[seen:]
             made = proxy.num_connections - connections
             grown = threading.active_count() - threads - 2 * made  # the proxy's own, two each
@@ -109,7 +113,7 @@ def test_store_hung(program: str, seconds: float, tmp_path: Path) -> None:
         assert traffic.reasons() == {"store_unavailable"}
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", REDIS)
 def test_store_full(program: str, tmp_path: Path) -> None:
     with standalone(program) as server, shop(server.url, tmp_path) as open_shop:
         publish(open_shop.store, "g1")

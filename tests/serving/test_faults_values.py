@@ -32,6 +32,7 @@ RANDOM = np.random.default_rng(1).bytes(64)
 SCHEMA = PackedSchema((PackedField("price"),))
 DAMAGES = ["random", "cut", "empty", "other type"]
 NAMES = ["head", "manifest", "vocabulary", "popular", "alive"]
+QUICK = ServiceSettings(head_ttl_s=0.02, retry_after_s=0.02)
 BUNDLED = BundledPopular(POPULAR, np.linspace(1.0, 0.5, len(POPULAR)).tolist())
 
 
@@ -45,7 +46,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Store]:
 def world(server: Store, tmp_path: Path) -> Iterator[Shop]:
     """Two generations, the second one served, and a session of "u0"."""
     server.servers[0].ask("FLUSHALL")
-    with shop(server.url, tmp_path) as open_shop:
+    with shop(server.url, tmp_path, settings=QUICK) as open_shop:
         rows = SCHEMA.pack({"price": np.arange(len(ITEM_IDS), dtype=np.float32)})
         for generation in ("g1", "g2"):
             schema = '{"format": 2, "fields": [{"name": "price"}]}'
@@ -145,7 +146,7 @@ def test_damaged_value_of_the_served_generation(world: Shop, name: str) -> None:
 def test_damaged_value_at_the_start(world: Shop, server: Store, tmp_path: Path, name: str) -> None:
     for how in DAMAGES:
         repair = damage(world, keys_of(world)[name], how)
-        with shop(server.url, tmp_path / how, bundled=BUNDLED) as late:
+        with shop(server.url, tmp_path / how, bundled=BUNDLED, settings=QUICK) as late:
             answer = late.ask("u0")
             assert (answer.degraded, answer.reason) == (True, "corrupt_value")
             assert late.errors("corrupt_value") > 0
