@@ -10,7 +10,6 @@ import pytest
 from tests.serving.fault_world import USERS, Got, Traffic, publish, shop
 from tests.serving.servers import cluster, wait_for
 
-
 PROGRAMS = ("valkey", "redis")
 
 
