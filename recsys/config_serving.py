@@ -18,6 +18,7 @@ class ServingConfig(Section):
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     workers: Count = 1  # processes that answer on the one port
     live: bool = True  # answer requests that say what the user just did from the model itself
+    pin_workers: bool = False  # each of several processes on a processor of its own
     live_models: Annotated[int, Field(ge=1, le=8)] = 2  # kept at once: served, previous, pinned
     rerank: Literal["never", "fresh", "always"] = "fresh"  # the user's list by the model again
     moment: Literal["published", "now"] = "published"  # as of when a request is answered

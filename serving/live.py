@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from dataclasses import dataclass
-from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
@@ -140,7 +139,6 @@ class BoundedCalls:
         retry_after_s: float = 0.5,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._free = BoundedSemaphore(workers)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="recsys-live")
         self._breaker = CircuitBreaker(retry_after_s, clock, window=_LATEST)
 
@@ -153,30 +151,19 @@ class BoundedCalls:
         """
         if not self._breaker.allow():
             raise StageUnavailable("the live model took too long again and again", stage="live")
-        began = time.perf_counter()
-        if not self._free.acquire(timeout=max(timeout_s, 0.0)):
-            self._breaker.failed()
-            raise DeadlineExceeded(f"no live worker was free for {timeout_s:.3f} s", stage="live")
-
-        def call() -> T:
-            try:
-                return work()
-            finally:
-                self._free.release()
-
         try:
-            waiting = self._pool.submit(call)
+            waiting = self._pool.submit(work)
         except RuntimeError as error:
-            self._free.release()
             raise StageUnavailable("the live model is shut down", stage="live") from error
         try:
-            found = waiting.result(timeout=max(timeout_s - (time.perf_counter() - began), 0.0))
+            found = waiting.result(timeout=max(timeout_s, 0.0))
         except TimeoutError as error:
-            if waiting.cancel():
-                self._free.release()
+            began = not waiting.cancel()
             self._breaker.failed()
             raise DeadlineExceeded(
-                f"the live model took longer than {timeout_s:.3f} s", stage="live"
+                f"the live model {'took longer than' if began else 'was busy for'} "
+                f"{timeout_s:.3f} s",
+                stage="live",
             ) from error
         except Exception as error:
             self._breaker.succeeded()

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["WorkerOrder", "end_with_parent", "main"]
+__all__ = ["WorkerOrder", "end_with_parent", "main", "pin"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,8 @@ def main(text: str) -> int:
             update={"serving": config.serving.model_copy(update=order.serving)}
         )
         configure_logging(config.serving.log_format, worker=order.worker)
+        if config.serving.pin_workers:
+            pin(order.worker)
         serve(
             config,
             socket.socket(fileno=order.listener),
@@ -76,6 +78,20 @@ def main(text: str) -> int:
         control.sendall(f"failed {cause}\n".encode())
         return 1
     return 0
+
+
+def pin(worker: str) -> None:
+    """Keep this process, and what it starts from now on, on one of the processors it may use.
+
+    Its threads hand one request on to each other; on processors of their own each begins with
+    cold caches. Does nothing where the system cannot.
+
+    Args:
+        worker: its number; workers of neighbouring numbers get different processors.
+    """
+    if hasattr(os, "sched_setaffinity") and worker.isdecimal():
+        usable = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {usable[int(worker) % len(usable)]})
 
 
 def end_with_parent(control: int) -> None:
