@@ -44,6 +44,9 @@ def limited_protocol(
         _looks = 0  # in a row that it owed that
         _pauses = 0  # times the kernel took no more of an answer
         _head_bytes = 0
+        _begun: tuple[
+            Any, ...
+        ] = ()  # requests without a whole answer, of a client that sent several
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -54,6 +57,13 @@ def limited_protocol(
             if self._timer is not None:
                 self._timer.cancel()
             super().connection_lost(exc)
+            for cycle in self._begun:  # uvicorn knows of the newest only
+                cycle.disconnected = True
+
+        def on_headers_complete(self) -> None:
+            super().on_headers_complete()
+            begun = (*self._begun, self.cycle)
+            self._begun = tuple(one for one in begun if one and not one.response_complete)
 
         def pause_writing(self) -> None:
             self._pauses += 1

@@ -108,6 +108,7 @@ def test_clients_that_never_read_or_end_a_request(world: World) -> None:
     traffic.check()
     assert traffic.reasons() == set()
     assert process.metric("recsys_requests_in_flight") == 1  # this one
+    assert " ERROR " not in process.log()
 
 
 def test_disk_full_for_the_log(world: World, tmp_path: Path) -> None:
