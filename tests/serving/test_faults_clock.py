@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from serving.messages import Event, RecommendRequest
-from tests.serving.fault_world import K, Shop, Traffic, check_impressions, publish, shop
+from tests.serving.fault_world import PATIENT_S, K, Shop, Traffic, check_impressions, publish, shop
 from tests.serving.servers import Store, standalone
 
 DAY = 86_400.0
@@ -42,7 +42,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def world(server: Store, clock: Clock, tmp_path: Path) -> Iterator[Shop]:
     server.servers[0].ask("FLUSHALL")
-    with shop(server.url, tmp_path, now=clock) as open_shop:
+    with shop(server.url, tmp_path, timeout_s=PATIENT_S, now=clock) as open_shop:
         publish(open_shop.store, "g1")
         yield open_shop
 

@@ -14,7 +14,7 @@ from serving.errors import HeadConflict, PublishRefused
 from serving.publication import PublishReport
 from serving.store import GenerationStore
 from tests.serving.fault_publisher import DONE, REFUSED, WHERE, Publishers
-from tests.serving.fault_world import USERS, Shop, Traffic, items_of, publish, shop
+from tests.serving.fault_world import PATIENT_S, USERS, Shop, Traffic, items_of, publish, shop
 from tests.serving.servers import Store, standalone
 
 
@@ -27,7 +27,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Store]:
 @pytest.fixture
 def world(server: Store, tmp_path: Path) -> Iterator[Shop]:
     server.servers[0].ask("FLUSHALL")
-    with shop(server.url, tmp_path) as open_shop:
+    with shop(server.url, tmp_path, timeout_s=PATIENT_S) as open_shop:
         publish(open_shop.store, "g1")
         yield open_shop
 

@@ -12,6 +12,7 @@ from serving.errors import ServingError, StageUnavailable
 from serving.impressions import read_impressions
 from serving.store import GenerationStore
 from tests.serving.fault_world import (
+    PATIENT_S,
     SETTINGS,
     USERS,
     Traffic,
@@ -108,6 +109,7 @@ def test_store_hung(program: str, tmp_path: Path) -> None:
         # Those under way when it began to hang, and then a caller now and then; each tries twice.
         assert made <= 2 * (8 + 8 + elapsed / SETTINGS.retry_after_s + 1)
         by_thread = [sum(got.user in USERS[number::8] for got in hung) for number in range(8)]
+        assert max(got.took_s for got in hung) < 4
         assert min(by_thread) >= 20  # one that waited for the server would have a few
         assert len(traffic.refused) >= 8 * 20
         assert traffic.reasons() == {"store_unavailable"}
@@ -115,7 +117,10 @@ def test_store_hung(program: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("program", REDIS)
 def test_store_full(program: str, tmp_path: Path) -> None:
-    with standalone(program) as server, shop(server.url, tmp_path) as open_shop:
+    with (
+        standalone(program) as server,
+        shop(server.url, tmp_path, timeout_s=PATIENT_S) as open_shop,
+    ):
         publish(open_shop.store, "g1")
         with Traffic(open_shop) as traffic:
             traffic.wait_until_told()

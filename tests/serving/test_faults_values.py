@@ -18,6 +18,7 @@ from serving.settings import ServiceSettings
 from serving.snapshot import BundledPopular
 from tests.serving.fault_world import (
     ITEM_IDS,
+    PATIENT_S,
     POPULAR,
     K,
     Shop,
@@ -32,7 +33,7 @@ RANDOM = np.random.default_rng(1).bytes(64)
 SCHEMA = PackedSchema((PackedField("price"),))
 DAMAGES = ["random", "cut", "empty", "other type"]
 NAMES = ["head", "manifest", "vocabulary", "popular", "alive"]
-QUICK = ServiceSettings(head_ttl_s=0.02, retry_after_s=0.02)
+QUICK = ServiceSettings(head_ttl_s=0.02, retry_after_s=0.02, deadline_s=PATIENT_S)
 BUNDLED = BundledPopular(POPULAR, np.linspace(1.0, 0.5, len(POPULAR)).tolist())
 
 
@@ -46,7 +47,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Store]:
 def world(server: Store, tmp_path: Path) -> Iterator[Shop]:
     """Two generations, the second one served, and a session of "u0"."""
     server.servers[0].ask("FLUSHALL")
-    with shop(server.url, tmp_path, settings=QUICK) as open_shop:
+    with shop(server.url, tmp_path, timeout_s=PATIENT_S, settings=QUICK) as open_shop:
         rows = SCHEMA.pack({"price": np.arange(len(ITEM_IDS), dtype=np.float32)})
         for generation in ("g1", "g2"):
             schema = '{"format": 2, "fields": [{"name": "price"}]}'
@@ -146,7 +147,9 @@ def test_damaged_value_of_the_served_generation(world: Shop, name: str) -> None:
 def test_damaged_value_at_the_start(world: Shop, server: Store, tmp_path: Path, name: str) -> None:
     for how in DAMAGES:
         repair = damage(world, keys_of(world)[name], how)
-        with shop(server.url, tmp_path / how, bundled=BUNDLED, settings=QUICK) as late:
+        with shop(
+            server.url, tmp_path / how, timeout_s=PATIENT_S, bundled=BUNDLED, settings=QUICK
+        ) as late:
             answer = late.ask("u0")
             assert (answer.degraded, answer.reason) == (True, "corrupt_value")
             assert late.errors("corrupt_value") > 0
@@ -176,7 +179,7 @@ def test_damaged_values_of_all_there_is(world: Shop, server: Store, tmp_path: Pa
         damage(world, world.store.keys.manifest(generation), "random")
         for generation in ("g1", "g2")
     ]
-    with shop(server.url, tmp_path / "late") as late:
+    with shop(server.url, tmp_path / "late", timeout_s=PATIENT_S) as late:
         with pytest.raises(NoGeneration):
             late.service.recommend(RecommendRequest("u0"))
         for repair in repairs:
@@ -213,7 +216,7 @@ def test_damaged_item_row(world: Shop, server: Store, tmp_path: Path, how: str) 
         head_ttl_s=0.05, rerank="always", near_cache_bytes=0, deadline_s=30, live_timeout_s=30
     )
     options = {"models": OneModel(model), "settings": settings}
-    with shop(server.url, tmp_path / "ranked", **options) as ranked:
+    with shop(server.url, tmp_path / "ranked", timeout_s=PATIENT_S, **options) as ranked:
         first = ranked.ask("u0").items[0].item_id
         assert model.given[-1] is not None
         repair = damage(world, world.store.keys.item("g2", first), how)
