@@ -59,6 +59,10 @@ epochs = 3
 [ranking]
 candidates_per_source = {per_source}
 
+[ranking.gbdt]
+learning_rate = 0.02
+num_leaves = 31
+
 [store]
 url = "{store}"
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from serving.cursor import encode_cursor
+from serving.answering import answer_of, next_page
 from serving.errors import NoGeneration, NotSupported, ServingError
 from serving.event_stream import EventStream
 from serving.experiments import Experiments
 from serving.explaining import explained
 from serving.impressions import FeedbackLog, ImpressionLog
 from serving.intake import Intake
+from serving.item_visibility import set_alive
 from serving.live import BoundedCalls, LiveModels
-from serving.logs import log_event
 from serving.messages import (
     MAX_K,
     Event,
@@ -40,13 +39,10 @@ from serving.snapshot import BundledPopular
 from serving.stages import Stages
 from serving.store import GenerationStore
 from serving.telemetry import Telemetry
-from serving.work import Work
 
 __all__ = ["RecommendationService"]
 
 log = logging.getLogger(__name__)
-
-_FIRST_STAGES = ("cache", "live", "similar", "rank")
 
 
 class RecommendationService:
@@ -188,8 +184,10 @@ class RecommendationService:
         answers = []
         for request, work in zip(requests, works, strict=True):
             self._runner.run(work, [] if work.arm.ranker == "popular" else self._ladder)
-            cursor = self._next_page(work)
-            answer = self._answer(work, request.request_id, request.debug, cursor)
+            cursor = next_page(work)
+            answer = answer_of(
+                work, request.request_id, self.telemetry, debug=request.debug, cursor=cursor
+            )
             if logged and self._impressions is not None:
                 first = len(work.page.shown) + 1
                 self._impressions.record(request, answer, self._wall_clock(), first_position=first)
@@ -241,7 +239,7 @@ class RecommendationService:
             work.selection.take(self._runner.choose(work, entries, len(entries)))
         left = [(one, 0.0, "given_order") for one in request.item_ids]
         work.selection.take(work.selection.left_of(left))
-        return self._answer(work, request.request_id, request.debug)
+        return answer_of(work, request.request_id, self.telemetry, debug=request.debug)
 
     def similar(self, request: SimilarRequest, *, local_only: bool = False) -> Recommendations:
         """Items like another; an unknown item gets the popular ones, and ``reason`` says so.
@@ -269,7 +267,7 @@ class RecommendationService:
             recent=(request.item_id,),
         )
         self._runner.run(work, [("similar", lambda one: self._stages.neighbours(one, "similar"))])
-        return self._answer(work, request.request_id)
+        return answer_of(work, request.request_id, self.telemetry)
 
     def explain(self, request: ExplainRequest) -> Explanation:
         """Why items stand where they stand for a user, or why they do not appear.
@@ -294,7 +292,8 @@ class RecommendationService:
         index = np.array(rows, dtype=np.int64)
         found = self._calls.run(lambda: model.explain(question, index), self.settings.deadline_s)
         self._runner.run(work, self._ladder)
-        return explained(request, snapshot, found, self._answer(work, request.request_id))
+        shown = answer_of(work, request.request_id, self.telemetry)
+        return explained(request, snapshot, found, shown)
 
     # -- feedback and items ---------------------------------------------------------------------
 
@@ -330,11 +329,11 @@ class RecommendationService:
             NoGeneration: nothing is published.
             StageUnavailable: the store does not answer.
         """
-        return self._set_alive(item_ids, False)
+        return set_alive(self.store, self._reader, item_ids, False)
 
     def restore(self, item_ids: Sequence[str]) -> ItemsReport:
         """Recommend hidden items again; see `hide`."""
-        return self._set_alive(item_ids, True)
+        return set_alive(self.store, self._reader, item_ids, True)
 
     # -- the process ----------------------------------------------------------------------------
 
@@ -371,71 +370,3 @@ class RecommendationService:
         for one in (self._impressions, self._feedback):
             if one is not None:
                 one.close()
-
-    # -- inside ---------------------------------------------------------------------------------
-
-    def _next_page(self, work: Work) -> str | None:
-        """The cursor of the page after this one; None when there is none."""
-        snapshot, page, items = work.view.snapshot, work.page, work.selection.items
-        if snapshot.manifest is None or snapshot.generation is None or work.whole:
-            return None
-        if len(items) < work.k or len(page.shown) + len(items) >= MAX_K:
-            return None
-        rows = {snapshot.rows[item.item_id] for item in items if item.item_id in snapshot.rows}
-        shown = tuple(sorted(rows.union(page.shown)))
-        return encode_cursor(page._replace(generation=snapshot.generation, shown=shown))
-
-    def _answer(
-        self, work: Work, request_id: str | None, debug: bool = False, cursor: str | None = None
-    ) -> Recommendations:
-        broken = [*work.broken]
-        if work.view.problem is not None:
-            broken.insert(0, work.view.problem)
-        if work.local_only:
-            broken.insert(0, "overloaded")
-        full = work.selection.items and work.source in _FIRST_STAGES
-        missed = [] if full else work.missed
-        reason = next(iter([*broken, *missed]), None)
-        if reason is not None:
-            self.telemetry.fallback(work.source, reason)
-        request_id = request_id or uuid.uuid4().hex
-        for outcome in work.outcomes:
-            self.telemetry.stage_done(outcome.stage, outcome.ms / 1e3)
-        if self.telemetry.is_slow(sum(outcome.ms for outcome in work.outcomes) / 1e3):
-            stages = {one.stage: [round(one.ms, 2), one.outcome] for one in work.outcomes}
-            log_event(
-                log, "slow answer", level=logging.WARNING, request_id=request_id, stages=stages
-            )
-        self.telemetry.arms_answered(work.arms)
-        return Recommendations(
-            items=tuple(work.selection.items),
-            source=work.source,
-            generation=work.generation,
-            request_id=request_id,
-            degraded=bool(broken),
-            reason=reason,
-            filtered=work.selection.filtered,
-            cursor=cursor,
-            arms=work.arms,
-            policy=work.arm.policy,
-            stages=tuple(work.outcomes) if debug else None,
-        )
-
-    def _set_alive(self, item_ids: Sequence[str], alive: bool) -> ItemsReport:
-        listed = [info.manifest.generation for info in self.store.generations()]
-        if not listed:
-            raise NoGeneration("nothing is published; run `recsys publish`")
-        # First for generations to come: one that is switched to meanwhile looks there.
-        self.store.remember_hidden(item_ids, not alive)
-        known: set[str] = set()
-        for generation in listed:
-            try:
-                snapshot = self._reader.snapshot(generation)
-            except NoGeneration:
-                continue
-            found = [one for one in item_ids if one in snapshot.rows]
-            self.store.set_alive(generation, [snapshot.rows[one] for one in found], alive)
-            known.update(found)
-        self._reader.refresh()
-        unknown = tuple(one for one in item_ids if one not in known)
-        return ItemsReport(len(known), unknown)
