@@ -52,12 +52,12 @@ summary{cursor:pointer;font-weight:600}
 """
 
 
-def page(title: str, body: str) -> str:
-    """A whole HTML document; ``title`` is plain text, ``body`` is HTML."""
+def page(title: str, body: str, *, style: str = "") -> str:
+    """A whole HTML document; ``title`` is plain text, ``body`` HTML, ``style`` further CSS."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
+        f"<title>{escape(title)}</title><style>{STYLE}{style}</style></head>\n"
         f"<body><main><h1>{escape(title)}</h1>\n{body}\n</main></body></html>\n"
     )
 

@@ -11,7 +11,18 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
-__all__ = ["FULL", "NUM_COLOURS", "SMALL", "Bar", "Size", "bar_plot", "line_plot"]
+__all__ = [
+    "FULL",
+    "NUM_COLOURS",
+    "SMALL",
+    "Bar",
+    "Size",
+    "bar_plot",
+    "line_plot",
+    "round_ticks",
+    "svg",
+    "svg_text",
+]
 
 NUM_COLOURS = 8
 LABEL_WIDTH = 30.0  # a bar at least this wide has room for its number
@@ -67,19 +78,19 @@ def bar_plot(
         raise ValueError("groups and series must not be empty")
     present = [bar for bars in series.values() for bar in bars if bar is not None]
     tops = [bar.value if bar.high is None else bar.high for bar in present]
-    ticks = _ticks(0.0, max(tops, default=0.0))
+    ticks = round_ticks(0.0, max(tops, default=0.0))
     parts = _frame(ticks, percent, FULL)
     room = (FULL.width - LEFT - RIGHT) / len(groups)
     width = min(54.0, room * 0.8 / len(series))
     for place, group in enumerate(groups):
         middle = LEFT + room * (place + 0.5)
-        parts.append(_text(middle, FULL.height - BOTTOM + 18, group, anchor="middle"))
+        parts.append(svg_text(middle, FULL.height - BOTTOM + 18, group, anchor="middle"))
         for number, (name, bars) in enumerate(series.items()):
             bar = bars[place]
             x = middle + width * (number - len(series) / 2)
             if bar is not None:
                 parts.append(_bar(bar, x, width, ticks, number, f"{group} · {name}", percent))
-    return _svg([*parts, _below(x_label, FULL)], title, FULL)
+    return svg([*parts, _below(x_label, FULL)], title, FULL)
 
 
 def line_plot(
@@ -115,7 +126,7 @@ def line_plot(
     ys = [y for points in series.values() for _, y in points]
     if not all(map(math.isfinite, xs + ys)):
         raise ValueError("series must hold finite points; leave out what was not measured")
-    ticks = _ticks(0.0 if from_zero else min(ys), max(ys))
+    ticks = round_ticks(0.0 if from_zero else min(ys), max(ys))
     parts = _frame(ticks, percent, size)
     shown = xs + list(x_range or ()) + ([] if marked is None else [marked[0]])
     first, last = min(shown), max(shown)
@@ -125,7 +136,7 @@ def line_plot(
         return LEFT + 8 + (size.width - LEFT - RIGHT - 16) * (x - first) / span
 
     for x in _whole_ticks(first, last):
-        parts.append(_text(across(x), size.height - BOTTOM + 18, f"{x:g}", anchor="middle"))
+        parts.append(svg_text(across(x), size.height - BOTTOM + 18, f"{x:g}", anchor="middle"))
     if marked is not None:
         parts.append(_mark(across(marked[0]), marked[1], size))
     for number, (name, points) in enumerate(series.items()):
@@ -140,7 +151,7 @@ def line_plot(
                 f'<circle class="fill {colour}" cx="{x:.1f}" cy="{y:.1f}" r="2.6">'
                 f"<title>{note}</title></circle>"
             )
-    return _svg([*parts, _below(x_label, size)], title, size)
+    return svg([*parts, _below(x_label, size)], title, size)
 
 
 def _bar(
@@ -172,7 +183,7 @@ def _bar(
         top = high
     if width >= LABEL_WIDTH:
         label = f"{100 * bar.value:.0f}%" if percent else f"{bar.value:.3f}"
-        drawn += _text(x + width / 2, top - 5, label, anchor="middle")
+        drawn += svg_text(x + width / 2, top - 5, label, anchor="middle")
     return drawn + "</g>"
 
 
@@ -183,7 +194,7 @@ def _frame(ticks: Sequence[float], percent: bool, size: Size) -> list[str]:
         y = _up(tick, ticks, size)
         parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{size.width - RIGHT}"/>')
         label = f"{100 * tick:.10g}%" if percent else f"{tick:.10g}"
-        parts.append(_text(LEFT - 8, y + 4, label, anchor="end"))
+        parts.append(svg_text(LEFT - 8, y + 4, label, anchor="end"))
     return parts
 
 
@@ -192,11 +203,11 @@ def _mark(x: float, label: str, size: Size) -> str:
     half = 3.5 * len(label)  # letters of this font are about 7 wide
     middle = min(max(x, LEFT + half), size.width - RIGHT - half)
     line = f'<path class="mark" d="M{x:.1f} {TOP}V{size.height - BOTTOM}"/>'
-    return line + _text(middle, TOP - 8, label, anchor="middle")
+    return line + svg_text(middle, TOP - 8, label, anchor="middle")
 
 
 def _below(label: str, size: Size) -> str:
-    return _text((LEFT + size.width - RIGHT) / 2, size.height - 10, label, anchor="middle")
+    return svg_text((LEFT + size.width - RIGHT) / 2, size.height - 10, label, anchor="middle")
 
 
 def _up(value: float, ticks: Sequence[float], size: Size) -> float:
@@ -205,7 +216,7 @@ def _up(value: float, ticks: Sequence[float], size: Size) -> float:
     return size.height - BOTTOM - share * (size.height - TOP - BOTTOM)
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def round_ticks(low: float, high: float) -> list[float]:
     """Four to eight round numbers around low..high."""
     if high - low <= 1e-9 * max(1.0, abs(low)):  # flat, as far as a reader could see
         high = low + (abs(low) if abs(low) > 1e-9 else 1.0)
@@ -234,11 +245,13 @@ def _number(value: float, percent: bool) -> str:
     return f"{100 * value:.1f}%" if percent else f"{value:.4g}"
 
 
-def _text(x: float, y: float, text: str, *, anchor: str) -> str:
+def svg_text(x: float, y: float, text: str, *, anchor: str) -> str:
+    """Text at (x, y); ``anchor`` is start, middle or end."""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _svg(parts: Sequence[str], title: str, size: Size) -> str:
+def svg(parts: Sequence[str], title: str, size: Size) -> str:
+    """A drawing of these parts; ``title`` is what it shows, for readers who hear it."""
     return (
         f'<svg viewBox="0 0 {size.width} {size.height}" role="img" aria-label="{escape(title)}">'
         + "".join(parts)

@@ -8,6 +8,7 @@ page. A part that was not measured is left out: the page has no section for it.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -143,7 +144,7 @@ class WeightsPart:
             raise ValueError(
                 f"edges must be one more than counts, got {len(edges)} for {len(self.counts)}"
             )
-        if any(b <= a for a, b in zip(edges, edges[1:], strict=False)) or edges[0] < 0:
+        if any(b <= a for a, b in itertools.pairwise(edges)) or edges[0] < 0:
             raise ValueError(f"edges must rise from >= 0, got {edges}")
         if min(self.counts) < 0:
             raise ValueError(f"counts must be >= 0, got {min(self.counts)}")
@@ -193,7 +194,7 @@ class CurveLine:
 
     def __post_init__(self) -> None:
         xs = [x for x, _ in self.points]
-        if not xs or any(b < a for a, b in zip(xs, xs[1:], strict=False)):
+        if not xs or any(b < a for a, b in itertools.pairwise(xs)):
             raise ValueError(f"points of {self.name!r} must be at least one, in rising x, got {xs}")
 
 

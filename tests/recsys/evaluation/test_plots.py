@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.evaluation.plots import FULL, SMALL, Bar, Size, _ticks, bar_plot, line_plot
+from recsys.evaluation.plots import FULL, SMALL, Bar, Size, bar_plot, line_plot, round_ticks
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -129,7 +129,7 @@ def test_everything_stays_on_the_page(values: list[float], num_series: int) -> N
 def test_ticks_are_few_and_reach_around(low: float, span: float) -> None:
     if low + span == low or span < abs(low) * 1e-6:
         return
-    ticks = _ticks(low, low + span)
+    ticks = round_ticks(low, low + span)
     assert 2 <= len(ticks) <= 9
     assert ticks[0] <= low + span * 1e-3
     assert ticks[-1] >= low + span * (1 - 1e-3)
