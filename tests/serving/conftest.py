@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import tempfile
@@ -23,6 +24,17 @@ ITEM_IDS = [f"i{number}" for number in range(1, 13)]  # item index 1..12
 def _no_store_variables(monkeypatch):
     for name in ("URL", "USERNAME", "PASSWORD", "SENTINEL_PASSWORD"):
         monkeypatch.delenv(f"RECSYS_STORE_{name}", raising=False)
+    # Importing Feast sets it, and processes started later would inherit it.
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _own_logging():
+    """A test that configures the process's log leaves it as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
 
 
 @contextlib.contextmanager
