@@ -31,10 +31,15 @@ def _no_store_variables(monkeypatch):
 @pytest.fixture(autouse=True)
 def _own_logging():
     """A test that configures the process's log leaves it as it was."""
-    root = logging.getLogger()
+    root, known = logging.getLogger(), logging.root.manager.loggerDict
     handlers, level = root.handlers[:], root.level
+    levels = {name: getattr(one, "level", logging.NOTSET) for name, one in known.items()}
     yield
-    root.handlers[:], root.level = handlers, level
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, one in known.items():
+        if isinstance(one, logging.Logger):
+            one.setLevel(levels.get(name, logging.NOTSET))
 
 
 @contextlib.contextmanager
