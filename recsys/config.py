@@ -35,6 +35,7 @@ from recsys.config_data import (
 from recsys.config_errors import explain
 from recsys.config_experiments import ArmConfig, ExperimentConfig, ImpressionsConfig
 from recsys.config_features import parsed_records, read_features_file
+from recsys.config_gate import GateConfig
 from recsys.config_retrieval import LossName, RetrievalConfig, RetrieverName
 from recsys.config_sections import (
     CandidatesConfig,
@@ -64,6 +65,7 @@ __all__ = [
     "EventColumnsConfig",
     "ExperimentConfig",
     "FeastConfig",
+    "GateConfig",
     "GbdtConfig",
     "ImpressionsConfig",
     "ListwiseConfig",
@@ -123,6 +125,7 @@ class Config(Section):
     impressions: ImpressionsConfig = ImpressionsConfig()
     experiments: tuple[ExperimentConfig, ...] = ()
     evaluation: EvaluationConfig = EvaluationConfig()
+    gate: GateConfig = GateConfig()
     tuning: TuningConfig = TuningConfig()
 
     _directory: Path = PrivateAttr(default_factory=Path)
@@ -192,6 +195,7 @@ class Config(Section):
             "serving",
             "impressions",
             "experiments",
+            "gate",
             "tuning",
             "features_file",
         ):
