@@ -12,7 +12,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import stdtrit
 
-__all__ = ["Estimate", "bootstrap_estimates", "from_contributions", "ratio_estimate"]
+__all__ = [
+    "Contributions",
+    "Estimate",
+    "bootstrap_estimates",
+    "from_contributions",
+    "ratio_estimate",
+]
 
 # Memory of one array over a block of draws, [block, U] of 8 bytes; three of them live at once.
 BLOCK_BYTES = 32 * 2**20
@@ -120,84 +126,121 @@ def ratio_estimate(
     return _with_interval(name, value, (numerator - value * denominator) / mean, unit, level)
 
 
+class Contributions(NamedTuple):
+    """An estimator on a log, before its interval: ``mean(plain) + sum(top) / sum(bottom)``.
+
+    Attributes:
+        name: of the estimator.
+        plain: [n] float64.
+        top: [n] float64; None where the estimator is a mean alone.
+        bottom: [n] float64; None with ``top``.
+    """
+
+    name: str
+    plain: np.ndarray
+    top: np.ndarray | None = None
+    bottom: np.ndarray | None = None
+
+    @property
+    def value(self) -> float:
+        """The estimate without its interval."""
+        mean = float(self.plain.mean())
+        if self.top is None or self.bottom is None:
+            return mean
+        return mean + float(self.top.sum()) / float(self.bottom.sum())
+
+    def estimate(self, *, unit: np.ndarray | None = None, level: float = 0.95) -> Estimate:
+        """With the asymptotic interval; see `from_contributions` and `ratio_estimate`.
+
+        Raises:
+            ValueError: as in those.
+        """
+        if self.top is None or self.bottom is None:
+            return from_contributions(self.name, self.plain, unit=unit, level=level)
+        ratio = ratio_estimate(self.name, self.top, self.bottom, unit=unit, level=level)
+        plain = _column(self.plain, "plain")
+        mean = float(plain.mean())
+        residual = (self.top - ratio.value * self.bottom) / self.bottom.mean() + plain - mean
+        return _with_interval(self.name, mean + ratio.value, residual, unit, level)
+
+
 def bootstrap_estimates(
-    names: Sequence[str],
-    numerator: np.ndarray,
-    denominator: np.ndarray,
+    contributions: Sequence[Contributions],
     *,
     rng: np.random.Generator,
     unit: np.ndarray | None = None,
     resamples: int = 1000,
     level: float = 0.95,
 ) -> list[Estimate]:
-    """Percentile bootstrap of several ratios of sums, units drawn with replacement.
+    """Percentile bootstrap of several estimators on one log, units drawn with replacement.
 
-    All columns see the same draws. A mean is a ratio whose denominators are 1. Where units have
-    rounds of different numbers, a resample has another number of rounds than the log: a mean over
-    rounds is then a ratio, too, and is treated as one.
+    All see the same draws. Where units have different numbers of rounds, so do the resamples. What
+    was fitted to the log (a reward model) is not fitted again: the interval leaves out its error.
 
     Args:
-        names: M names.
-        numerator: [n, M] float64.
-        denominator: [n, M] float64; no resample's sum may be 0.
+        contributions: M estimators on the same n rounds.
         rng: the draws.
         unit: [n] integers, see `from_contributions`.
-        resamples: >= 2.
+        resamples: >= 2. One without any weight counts for none.
         level: of the interval.
 
     Returns:
-        M estimates; the standard error is that of the resampled values. A resample without any
-        weight counts for none.
+        M estimates; the standard error is that of the resampled values.
 
     Raises:
-        ValueError: shapes disagree, a value is not finite, or a setting is out of range.
+        ValueError: no rounds, shapes disagree, a value is not finite, or a setting is out of
+            range.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, sections 8.3 and 13.3.
     """
     if resamples < 2:
         raise ValueError(f"resamples must be >= 2, got {resamples}")
     _check_level(level)
-    numerator, denominator = (
-        np.asarray(numerator, dtype=np.float64),
-        np.asarray(denominator, dtype=np.float64),
-    )
-    n = len(numerator)
-    expected = (n, len(names))
-    if numerator.shape != expected or denominator.shape != expected or n == 0:
-        raise ValueError(
-            f"numerator and denominator must be [n, {len(names)}] with n >= 1, got "
-            f"{numerator.shape} and {denominator.shape}"
-        )
-    both = np.concatenate([numerator, denominator], axis=1)
-    bad = ~np.isfinite(both).all(axis=1)
-    if bad.any():
-        raise ValueError(f"numerator and denominator must be finite: {int(bad.sum())} rows are not")
+    if not contributions:
+        return []
+    n = len(contributions[0].plain)
+    ones = np.ones(n)
+    columns = [ones]
+    for one in contributions:
+        top, bottom = (one.top, one.bottom) if one.top is not None else (np.zeros(n), ones)
+        for part in (one.plain, top, bottom):
+            column = _column(part if part is not None else ones, f"every part of {one.name!r}")
+            if column.size != n:
+                raise ValueError(
+                    f"{one.name!r} must have {n} rounds like the first, got {len(column)}"
+                )
+            columns.append(column)
     rows = _unit_rows(unit, n)
     if rows is not None:
-        both = np.stack([np.bincount(rows, weights=c) for c in both.T], axis=1)
-    num_units, m = len(both), len(names)
-    sums = np.empty((resamples, 2 * m))
+        columns = [np.bincount(rows, weights=column) for column in columns]
+    sums = _resampled_sums(np.stack(columns, axis=1), rng, resamples)
+    found = []
+    for place, one in enumerate(contributions):
+        plain, top, bottom = sums[:, 1 + 3 * place : 4 + 3 * place].T
+        some = bottom != 0.0
+        values = plain[some] / sums[some, 0] + top[some] / bottom[some]
+        if values.size < 2:
+            raise ValueError(f"{one.name!r} gives no weight to any round of this log")
+        low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+        value, error = one.value, float(values.std(ddof=1))
+        found.append(
+            Estimate(one.name, value, error, min(float(low), value), max(float(high), value), n)
+        )
+    return found
+
+
+def _resampled_sums(values: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
+    """[R, C] sums of the columns of ``values`` [U, C] over U drawn rows."""
+    num_units = len(values)
+    sums = np.empty((resamples, values.shape[1]))
     block = max(1, BLOCK_BYTES // (8 * num_units))
     for start in range(0, resamples, block):
         size = min(block, resamples - start)
         drawn = rng.integers(num_units, size=(size, num_units))
         drawn += np.arange(size)[:, None] * num_units
         times = np.bincount(drawn.ravel(), minlength=size * num_units)
-        sums[start : start + size] = times.reshape(size, num_units).astype(np.float64) @ both
-    found: list[Estimate] = []
-    whole = both.sum(axis=0)
-    for column, name in enumerate(names):
-        if whole[m + column] == 0.0:
-            raise ValueError(f"denominator of {name!r} must not add up to 0")
-        below = sums[:, m + column]
-        values = sums[below != 0.0, column] / below[below != 0.0]
-        value = float(whole[column] / whole[m + column])
-        low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-        error = float(values.std(ddof=1)) if values.size > 1 else float("nan")
-        found.append(
-            Estimate(name, value, error, min(float(low), value), max(float(high), value), n)
-        )
-    return found
+        sums[start : start + size] = times.reshape(size, num_units).astype(np.float64) @ values
+    return sums
 
 
 def _with_interval(
