@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol, Self
 
@@ -16,6 +17,7 @@ from features.histories import Histories
 from recsys.embeddings.int8 import Int8Rows, quantize_rows
 from recsys.errors import ArtifactError
 from recsys.model_files import read_model, write_model
+from recsys.retrieval.light_query import LightQuery
 from recsys.retrieval.towers import TowerOptions, TwoTower
 from recsys.retrieval.vector_question import VectorQuestion
 from recsys.retrieval.windows import latest_window
@@ -186,9 +188,27 @@ class TwoTowerRetriever:
             window = torch.zeros(len(histories), 0, dtype=torch.int64)
         else:
             seen = histories if moment is None else histories.before(moment)
+            if len(seen) == 1 and self._light_query is not None:
+                return self._one_query(seen.item_index, user_index)
             window = latest_window(seen, self.tower.options.history_length)
         index = None if user_index is None else torch.from_numpy(user_index)
         return self.encode_windows(window, user_index=index).numpy()
+
+    def _one_query(self, items: np.ndarray, user_index: np.ndarray | None) -> np.ndarray:
+        """[1, D] of the one history whose items are seen."""
+        light = self._light_query
+        if light is None:
+            raise TypeError("this tower has no light query")
+        user_row = None if user_index is None else self.tables.get("user")
+        user_vector = None
+        if user_row is not None and user_index is not None:
+            user_vector = user_row[int(user_index[0])].numpy()
+        query = light(items[-self.tower.options.history_length :], user_vector)
+        return self._finish(torch.from_numpy(query[None])).numpy()
+
+    @cached_property
+    def _light_query(self) -> LightQuery | None:
+        return LightQuery.of(self.tower, self._encoded)
 
     @torch.no_grad()
     def encode_windows(self, window: Tensor, *, user_index: Tensor | None = None) -> Tensor:
