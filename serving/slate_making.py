@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from serving.candidate_codec import CandidateList
 from serving.errors import ServingError
 from serving.selection import Named
 from serving.slates import SlateMaker
@@ -56,9 +57,8 @@ class SlateRunner:
         if not selection.items:
             work.generation = snapshot.generation
         if work.segment is not None and work.segment in snapshot.segments:
-            name = "popular_in_segment"
-            self._fill(work, name, snapshot.named(snapshot.segments[work.segment], name))
-        self._fill(work, "popular", snapshot.named(snapshot.popular, "popular"))
+            self._fill_from(work, "popular_in_segment", snapshot.segments[work.segment])
+        self._fill_from(work, "popular", snapshot.popular)
         if not selection.items or selection.only is not None:
             alone = selection.only
             rest = (
@@ -106,6 +106,10 @@ class SlateRunner:
         work.selection.take(
             [allowed[position] for position in drawn.position.tolist()], drawn.propensity.tolist()
         )
+
+    def _fill_from(self, work: Work, name: str, found: CandidateList) -> None:
+        if len(work.selection.items) < work.k:
+            self._fill(work, name, work.view.snapshot.named(found, name))
 
     def _fill(self, work: Work, name: str, offered: Iterable[Named]) -> None:
         room = work.k - len(work.selection.items)
