@@ -28,7 +28,10 @@ Number = Annotated[str, typer.Option(metavar="N", help="How many; 500k and 10M a
 
 def plan(
     users: Number,
-    items: Number,
+    items: Number = "1M",
+    sessions: Annotated[
+        str, typer.Option(metavar="N", help="Users who did something in the last days.")
+    ] = "0",
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="Candidates of a user.")] = 100,
     dim: Annotated[int, typer.Option(min=0, help="Numbers of the content vector.")] = 64,
     features: Annotated[int, typer.Option(min=0, help="Other numbers of an item's row.")] = 30,
@@ -39,7 +42,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Print what the store will need before anything is computed."""
-    num_users, num_items = _number(users), _number(items)
+    num_users, num_items, num_sessions = map(_number, (users, items, sessions))
     with reporting(as_json) as out:
         from serving.memory_plan import plan_memory
 
@@ -51,6 +54,7 @@ def plan(
             num_features=features,
             id_bytes=id_bytes,
             generations=generations,
+            num_sessions=num_sessions,
         )
         total = sum(line.total_bytes for line in lines)
         rows = [

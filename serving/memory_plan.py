@@ -13,6 +13,8 @@ __all__ = ["MemoryLine", "plan_memory"]
 KEY_OVERHEAD = 80
 """Bytes that a server adds to a key with an expiry and its value: Valkey 9 with glibc's allocator,
 100,000 users of 100 candidates; other servers and allocators differ by some percent."""
+EVENT_BYTES = 30
+"""Bytes of an event of a session beside the item's id, its place in the sorted set included."""
 GENERATION = "20260101T000000Z-abcdef"
 
 
@@ -23,7 +25,7 @@ class MemoryLine(NamedTuple):
         what: what they hold.
         keys: how many, of one generation.
         bytes_each: of key, value and what the server adds.
-        total_bytes: of all of them, in all generations that are kept.
+        total_bytes: of all of them, in all generations that are kept; sessions are in none.
     """
 
     what: str
@@ -42,9 +44,11 @@ def plan_memory(
     num_neighbours: int = NUM_NEIGHBOURS,
     id_bytes: int = 8,
     generations: int = 2,
+    num_sessions: int = 0,
+    session_events: int = 50,
     namespace: str = "recsys",
 ) -> list[MemoryLine]:
-    """The bill of lists, similar items and packed item rows, largest known sizes taken.
+    """The bill of lists, similar items, packed item rows and sessions, largest sizes taken.
 
     Args:
         num_users: users with a list.
@@ -56,10 +60,12 @@ def plan_memory(
         id_bytes: bytes of a user's or item's id, on average.
         generations: how many are there at once: two while one is served and one can be rolled back
             to, three during a publish.
+        num_sessions: users who did something lately (`serving.session_days`).
+        session_events: of one session.
         namespace: first part of the keys.
 
     Returns:
-        A line for each kind of key, and one for the vocabulary.
+        A line for each kind of key, and one for the vocabulary; one for sessions if there are any.
 
     Raises:
         ValueError: a number is out of range; the message names it.
@@ -73,6 +79,8 @@ def plan_memory(
         "num_neighbours": (num_neighbours, 0),
         "id_bytes": (id_bytes, 1),
         "generations": (generations, 1),
+        "num_sessions": (num_sessions, 0),
+        "session_events": (session_events, 1),
     }
     for name, (value, bound) in least.items():
         if value < bound:
@@ -100,4 +108,8 @@ def plan_memory(
     for what, count, key, value_bytes in kinds:
         each = len(key) + value_bytes + KEY_OVERHEAD
         lines.append(MemoryLine(what, count, each, count * each * generations))
+    if num_sessions:
+        value_bytes = session_events * (id_bytes + EVENT_BYTES)
+        each = len(keys.session(identifier)) + value_bytes + KEY_OVERHEAD
+        lines.append(MemoryLine("sessions", num_sessions, each, num_sessions * each))
     return lines

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ from typer.testing import CliRunner
 from serving.cli import app
 from serving.connection import connect
 from serving.embedded import EmbeddedStore
+from serving.keys import Keys
 from serving.memory_plan import GENERATION, plan_memory
+from serving.messages import Event
+from serving.sessions import Sessions
 from serving.store import GenerationStore
 
 NUM_ITEMS, NUM_USERS = 2_000, 20_000
@@ -61,6 +65,34 @@ def test_the_bill_is_what_a_server_takes(own_directory: Any) -> None:
     assert sum(line.total_bytes for line in lines) == pytest.approx(took, rel=0.1)
 
 
+@pytest.mark.parametrize("count", [5, 50])
+def test_the_bill_of_sessions(client: Any, count: int) -> None:
+    """Within a tenth of what real sessions take."""
+    keys = Keys(f"t{uuid.uuid4().hex[:10]}")
+    sessions = Sessions(client, keys)
+    now, users = time.time(), [f"{number:08d}" for number in range(3_000)]
+    before = used(client)
+    for start in range(0, len(users), 300):
+        sessions.add(
+            [
+                Event(user, f"{place * 7:08d}", now - 60 * place)
+                for user in users[start : start + 300]
+                for place in range(count)
+            ]
+        )
+    took = used(client) - before
+    client.delete(*map(keys.session, users))
+    line = plan_memory(
+        num_users=1,
+        num_items=1,
+        num_sessions=len(users),
+        session_events=count,
+        namespace=keys.namespace,
+    )[-1]
+    assert (line.what, line.keys) == ("sessions", 3_000)
+    assert line.total_bytes == pytest.approx(took, rel=0.1)
+
+
 def test_the_bill_by_hand() -> None:
     lines = {line.what: line for line in plan_memory(num_users=10, num_items=5, k=3, dim=2)}
     key = len("recsys:u:20260101T000000Z-abcdef:{b000}:12345678")
@@ -84,6 +116,8 @@ def test_the_bill_by_hand() -> None:
         "num_neighbours",
         "id_bytes",
         "generations",
+        "num_sessions",
+        "session_events",
     ],
 )
 def test_numbers_out_of_range(name: str) -> None:
@@ -101,6 +135,10 @@ def test_the_verb() -> None:
     found = json.loads(done.stdout)
     assert [line["keys"] for line in found["lines"]] == [2_000, 900, 900, 1]
     assert found["total_bytes"] == sum(line["total_bytes"] for line in found["lines"])
+    done = CliRunner().invoke(app, ["plan", "--users", "10M", "--k", "100", "--dim", "64"])
+    assert "1,000,000" in done.stdout  # items, unless they are said
+    done = CliRunner().invoke(app, ["plan", "--users", "1k", "--sessions", "300", "--json"])
+    assert json.loads(done.stdout)["lines"][-1]["keys"] == 300
     done = CliRunner().invoke(app, ["plan", "--users", "many", "--items", "1"])
     assert done.exit_code == 2
     assert "must be a number such as 500k or 10M, got 'many'" in done.stderr
