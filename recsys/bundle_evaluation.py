@@ -9,12 +9,13 @@ import numpy as np
 
 from features.errors import DataError
 from recsys.artifacts import Bundle
+from recsys.bundle_evidence import find_leakage, write_evidence
 from recsys.config import Config
 from recsys.dataset import cut_histories, read_dataset
 from recsys.errors import ArtifactError
 from recsys.evaluation import Evaluation, Truth, compare, write_html
 from recsys.evaluation import evaluate as measure
-from recsys.lineage import numbered_as
+from recsys.lineage import numbered_as, trained_until
 from recsys.progress import Progress
 from recsys.recommender import Ranked, Recommender
 from recsys.topk import TopK
@@ -31,8 +32,8 @@ def evaluate(
     """Measure a bundle on the held-out part, stage by stage.
 
     Histories end where the training part ends; seen items are masked; the full catalogue is
-    ranked. Writes ``report.html`` and ``evaluation.json`` into the bundle and the metric table
-    into its manifest.
+    ranked. Writes ``report.html``, ``evaluation.json`` and ``evidence`` (for the gate) into the
+    bundle and the metric table into its manifest.
 
     Returns:
         The whole funnel first, then the trees alone, then each retriever alone.
@@ -68,7 +69,8 @@ def evaluate(
         users = data.user_list
         pool = recommender.pool(cut.history, moment=cut.moment, excluded=seen, user_ids=users)
         advance(1)
-        rows = recommender.features.rows(pool, users, cut.moment, split.train)
+        wanted_items = cut.target.seen_mask(data.num_items)
+        rows = recommender.features.rows(pool, users, cut.moment, split.train, label=wanted_items)
         first = recommender.ranker.gbdt.predict(rows.features)
         both = recommender.ranker.reorder(rows.features, first, rows.request_index)
         systems["funnel"] = _top(recommender.order(pool, both, k))
@@ -97,6 +99,17 @@ def evaluate(
         for name, lists in systems.items()
     }
     _write_report(bundle, found, rng)
+    write_evidence(
+        bundle,
+        found["funnel"],
+        systems["funnel"],
+        truth,
+        history=cut.history,
+        num_items=data.num_items,
+        user_ids=users,
+        item_ids=data.item_ids.to_series().to_list(),
+        leakage=find_leakage(cut, rows, trained_until(bundle, data)),
+    )
     return found
 
 

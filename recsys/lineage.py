@@ -45,7 +45,14 @@ from recsys.provenance import fingerprint
 from recsys.retrieval.two_tower import TwoTowerRetriever
 from recsys.tower_training import tower_options
 
-__all__ = ["NEWEST", "Lineage", "numbered_as", "open_lineage", "write_trained_until"]
+__all__ = [
+    "NEWEST",
+    "Lineage",
+    "numbered_as",
+    "open_lineage",
+    "trained_until",
+    "write_trained_until",
+]
 
 NEWEST = "newest"
 """Stands for the newest bundle where an id is asked for."""
@@ -234,14 +241,17 @@ def write_trained_until(
     known = trained.counts > 0
     until[known] = trained.timestamp[trained.indptr[1:][known] - 1]
     for bundle in lineage.bundles:
-        until = np.maximum(until, _trained_until(bundle, data))
+        until = np.maximum(until, trained_until(bundle, data))
     pl.DataFrame({USER: data.user_ids.to_series(), "trained_until": until}).write_parquet(
         directory / _TRAINED_UNTIL
     )
 
 
-def _trained_until(bundle: Bundle, data: Dataset) -> np.ndarray:
-    """[U] int64 microseconds of each user's last event that ``bundle`` was trained on."""
+def trained_until(bundle: Bundle, data: Dataset) -> np.ndarray:
+    """[U] int64 microseconds of each user's last event that ``bundle`` was trained on.
+
+    The smallest int64 for users without one.
+    """
     found = pl.read_parquet(bundle.file(_TRAINED_UNTIL))
     until = np.full(data.user_ids.size, np.iinfo(np.int64).min)
     until[data.user_ids.index(found[USER])] = found["trained_until"].to_numpy()
@@ -251,7 +261,7 @@ def _trained_until(bundle: Bundle, data: Dataset) -> np.ndarray:
 def _check_unseen(bundle: Bundle, data: Dataset, held_out: Histories) -> None:
     asked = held_out.counts > 0
     first = held_out.timestamp[held_out.indptr[:-1][asked]]
-    seen = int((first < _trained_until(bundle, data)[asked]).sum())
+    seen = int((first < trained_until(bundle, data)[asked]).sum())
     if seen:
         raise ArtifactError(
             f"bundle {bundle.id} was trained on events that are held out now, of {seen:,} of "

@@ -16,6 +16,7 @@ from serving.cli_cache import app as cache_app
 from serving.cli_doctor import app as doctor_app
 from serving.cli_experiments import app as experiments_app
 from serving.cli_features import app as features_app
+from serving.cli_gate import gate
 from serving.cli_init import init
 from serving.cli_keys import app as keys_app
 from serving.cli_options import (
@@ -60,6 +61,7 @@ app.add_typer(experiments_app)
 app.add_typer(store_app)
 app.add_typer(cache_app)
 app.command()(init)
+app.command()(gate)
 app.command()(plan)
 app.command()(serve)
 

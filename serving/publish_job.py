@@ -181,6 +181,11 @@ def _check_gate(bundle: Bundle) -> None:
         raise ArtifactError(
             f"{path} has format {version}, this version reads 1; have the bundle judged again"
         )
+    if found.get("bundle", bundle.id) != bundle.id:
+        raise ArtifactError(
+            f"{path} is about bundle {found['bundle']}, not {bundle.id}; have this bundle judged "
+            "(`recsys gate`)"
+        )
     if verdict != PROMOTE:
         raise PublishRefused(
             f"{GATE} of bundle {bundle.id} says {verdict!r}, and store.require_gate asks for "

@@ -213,33 +213,28 @@ def _slices(
 
 
 def _guardrails(candidate: Evidence, incumbent: Evidence, rules: GateRules) -> Iterator[Reason]:
-    table = (
-        # rule, what it is in words, ours, theirs, worst value allowed, higher is worse
-        ("coverage_drop", "The recommended share of the catalogue", candidate.coverage,
-         incumbent.coverage, lambda old: old * (1 - rules.max_coverage_drop), False),
-        ("head_share_rise", "The share of places that the most popular items take",
-         candidate.head_share, incumbent.head_share,
-         lambda old: old + rules.max_head_share_rise, True),
-        ("exposure_gap_rise", "The distance of recommended from wanted popularity",
-         candidate.exposure_gap, incumbent.exposure_gap,
-         lambda old: old + rules.max_exposure_gap_rise, True),
-        ("calibration_rise", "The calibration error of the scores",
-         candidate.calibration_error, incumbent.calibration_error,
-         lambda old: old + rules.max_calibration_rise, True),
-        ("latency_rise", "The 99th percentile of the latency (ms)",
-         candidate.latency_p99_ms, incumbent.latency_p99_ms,
-         lambda old: old * (1 + rules.max_latency_rise), True),
+    table = (  # rule, field of the evidence, words, factor and addend of the bound, worse is higher
+        ("coverage_drop", "coverage", "The recommended share of the catalogue",
+         1 - rules.max_coverage_drop, 0.0, False),
+        ("head_share_rise", "head_share", "The share of places that the most popular items take",
+         1.0, rules.max_head_share_rise, True),
+        ("exposure_gap_rise", "exposure_gap", "The distance of recommended from wanted popularity",
+         1.0, rules.max_exposure_gap_rise, True),
+        ("calibration_rise", "calibration_error", "The calibration error of the scores",
+         1.0, rules.max_calibration_rise, True),
+        ("latency_rise", "latency_p99_ms", "The 99th percentile of the latency (ms)",
+         1 + rules.max_latency_rise, 0.0, True),
     )  # fmt: skip
-    for rule, words, ours, theirs, worst, higher_is_worse in table:
+    for rule, name, words, factor, addend, worse_is_higher in table:
+        ours, theirs = getattr(candidate, name), getattr(incumbent, name)
         if theirs is None:
             continue
+        bound = theirs * factor + addend
         if ours is None:
             says = f"{words} is known for the incumbent ({theirs:.4g}), not for the candidate."
-            yield Reason(rule, HOLD, says, None, worst(theirs))
-            continue
-        bound = worst(theirs)
-        if (ours > bound) if higher_is_worse else (ours < bound):
-            direction = "rose" if higher_is_worse else "fell"
+            yield Reason(rule, HOLD, says, None, bound)
+        elif (ours > bound) if worse_is_higher else (ours < bound):
+            direction = "rose" if worse_is_higher else "fell"
             says = f"{words} {direction} from {theirs:.4g} to {ours:.4g}; allowed is {bound:.4g}."
             yield Reason(rule, HOLD, says, ours, bound)
 

@@ -338,7 +338,7 @@ class ReportInput:
             raise ValueError("a report cannot be made of this: " + "; ".join(lines)) from None
 
 
-for _part in (
+_PARTS: tuple[Any, ...] = (
     ReasonLine,
     DecisionPart,
     EffectLine,
@@ -349,8 +349,9 @@ for _part in (
     DiagnosticLine,
     TablePart,
     ReportInput,
-):
-    _part.__pydantic_config__ = _CLOSED  # type: ignore[attr-defined]
+)
+for _part in _PARTS:
+    _part.__pydantic_config__ = _CLOSED  # an unknown name or a NaN is an error
 _ADAPTER = TypeAdapter(ReportInput)
 
 

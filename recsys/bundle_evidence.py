@@ -1,0 +1,185 @@
+"""What an evaluation leaves in a bundle for the gate: every user's list and values.
+
+```
+evidence/
+  evidence.json    data, split, cutoff, guardrails, and what the leakage checks found
+  users.parquet    slice ("" = all users), user_id, items (of all users), one column a metric
+```
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from features.histories import Histories
+from features.schema import USER
+from recsys.artifacts import Bundle
+from recsys.dataset import Cut
+from recsys.errors import ArtifactError, LeakageError
+from recsys.evaluation import Evaluation, Truth, item_slices, judge, user_slices
+from recsys.evaluation.metrics import USER_METRICS, parse_metric
+from recsys.lookup import lookup
+from recsys.ranking.leakage import check_feature_leakage, check_time_leakage
+from recsys.ranking.ranker import RankingRows
+from recsys.simulation.gate_evidence import Evidence, UserValues
+from recsys.topk import TopK
+
+__all__ = ["EVIDENCE", "find_leakage", "read_evidence", "write_evidence"]
+
+EVIDENCE = "evidence"
+FORMAT = 1
+SLICE, ITEMS = "slice", "items"
+_SCHEMA = pl.Schema({SLICE: pl.String(), USER: pl.String(), ITEMS: pl.List(pl.String)})
+
+
+def find_leakage(cut: Cut, rows: RankingRows, trained_until: np.ndarray) -> list[str]:
+    """What lets the answer into the inputs, one sentence each; empty where nothing was found.
+
+    Args:
+        cut: the question and its answer.
+        rows: candidates of the held-out part, labelled.
+        trained_until: [Q] int64 microseconds, each user's last event that was trained on.
+    """
+    found = []
+    try:
+        check_time_leakage(cut.history, cut.target, cut.history, cut.moment)
+    except LeakageError as error:
+        found.append(str(error))
+    try:
+        check_feature_leakage(rows)
+    except LeakageError as error:
+        found.append(str(error))
+    early = cut.target.timestamp < np.repeat(trained_until, cut.target.counts)
+    if bool(early.any()):
+        found.append(
+            f"{int(early.sum())} held-out events of {np.unique(cut.target.rows[early]).size} users "
+            "are from before the end of what the bundle was trained on"
+        )
+    return found
+
+
+def write_evidence(
+    bundle: Bundle,
+    evaluation: Evaluation,
+    lists: TopK,
+    truth: Truth,
+    *,
+    history: Histories,
+    num_items: int,
+    user_ids: Sequence[str],
+    item_ids: Sequence[str],
+    leakage: Sequence[str],
+) -> None:
+    """Write ``evidence`` into a bundle.
+
+    Args:
+        bundle: the one measured.
+        evaluation: of ``lists``.
+        lists: Q rows of the whole funnel.
+        truth: Q rows.
+        history: Q rows, the training part.
+        num_items: N.
+        user_ids: Q.
+        item_ids: N, of index 1, 2, ...
+        leakage: see `find_leakage`.
+    """
+    k = evaluation.headline_k
+    popularity = np.bincount(history.item_index, minlength=num_items + 1)
+    parts = [("", truth)]
+    parts += [
+        (part.name, part.of(truth))
+        for part in (*item_slices(popularity), *user_slices(history.counts, truth))
+    ]
+    names = list(evaluation.metrics)
+    outside = np.array(["", *item_ids], dtype=object)
+    frames = []
+    for name, wanted in parts:
+        judged = judge(lists, wanted)
+        columns: dict[str, Any] = {
+            SLICE: [name] * judged.row.size,
+            USER: [user_ids[row] for row in judged.row],
+        }
+        shown = lists.item_index[judged.row, :k]
+        columns[ITEMS] = (
+            [[str(outside[item]) for item in row if item > 0] for row in shown]
+            if not name
+            else [None] * judged.row.size
+        )
+        for metric in names:
+            parsed = parse_metric(metric)
+            columns[metric] = lookup(USER_METRICS, parsed.name, "metric")(judged, parsed.k)
+        frames.append(pl.DataFrame(columns, schema_overrides=_SCHEMA))
+    gap = np.abs(np.subtract(evaluation.exposure.recommended, evaluation.exposure.wanted)).sum() / 2
+    header = {
+        "format": FORMAT,
+        "bundle": bundle.id,
+        "data": bundle.manifest.data_fingerprint,
+        "split": json.dumps(bundle.manifest.config["split"], sort_keys=True),
+        "k": k,
+        "coverage": evaluation.list_metrics.get(f"coverage@{k}"),
+        "head_share": evaluation.list_metrics.get(f"head_share@{k}"),
+        "exposure_gap": float(gap),
+        "leakage": list(leakage),
+    }
+    with bundle.adding(EVIDENCE) as path:
+        path.mkdir()
+        pl.concat(frames).write_parquet(path / "users.parquet")
+        (path / "evidence.json").write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
+
+
+def read_evidence(bundle: Bundle) -> Evidence:
+    """What `write_evidence` wrote.
+
+    ``latency_p99_ms`` and ``calibration_error`` come from the manifest's metrics, if there.
+
+    Raises:
+        ArtifactError: the bundle was not evaluated, or a file is damaged or of another format.
+    """
+    directory = bundle.path / EVIDENCE
+    if not directory.is_dir():
+        raise ArtifactError(
+            f"bundle {bundle.id} has no {EVIDENCE}; measure it with `recsys evaluate` first"
+        )
+    try:
+        header = json.loads((directory / "evidence.json").read_text(encoding="utf-8"))
+        table = pl.read_parquet(directory / "users.parquet")
+        if header["format"] != FORMAT or header["bundle"] != bundle.id:
+            raise ArtifactError(
+                f"{directory} has format {header['format']!r} of bundle {header['bundle']!r}, this "
+                f"version reads {FORMAT} of {bundle.id}; evaluate again"
+            )
+        metrics = [name for name in table.columns if name not in (SLICE, USER, ITEMS)]
+        everybody = table.filter(pl.col(SLICE) == "")
+        measured = bundle.manifest.metrics
+        return Evidence(
+            name=bundle.id,
+            data=header["data"],
+            split=header["split"],
+            k=header["k"],
+            users=_values(everybody, metrics),
+            slices={
+                str(name): _values(part, metrics)
+                for (name,), part in table.group_by(SLICE, maintain_order=True)
+                if name
+            },
+            lists=np.array(everybody[ITEMS].list.join("\x1f").to_list(), dtype=object),
+            coverage=header["coverage"],
+            head_share=header["head_share"],
+            exposure_gap=header["exposure_gap"],
+            calibration_error=measured.get("calibration_error"),
+            latency_p99_ms=measured.get("latency_p99_ms"),
+            leakage=tuple(header["leakage"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+        raise ArtifactError(f"{directory} is damaged ({error}); evaluate again") from error
+
+
+def _values(part: pl.DataFrame, metrics: Sequence[str]) -> UserValues:
+    return UserValues(
+        user_id=part[USER].to_numpy(), values={name: part[name].to_numpy() for name in metrics}
+    )

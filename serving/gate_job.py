@@ -1,0 +1,180 @@
+"""Judging a bundle: evidence from the bundles and a log, the decision, and its record."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+
+from features.errors import DataError
+from recsys.artifacts import Bundle, latest
+from recsys.bundle_evidence import EVIDENCE, read_evidence
+from recsys.config import Config
+from recsys.errors import ArtifactError, ConfigError
+from recsys.pipeline import evaluate
+from recsys.progress import Progress
+from recsys.simulation.gate import GateDecision, decide
+from recsys.simulation.gate_evidence import Evidence
+from recsys.simulation.gate_report import gate_report
+from recsys.simulation.report import report_page
+from recsys.simulation.report_input import EstimateLine
+from serving.publish_job import GATE
+
+__all__ = ["Judgement", "find", "judge"]
+
+FORMAT = 1
+REPORT = "gate.html"
+_ESTIMATES = TypeAdapter(dict[str, tuple[EstimateLine, ...]])
+
+
+class Judgement(NamedTuple):
+    """What `judge` found.
+
+    Attributes:
+        decision: the verdict and its reasons.
+        record: what stands in ``gate.json``.
+        report: the page in the bundle; None where nothing was written.
+    """
+
+    decision: GateDecision
+    record: dict[str, Any]
+    report: Path | None
+
+
+def find(config: Config, name: str) -> Bundle:
+    """A bundle by its id, its path, or one of "newest", "served" and "previous".
+
+    Raises:
+        ArtifactError: there is no such bundle, or nothing is served.
+        ServingError: the store cannot be asked.
+    """
+    if name == "newest":
+        return latest(config.output.directory)
+    if name in ("served", "previous"):
+        return Bundle.load(config.output.directory / _generation(config, name))
+    path = Path(name)
+    return Bundle.load(path if path.is_dir() else config.output.directory / name)
+
+
+def judge(
+    config: Config,
+    candidate: Bundle,
+    incumbent: Bundle | None,
+    *,
+    log: Path | None = None,
+    write: bool = True,
+    progress: Progress | None = None,
+) -> Judgement:
+    """Decide, and write ``gate.json`` and ``gate.html`` into the candidate.
+
+    A bundle that was not evaluated yet is evaluated first.
+
+    Args:
+        config: names the data, and the bounds in ``gate``.
+        candidate: the new bundle.
+        incumbent: what runs now. None: nothing does.
+        log: JSON file with "candidate" and "incumbent", each a list of estimates
+            (`recsys.simulation.EstimateLine`). None: no estimates.
+        write: whether to write into the candidate.
+        progress: shows a bar.
+
+    Raises:
+        ArtifactError: candidate and incumbent are one bundle, or one of them cannot be measured.
+        ConfigError: ``gate.metrics`` names what was not measured.
+        DataError: ``log`` is not what it should be.
+    """
+    if incumbent is not None and incumbent.id == candidate.id:
+        raise ArtifactError(
+            f"candidate and incumbent must be two bundles, got {candidate.id} for both; name the "
+            "incumbent with --against, or --against none before the first publication"
+        )
+    estimates = {} if log is None else _read_estimates(log)
+    ours = _evidence(config, candidate, estimates.get("candidate", ()), progress)
+    theirs = None
+    if incumbent is not None:
+        theirs = _evidence(config, incumbent, estimates.get("incumbent", ()), progress)
+    rules = config.gate.rules()
+    try:
+        decision = decide(ours, theirs, rules)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    against = None if incumbent is None else incumbent.id
+    report = gate_report(decision, ours, theirs, rules)
+    record = _record(decision, candidate.id, against, config.gate.model_dump(mode="json"))
+    if not write:
+        return Judgement(decision, record, None)
+    with candidate.adding(REPORT) as path:
+        path.write_text(report_page(report), encoding="utf-8")
+    with candidate.adding("gate_report.json") as path:
+        path.write_text(_json(report.to_dict()), encoding="utf-8")
+    with candidate.adding(GATE) as path:
+        path.write_text(_json(record), encoding="utf-8")
+    return Judgement(decision, record, candidate.path / REPORT)
+
+
+def _evidence(
+    config: Config,
+    bundle: Bundle,
+    estimates: tuple[EstimateLine, ...],
+    progress: Progress | None,
+) -> Evidence:
+    if not (bundle.path / EVIDENCE).is_dir():
+        evaluate(config, bundle, progress=progress)
+        bundle = Bundle.load(bundle.path)
+    else:
+        bundle.verify({EVIDENCE})
+    return replace(read_evidence(bundle), estimates=estimates)
+
+
+def _generation(config: Config, name: str) -> str:
+    from serving.assembly import open_store
+
+    head = open_store(config).head()
+    found = None if head is None else head.generation if name == "served" else head.previous
+    if found is None:
+        raise ArtifactError(
+            f"no generation is {name}; name a bundle, or judge with --against none before the "
+            "first publication"
+        )
+    return found
+
+
+def _read_estimates(path: Path) -> dict[str, tuple[EstimateLine, ...]]:
+    try:
+        found = _ESTIMATES.validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"log {path} cannot be read: {error}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise DataError(
+            f"log {path} must hold lists of estimates under candidate and incumbent: {where}: "
+            f"{first['msg']}"
+        ) from error
+    if "candidate" not in found or set(found) - {"candidate", "incumbent"}:
+        raise DataError(
+            f"log {path} must hold candidate and may hold incumbent, got {', '.join(found)}"
+        )
+    return found
+
+
+def _record(
+    decision: GateDecision, bundle: str, against: str | None, rules: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "verdict": decision.verdict,
+        "bundle": bundle,
+        "against": against,
+        "judged_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "reasons": [reason._asdict() for reason in decision.reasons],
+        "rules": rules,
+    }
+
+
+def _json(values: dict[str, Any]) -> str:
+    return json.dumps(values, indent=2, allow_nan=False) + "\n"
