@@ -1,0 +1,140 @@
+"""What the log of one arm says another arm would have got: estimates beside the known truth.
+
+Each place of a slate is a round: the action is the item at the place, the reward its click. Its
+weight is the probability that the judged arm has this item at this place over the same of the
+logging arm, whatever stands above. That is unbiased where a click depends on its place and item
+alone; under "cascade" and "dependent" clicks it is not.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from recsys.simulation.arms import SimulatedArm
+from recsys.simulation.diagnostics import WeightDiagnostics, weight_diagnostics
+from recsys.simulation.estimate import Estimate
+from recsys.simulation.estimators import importance_weights, ips, snips
+from recsys.simulation.sessions import SessionLog, ranks_of
+
+__all__ = ["LogEstimate", "coverage_of", "estimate_from_log", "place_weights"]
+
+
+class LogEstimate(NamedTuple):
+    """Clicks per session of an arm, from another arm's log.
+
+    Attributes:
+        arm: judged.
+        logging: whose log it is.
+        ips: by inverse propensities.
+        snips: self-normalised.
+        diagnostics: of the weights; its verdict says whether the numbers may be shown.
+        truth: clicks per session that the judged arm would have got from the same people in the
+            same sessions. None: not known.
+    """
+
+    arm: str
+    logging: str
+    ips: Estimate
+    snips: Estimate
+    diagnostics: WeightDiagnostics
+    truth: float | None
+
+    @property
+    def usable(self) -> bool:
+        """Whether the log can carry the numbers."""
+        return self.diagnostics.verdict != "unusable"
+
+    def errors_from_truth(self, estimate: Estimate) -> float | None:
+        """How many standard errors ``estimate`` is above the truth; None where it is not known."""
+        if self.truth is None or not estimate.standard_error > 0:
+            return None
+        return (estimate.value - self.truth) / estimate.standard_error
+
+
+def place_weights(log: SessionLog, logging: SimulatedArm, judged: SimulatedArm) -> np.ndarray:
+    """[n, k] float64 P(this item at this place under the judged arm) / the same when logging.
+
+    Args:
+        log: of ``logging``.
+        logging: the arm that was shown.
+        judged: another arm of the same users, or the same.
+
+    Raises:
+        ValueError: one of the two draws by score ("softmax").
+    """
+    k = log.rank.shape[1]
+    place = np.arange(k)
+    shown = logging.marginals(k)[log.rank, place]
+    there = _ranks_in(logging, judged)[log.user[:, None], log.rank]  # [n, k] rank in the judged
+    wanted = np.where(there >= 0, judged.marginals(k)[np.maximum(there, 0), place], 0.0)
+    weight = importance_weights(wanted.ravel(), shown.ravel())
+    return weight.reshape(wanted.shape)
+
+
+def coverage_of(logging: SimulatedArm, judged: SimulatedArm, user: np.ndarray, k: int) -> float:
+    """Share of what the judged arm shows that the logging arm shows at that place at all.
+
+    Args:
+        logging: the arm that was shown.
+        judged: the other one.
+        user: [n] int64 rows, one a session.
+        k: places.
+    """
+    possible = np.append(logging.marginals(k) > 0, np.zeros((1, k), bool), axis=0)  # row -1: no
+    there = _ranks_in(judged, logging)  # [U, M of judged] rank in the logging arm
+    mass = judged.marginals(k)
+    covered = (possible[there] * mass).sum(axis=(1, 2)) / k  # [U]
+    return float(covered[user].mean())
+
+
+def estimate_from_log(
+    log: SessionLog,
+    logging: SimulatedArm,
+    judged: SimulatedArm,
+    *,
+    truth: float | None = None,
+    level: float = 0.95,
+) -> LogEstimate:
+    """Clicks per session of ``judged`` from the log of ``logging``, errors clustered by person.
+
+    Args:
+        log: sessions of ``logging``.
+        logging: the arm that was shown.
+        judged: the arm in question.
+        truth: if known.
+        level: of the intervals.
+    """
+    n, k = log.rank.shape
+    weight = place_weights(log, logging, judged).ravel()
+    reward = log.click.ravel().astype(np.float64)
+    unit = np.repeat(log.person, k)
+    covered = coverage_of(logging, judged, log.user, k)
+    return LogEstimate(
+        judged.name,
+        logging.name,
+        _a_session(ips(weight, reward).estimate(unit=unit, level=level), k),
+        _a_session(snips(weight, reward).estimate(unit=unit, level=level), k)
+        if weight.any()
+        else Estimate("snips", 0.0, float("nan"), float("-inf"), float("inf"), n),
+        weight_diagnostics(weight, unit=unit, coverage=covered),
+        truth,
+    )
+
+
+def _a_session(one: Estimate, k: int) -> Estimate:
+    """Clicks of a place as clicks of k places."""
+    return one._replace(
+        value=k * one.value,
+        standard_error=k * one.standard_error,
+        low=k * one.low,
+        high=k * one.high,
+        num_rounds=one.num_rounds // k,
+    )
+
+
+def _ranks_in(mine: SimulatedArm, theirs: SimulatedArm) -> np.ndarray:
+    """[U, M of mine] rank of each of my candidates among theirs, -1 = not there."""
+    pairs = zip(theirs.item_index, mine.item_index, strict=True)
+    return np.stack([ranks_of(a, b) for a, b in pairs])

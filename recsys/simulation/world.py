@@ -1,0 +1,107 @@
+"""A world whose truth is known: users with tastes and items with factors, fitted to a real log.
+
+Part of the log's events is held out of the tastes. What share of the pairs with a
+score were met there gives the probability that an item attracts a user who looks at it; what share
+of the events with a score were good ones, the probability that a click converts. Both maps are
+learned from the users, and `Honesty` says what maps learned from one half of them do to the other.
+
+The world knows events that a pipeline in training must not see, so better pipelines are better
+here. It is still a model: what nobody met in the log is as unattractive as its factors say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys.simulation.calibration import RateCurve
+
+__all__ = ["World", "pair_features", "weighted"]
+
+_EPS = 3e-3
+"""Added to an affinity before its logarithm."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Who likes what. Row u of the users is row u of the histories it was fitted to.
+
+    Attributes:
+        user_factor: [U, D] float32 tastes.
+        item_factor: [N + 1, D] float32; row 0 is nothing.
+        user_events: [U] float32 events of each user in the part the factors are from.
+        item_events: [N + 1] float32 likewise.
+        coefficient: [F] float64 of the pair features, the first is the constant.
+        attraction_curve: score of a pair -> probability of a click when looked at.
+        user_level: [U] float32 how much better than usual a user finds what it meets.
+        item_level: [N + 1] float32 how much better than usual an item is found.
+        conversion_curve: sum of the two levels -> probability that a click converts. None: the
+            log has no weights.
+        conversion_rate: where there is no curve.
+    """
+
+    user_factor: np.ndarray
+    item_factor: np.ndarray
+    user_events: np.ndarray
+    item_events: np.ndarray
+    coefficient: np.ndarray
+    attraction_curve: RateCurve
+    user_level: np.ndarray
+    item_level: np.ndarray
+    conversion_curve: RateCurve | None
+    conversion_rate: float
+
+    @property
+    def num_users(self) -> int:
+        """U."""
+        return len(self.user_factor)
+
+    @property
+    def num_items(self) -> int:
+        """N."""
+        return len(self.item_factor) - 1
+
+    def score(self, user: np.ndarray, item_index: np.ndarray) -> np.ndarray:
+        """[n, M] float64 scores of pairs; higher attracts more.
+
+        Args:
+            user: [n] int64 rows.
+            item_index: [n, M] int64 in 1..N.
+        """
+        affinity = np.einsum("nd,nmd->nm", self.user_factor[user], self.item_factor[item_index])
+        features = pair_features(
+            affinity, self.user_events[user][:, None], self.item_events[item_index]
+        )
+        return weighted(features, self.coefficient)
+
+    def attraction(self, user: np.ndarray, item_index: np.ndarray) -> np.ndarray:
+        """[n, M] float64 probability of a click once looked at; arguments as of `score`.
+
+        An index below 1 is nothing and attracts nobody.
+        """
+        item_index = np.asarray(item_index)
+        rate = self.attraction_curve(self.score(user, np.maximum(item_index, 0)))
+        return np.where(item_index > 0, rate, 0.0)
+
+    def conversion(self, user: np.ndarray, item_index: np.ndarray) -> np.ndarray:
+        """[n, M] float64 probability that a click converts; arguments as of `score`."""
+        if self.conversion_curve is None:
+            return np.full(item_index.shape, self.conversion_rate)
+        level = self.user_level[user][:, None] + self.item_level[np.maximum(item_index, 0)]
+        return self.conversion_curve(level)
+
+
+def pair_features(affinity: np.ndarray, people: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """[..., 8] float32 features of pairs."""
+    met, unlike = np.maximum(affinity, 0.0), np.minimum(affinity, 0.0)
+    people, items = np.broadcast_arrays(np.log1p(people), np.log1p(items))
+    unlike = -np.log1p(-unlike / _EPS)
+    both = [np.log(met + _EPS), met, unlike, items, people, items**2, people**2, items * people]
+    return np.stack(both, axis=-1).astype(np.float32)
+
+
+def weighted(features: np.ndarray, coefficient: np.ndarray) -> np.ndarray:
+    """[...] scores of [..., F - 1] features; the first coefficient is the constant."""
+    score: np.ndarray = features @ coefficient[1:] + coefficient[0]
+    return score
