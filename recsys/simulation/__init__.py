@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from recsys.simulation.diagnostics import (
+    Reason,
+    Verdict,
+    WeightDiagnostics,
+    support_coverage,
+    weight_diagnostics,
+)
 from recsys.simulation.embeddings import (
     estimated_marginal_weights,
     marginal_weights,
@@ -30,7 +37,16 @@ from recsys.simulation.estimators import (
     snmips,
     switch_dr,
 )
+from recsys.simulation.evaluate import evaluate_policies
+from recsys.simulation.evaluation_table import Evaluation, EvaluationTable, UnusableError
+from recsys.simulation.feedback_problems import FeedbackProblem, problems
 from recsys.simulation.logged_feedback import LoggedFeedback
+from recsys.simulation.readers import (
+    FeedbackTable,
+    from_impressions,
+    read_feedback_parquet,
+    read_open_bandit,
+)
 from recsys.simulation.reward_models import (
     CrossFitted,
     LightGbmRewards,
@@ -51,11 +67,19 @@ __all__ = [
     "Contributions",
     "CrossFitted",
     "Estimate",
+    "Evaluation",
+    "EvaluationTable",
+    "FeedbackProblem",
+    "FeedbackTable",
     "LightGbmRewards",
     "LoggedFeedback",
     "LookupRewards",
     "Predicted",
+    "Reason",
     "RewardModel",
+    "UnusableError",
+    "Verdict",
+    "WeightDiagnostics",
     "bootstrap_estimates",
     "choose_least_error",
     "choose_lepski",
@@ -66,13 +90,18 @@ __all__ = [
     "dr",
     "dr_os",
     "estimated_marginal_weights",
+    "evaluate_policies",
     "from_contributions",
+    "from_impressions",
     "importance_weights",
     "ips",
     "marginal_weights",
     "mips",
     "prefix_cells",
+    "problems",
     "ratio_estimate",
+    "read_feedback_parquet",
+    "read_open_bandit",
     "replay",
     "sampled_spread",
     "sg_dr",
@@ -80,6 +109,8 @@ __all__ = [
     "sndr",
     "snips",
     "snmips",
+    "support_coverage",
     "switch_dr",
+    "weight_diagnostics",
     "weight_spread",
 ]

@@ -200,7 +200,7 @@ def bootstrap_estimates(
         return []
     n = len(contributions[0].plain)
     ones = np.ones(n)
-    columns = [ones]
+    columns: list[np.ndarray] = [ones]
     for one in contributions:
         top, bottom = (one.top, one.bottom) if one.top is not None else (np.zeros(n), ones)
         for part in (one.plain, top, bottom):

@@ -345,7 +345,8 @@ def _subgaussian(weight: np.ndarray, strength: float) -> np.ndarray:
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must be 0..1, got {strength}")
     below = 1.0 - strength + strength * weight
-    return np.divide(weight, below, out=np.zeros(len(weight)), where=below > 0)
+    kept: np.ndarray = np.divide(weight, below, out=np.zeros(len(weight)), where=below > 0)
+    return kept
 
 
 def _positive(**values: float) -> None:

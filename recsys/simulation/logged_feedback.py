@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -62,7 +62,7 @@ class LoggedFeedback:
 
     def take(self, rows: np.ndarray) -> Self:
         """The rounds of ``rows``, [m] row numbers or [n] bool."""
-        picked = {
+        picked: dict[str, Any] = {
             field.name: None if (values := getattr(self, field.name)) is None else values[rows]
             for field in fields(self)
             if field.name != "num_actions"

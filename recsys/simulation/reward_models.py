@@ -153,7 +153,8 @@ class LookupRewards:
         """[n, K], or [1, K] without positions; a position that was not seen has the last one's."""
         if log.position is None:
             return self.table[:1]
-        return self.table[np.minimum(log.position, len(self.table)) - 1]
+        found: np.ndarray = self.table[np.minimum(log.position, len(self.table)) - 1]
+        return found
 
 
 class LightGbmRewards:

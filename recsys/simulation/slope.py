@@ -113,7 +113,8 @@ def sampled_spread(candidates: Sequence[Contributions]) -> np.ndarray:
     own = np.diag(covariance)
     spread: np.ndarray = own[:, None] + own - 2 * covariance
     np.fill_diagonal(spread, own)
-    return np.maximum(spread, 0.0)
+    found: np.ndarray = np.maximum(spread, 0.0)
+    return found
 
 
 def weight_spread(
@@ -142,7 +143,8 @@ def weight_spread(
     own = np.diag(gram)
     spread: np.ndarray = own[:, None] + own - 2 * gram
     np.fill_diagonal(spread, own)
-    return np.maximum(spread, 0.0) * mean_square_reward / num_rounds
+    found: np.ndarray = np.maximum(spread, 0.0) * mean_square_reward / num_rounds
+    return found
 
 
 def choose_least_error(

@@ -1,0 +1,157 @@
+"""How near off-policy estimates come to the truth, and whether their intervals hold.
+
+(a) The small Open Bandit Dataset: what Thompson sampling would have earned, from the random log,
+    and the reverse, which must be refused. (b) A world whose value is known: bias, RMSE and
+    coverage of every estimator.
+
+    python benchmarks/ope_accuracy.py [--quick] [--seed 0]
+
+RECSYS_DATA names the folder of obd_small; without it part (a) is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+from ope_world import BanditWorld, bandit_world, estimates_of_one_log, tables_of
+
+from recsys.simulation import evaluate_policies, read_open_bandit
+
+PRIORS = Path(__file__).with_name("obd_bts_priors.json")
+SLOTS, DRAWS = 3, 100_000
+ANCHORS = {"all": (1.198, 0.005), "men": (0.986, 0.01), "women": (1.481, 0.01)}
+FIXED_LIMITS = ("clip 5", "clip 10", "clip 50")
+Scores = dict[str, tuple[float, float, float, float]]  # bias, rmse, coverage, its standard error
+
+
+def thompson(campaign: str, seed: int) -> np.ndarray:
+    """[slots, K] probability of every item at every slot: the top draws of Beta(alpha, beta)."""
+    prior = json.loads(PRIORS.read_text(encoding="utf-8"))[campaign]
+    alpha, beta = np.array(prior["alpha"]), np.array(prior["beta"])
+    rng = np.random.default_rng(seed)
+    count = np.zeros((SLOTS, alpha.size))
+    block = 10_000
+    for _ in range(DRAWS // block):
+        theta = rng.beta(alpha, beta, size=(block, alpha.size))
+        best = np.argsort(-theta, axis=1)[:, :SLOTS]
+        for slot in range(SLOTS):
+            count[slot] += np.bincount(best[:, slot], minlength=alpha.size)
+    return count / DRAWS
+
+
+def open_bandit(directory: Path, seed: int) -> dict[str, bool]:
+    """Part (a)."""
+    bars: dict[str, bool] = {}
+    for campaign, (anchor, tolerance) in ANCHORS.items():
+        log = read_open_bandit(directory, campaign=campaign, policy="random").log
+        assert log.position is not None
+        policy = thompson(campaign, 12345)[log.position - 1]
+        rng = np.random.default_rng(seed)
+        uniform = np.full(log.num_actions, 1.0 / log.num_actions)
+        table = evaluate_policies(log, {"bts": policy}, rng=rng, logging=uniform)
+        bts = table.policies["bts"]
+        found = bts.estimates(force=True)
+        relative = found["ips"].value / table.logger.value
+        print(f"\n{campaign}: BTS from random, relative {relative:.4f} (anchor {anchor})")
+        print(table.text())
+        bars[f"obd_{campaign}"] = abs(relative - anchor) <= tolerance
+        other = read_open_bandit(directory, campaign=campaign, policy="bts").log
+        back = evaluate_policies(other, {"random": np.full(other.num_actions, uniform[0])}, rng=rng)
+        print(f"{campaign}: random from BTS\n{back.text()}")
+        if campaign == "women":
+            bars["obd_women_reverse_refused"] = back.policies["random"].verdict == "unusable"
+        bars[f"obd_{campaign}_a_a"] = bool(table.a_a_passes)
+    return bars
+
+
+def scores_of(world: BanditWorld, rounds: int, replications: int, seed: int) -> Scores:
+    """Every estimator on ``replications`` logs."""
+    tables = tables_of(world)
+    rng = np.random.default_rng(seed)
+    values: dict[str, list[float]] = {}
+    covers: dict[str, list[bool]] = {}
+    for _ in range(replications):
+        for name, one in estimates_of_one_log(world, tables, rounds, rng):
+            values.setdefault(name, []).append(one.value - world.value)
+            covers.setdefault(name, []).append(one.low <= world.value <= one.high)
+    scores: Scores = {}
+    for name, errors in values.items():
+        error = np.array(errors)
+        share = float(np.mean(covers[name]))
+        around = float(np.sqrt(max(share * (1 - share), 1e-9) / replications))
+        rmse = float(np.sqrt(np.square(error).mean()))
+        scores[name] = (float(error.mean()), rmse, share, around)
+    return scores
+
+
+def print_scores(title: str, scores: Scores) -> None:
+    print(f"\n{title}\n{'estimator':<14}{'bias':>9}{'RMSE':>9}{'coverage':>10}")
+    for name, (bias, rmse, share, around) in scores.items():
+        print(f"{name:<14}{bias:>9.4f}{rmse:>9.4f}{share:>9.3f} ± {1.96 * around:.3f}")
+
+
+def synthetic(quick: bool, seed: int) -> dict[str, bool]:
+    """Part (b)."""
+    replications = 50 if quick else 200
+    sizes = (1_000, 10_000) if quick else (1_000, 10_000, 100_000)
+    bars: dict[str, bool] = {}
+    clipping: list[float] = []
+    for num_actions in (10, 100, 1_000):
+        world = bandit_world(num_actions, beta=-1.0, seed=seed + 1)
+        for rounds in sizes:
+            started = time.perf_counter()
+            scores = scores_of(world, rounds, replications, seed + rounds + num_actions)
+            title = f"{num_actions} actions, {rounds} rounds, {replications} replications, "
+            title += f"value {world.value:.4f}, {time.perf_counter() - started:.0f} s"
+            print_scores(title, scores)
+            rmse = {name: score[1] for name, score in scores.items()}
+            cell = f"{num_actions}x{rounds}"
+            clipping.append(rmse["clip chosen"] / min(rmse[name] for name in FIXED_LIMITS))
+            bars[f"chosen_clip_{cell}"] = clipping[-1] <= 1.0 + 1e-9
+            if num_actions == 10:
+                weighted = max(rmse["SNIPS"], rmse["DR"])
+                bars[f"snips_dr_below_ips_below_dm_{cell}"] = weighted < rmse["IPS"] < rmse["DM"]
+            if num_actions == 1_000:
+                others = min(rmse["SNIPS"], rmse["DR"], rmse["IPS"])
+                bars[f"mips_below_others_{cell}"] = rmse["MIPS 64"] < others
+                bars[f"unique_mips_near_ips_{cell}"] = (
+                    abs(rmse["MIPS unique"] / rmse["IPS"] - 1) <= 0.15
+                )
+    print(f"\nchosen clipping, RMSE by that of the best fixed limit: worst {max(clipping):.3f}")
+    many = 400 if quick else 4_000
+    world = bandit_world(10, beta=0.0, seed=seed + 1)
+    scores = scores_of(world, 10_000, many, seed + 5)
+    print_scores(f"good overlap: uniform logger, 10 actions, 10000 rounds, {many} logs", scores)
+    for name in ("SNIPS", "DR"):
+        bars[f"coverage_{name.lower()}"] = 0.93 <= scores[name][2] <= 0.97
+    return bars
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="50 replications, no 100k rounds")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+          f"NumPy {np.__version__}, seed {options.seed}")  # fmt: skip
+    started = time.perf_counter()
+    bars: dict[str, bool] = {}
+    data = Path(os.environ.get("RECSYS_DATA", "")) / "obd_small"
+    if data.is_dir():
+        bars |= open_bandit(data, options.seed)
+    else:
+        print(f"part (a) left out: no {data}; set RECSYS_DATA")
+    bars |= synthetic(options.quick, options.seed)
+    print(f"\n{time.perf_counter() - started:.0f} s; bars missed: "
+          f"{[name for name, met in bars.items() if not met]}")  # fmt: skip
+    print(json.dumps({"benchmark": "ope_accuracy", "passed": all(bars.values()), "bars": bars}))
+
+
+if __name__ == "__main__":
+    main()
