@@ -105,9 +105,13 @@ def number(value: float, percent: bool = False, *, sign: bool = False) -> str:
     if percent:
         digits = 1 if abs(value) >= 0.01 or value == 0 else 2
         return f"{100 * value:{mark}.{digits}f}%"
-    if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e5):
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size < 1e-4 or size >= 1e6:
         return f"{value:{mark}.3g}"
-    return f"{value:{mark}.4f}" if abs(value) < 100 else f"{value:{mark},.1f}"
+    digits = 5 if size < 0.01 else 4 if size < 100 else 1
+    return f"{value:{mark},.{digits}f}"
 
 
 def short(value: float) -> str:
