@@ -221,23 +221,33 @@ def cascade_dr(
     return from_contributions("cascade DR", contribution, unit=feedback.unit, level=level)
 
 
+def place_contributions(
+    feedback: SlateFeedback, weight: np.ndarray, *, self_normalised: bool
+) -> np.ndarray:
+    """[n] whose mean is the sum over places of the weighted rewards; weights [n, L].
+
+    Self-normalised, it is a sum of ratios, linearised at its value: the mean is that sum and the
+    spread that of the delta method.
+    """
+    if not self_normalised:
+        plain: np.ndarray = (weight * feedback.reward).sum(axis=1)
+        return plain
+    mean = weight.mean(axis=0)  # [L]
+    if (mean == 0).any():
+        raise ValueError(
+            f"the weights of place {int(np.nonzero(mean == 0)[0][0]) + 1} must not all be 0: "
+            "the target policy shows nothing that was logged there"
+        )
+    place = (weight * feedback.reward).mean(axis=0) / mean  # [L]
+    linear: np.ndarray = place.sum() + (weight * (feedback.reward - place) / mean).sum(axis=1)
+    return linear
+
+
 def _by_place(
     name: str, feedback: SlateFeedback, weight: np.ndarray, self_normalised: bool, level: float
 ) -> Estimate:
-    """Sum over places of the weighted rewards; weights and rewards [n, L]."""
-    if self_normalised:
-        name = f"self-normalised {name}"
-        mean = weight.mean(axis=0)  # [L]
-        if (mean == 0).any():
-            raise ValueError(
-                f"the weights of place {int(np.nonzero(mean == 0)[0][0]) + 1} must not all be 0: "
-                "the target policy shows nothing that was logged there"
-            )
-        place = (weight * feedback.reward).mean(axis=0) / mean  # [L]
-        # A sum of ratios, linearised at its value.
-        contribution = place.sum() + (weight * (feedback.reward - place) / mean).sum(axis=1)
-    else:
-        contribution = (weight * feedback.reward).sum(axis=1)
+    contribution = place_contributions(feedback, weight, self_normalised=self_normalised)
+    name = f"self-normalised {name}" if self_normalised else name
     return from_contributions(name, contribution, unit=feedback.unit, level=level)
 
 
