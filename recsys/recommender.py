@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +18,10 @@ from features.schema import ITEM
 from features.tables import ItemTable
 from features.vocabulary import Vocabulary
 from recsys.candidate_features import FeatureInputs
-from recsys.candidates import CandidatePool, pool_candidates, score_candidates
-from recsys.explanation import ExplainedItem, explain_rows
-from recsys.live_request import FreshEvent, LivePast, LoggedEvents, LoggedPasts, MappedPasts
-from recsys.ranking.ranker import Ranker, RankingRows
+from recsys.candidates import CandidatePool, pool_candidates
+from recsys.live_funnel import LiveFunnel
+from recsys.live_request import FreshEvent, LoggedPasts, MappedPasts
+from recsys.ranking.ranker import Ranker
 from recsys.recommender_parts import read_parts
 from recsys.retrieval.protocol import Retriever
 from recsys.retrieval.tower_extras import FinishedTowers
@@ -31,9 +31,6 @@ from recsys.topk import TopK
 from recsys.user_events import USER_EVENTS, UserEvents
 
 __all__ = ["Ranked", "Recommender", "Slate", "SlateItem"]
-
-ANONYMOUS = "\N{REPLACEMENT CHARACTER}anonymous"
-"""Stands for nobody in particular where feature rows need a user id."""
 
 
 class Recommender:
@@ -51,6 +48,7 @@ class Recommender:
         item_ids: the item vocabulary.
         towers: the two-tower retriever and what was made of it; None without one.
         as_of: the moment of live requests: just after the newest event the item values know.
+        live: the funnel for one user at a time, and for given items.
     """
 
     def __init__(
@@ -84,15 +82,21 @@ class Recommender:
         self.towers = towers
         self._user_ids = user_ids
         self.as_of = as_of
-        self._item_values = {
-            name: _by_index(item_ids, item_values, name)
-            for name in item_values.columns
-            if name not in (ITEM, "as_of")
-        }
         self._candidates_per_source = candidates_per_source
         self._diversity = diversity
-        self._logged: LoggedEvents = (
-            MappedPasts(events) if events is not None else LoggedPasts(interactions, item_ids)
+        online = retrievers
+        if towers is not None:
+            online = [towers.online if one is towers.retriever else one for one in retrievers]
+        self.live = LiveFunnel(
+            retrievers=online,
+            features=features,
+            ranker=ranker,
+            item_ids=item_ids,
+            item_values=item_values,
+            logged=(LoggedPasts(interactions, item_ids) if events is None else MappedPasts(events)),
+            as_of=as_of,
+            candidates_per_source=candidates_per_source,
+            user_index=self.user_index,
         )
         self._titles = (
             None
@@ -129,7 +133,6 @@ class Recommender:
         moment: np.ndarray,
         excluded: np.ndarray | None = None,
         user_ids: Sequence[str] | None = None,
-        live: bool = False,
     ) -> CandidatePool:
         """Candidates of all retrievers.
 
@@ -138,10 +141,9 @@ class Recommender:
             moment: see `recsys.candidates.pool_candidates`.
             excluded: see there.
             user_ids: [Q] whose histories. None: nobody's the training data knows.
-            live: ask through the light user tower, if there is one.
         """
         return pool_candidates(
-            self._live_retrievers if live else self.retrievers,
+            self.retrievers,
             histories,
             self._candidates_per_source,
             num_items=len(self.item_ids),
@@ -234,7 +236,7 @@ class Recommender:
                 f"threshold must be False for bundle {self.generation}, which has no threshold "
                 "head; train with one"
             )
-        past = self.past(user_id, recent_items or (), fresh, moment)
+        past = self.live.past(user_id, recent_items or (), fresh, moment)
         excluded = past.history.seen_mask(len(self.item_ids))
         excluded[0, self.item_ids.index(list(exclude))] = True
         if only is not None:
@@ -242,15 +244,13 @@ class Recommender:
             kept[self.item_ids.index(list(only))] = True
             excluded |= ~kept
         moments = np.full(1, past.moment_us, dtype=np.int64)
-        pool = self.pool(
-            past.history, moment=moments, excluded=excluded, user_ids=[user_id], live=True
-        )
+        pool = self.live.find(user_id, past, excluded)
         if pool.item_index.shape[1] == 0:
             return Slate([], "nothing left")
         if past.history.counts[0] == 0:
             score = pool.score[self._popularity.name][pool.real]
             return Slate(self._named(self.order(pool, score, k, diversity=0.0)), "popularity")
-        rows = self._live_rows(pool, user_id, past, None)
+        rows = self.live.rows(pool, user_id, past)
         score = self.ranker.score(rows.features, rows.request_index)
         if threshold:
             likely = self._likely(pool, past.history, moments, [user_id])
@@ -258,123 +258,6 @@ class Recommender:
                 return Slate([], "nothing likely")
             score = np.where(likely, score, -np.inf)
         return Slate(self._named(self.order(pool, score, k, diversity=diversity)), "ranker")
-
-    def rank_items(
-        self,
-        user_id: str,
-        item_index: np.ndarray,
-        recent_items: Sequence[str] = (),
-        *,
-        fresh: Sequence[FreshEvent] = (),
-        moment: datetime | None = None,
-        item_values: Mapping[str, np.ndarray] | None = None,
-    ) -> np.ndarray:
-        """Scores of given candidates, by both ranking stages.
-
-        A set that the retrievers would find is ranked as `recommend` ranks it; in a smaller one an
-        item's rank among the candidates is another, and so may be its score.
-
-        Args:
-            user_id: as for `recommend`.
-            item_index: [C] int64 different indices of the vocabulary.
-            recent_items: as for `recommend`.
-            fresh: as for `recommend`.
-            moment: as for `recommend`.
-            item_values: by name of a published definition, [C] values. None: those of the bundle.
-
-        Returns:
-            [C] float64, higher is better.
-        """
-        if item_index.size == 0:
-            return np.zeros(0)
-        past = self.past(user_id, recent_items, fresh, moment)
-        order = np.argsort(item_index, kind="stable")
-        pool = self._pool_of(item_index[order], user_id, past)
-        if item_values is not None:
-            item_values = {name: values[order] for name, values in item_values.items()}
-        rows = self._live_rows(pool, user_id, past, item_values)
-        score = np.empty(item_index.size)
-        score[order] = self.ranker.score(rows.features, rows.request_index)
-        return score
-
-    def explain(
-        self,
-        user_id: str,
-        item_index: np.ndarray,
-        recent_items: Sequence[str] = (),
-        *,
-        fresh: Sequence[FreshEvent] = (),
-        moment: datetime | None = None,
-    ) -> list[ExplainedItem]:
-        """Why given items are scored as they are, beside what `recommend` would choose from.
-
-        Args:
-            user_id: as for `recommend`.
-            item_index: [A] int64 different indices of the vocabulary.
-            recent_items: as for `recommend`.
-            fresh: as for `recommend`.
-            moment: as for `recommend`.
-
-        Returns:
-            A items in the order asked.
-        """
-        past = self.past(user_id, recent_items, fresh, moment)
-        seen = past.history.seen_mask(len(self.item_ids))
-        found = self.pool(
-            past.history,
-            moment=np.full(1, past.moment_us, dtype=np.int64),
-            excluded=seen,
-            user_ids=[user_id],
-            live=True,
-        ).item_index[0]
-        pool = self._pool_of(np.union1d(found, item_index), user_id, past)
-        index = pool.item_index[0]
-        return explain_rows(
-            self.ranker,
-            self._live_rows(pool, user_id, past, None),
-            pool,
-            item_index,
-            found=np.isin(index, found),
-            seen=seen[0, index],
-        )
-
-    def past(
-        self,
-        user_id: str,
-        recent_items: Sequence[str] = (),
-        fresh: Sequence[FreshEvent] = (),
-        moment: datetime | None = None,
-    ) -> LivePast:
-        """What a user did up to a moment; see `recsys.live_request.LiveItems.past`."""
-        return self.features.live_items.past(
-            user_id,
-            self._logged,
-            recent_items,
-            fresh,
-            as_of_us=microseconds(self.as_of),
-            moment_us=None if moment is None else microseconds(moment),
-        )
-
-    def _pool_of(self, item_index: np.ndarray, user_id: str, past: LivePast) -> CandidatePool:
-        return score_candidates(
-            self._live_retrievers,
-            past.history,
-            item_index[None],
-            moment=np.full(1, past.moment_us, dtype=np.int64),
-            user_index=self.user_index([user_id]),
-        )
-
-    def _live_rows(
-        self,
-        pool: CandidatePool,
-        user_id: str,
-        past: LivePast,
-        item_values: Mapping[str, np.ndarray] | None,
-    ) -> RankingRows:
-        if item_values is None:
-            index = pool.item_index[0]
-            item_values = {name: values[index] for name, values in self._item_values.items()}
-        return self.features.live_rows(pool, user_id or ANONYMOUS, past, item_values)
 
     def popular(self, k: int, moment: datetime) -> list[SlateItem]:
         """The ``k`` items popular just before ``moment``, best first."""
@@ -399,13 +282,6 @@ class Recommender:
                 ids, ranked.score[0][real], ranked.source[0][real], strict=True
             )
         ]
-
-    @cached_property
-    def _live_retrievers(self) -> list[Retriever]:
-        towers = self.towers
-        if towers is None:
-            return self.retrievers
-        return [towers.online if one is towers.retriever else one for one in self.retrievers]
 
     def _likely(
         self, pool: CandidatePool, history: Histories, moment: np.ndarray, user_ids: list[str]
@@ -449,11 +325,3 @@ class Recommender:
         """The title of an item, or its id where there is none."""
         found = None if self._titles is None else self._titles.get(item_id)
         return item_id if found is None else str(found)
-
-
-def _by_index(items: Vocabulary, frame: pl.DataFrame, column: str) -> np.ndarray:
-    """[N + 1] float32 values of a column by item index, NaN where the frame has no value."""
-    values = np.full(items.size, np.nan, dtype=np.float32)
-    values[items.index(frame[ITEM])] = frame[column].cast(pl.Float32).fill_null(float("nan"))
-    values[0] = np.nan
-    return values

@@ -69,7 +69,7 @@ class LoadedModel:
         item_values: Mapping[str, np.ndarray] | None = None,
     ) -> np.ndarray:
         """[C] scores of given items; see `serving.live.LiveModel`."""
-        return self._recommender.rank_items(
+        return self._recommender.live.rank_items(
             asked.user_id or "",
             item_index,
             asked.recent_items,
@@ -80,7 +80,7 @@ class LoadedModel:
 
     def explain(self, asked: LiveQuestion, item_index: np.ndarray) -> list[ExplainedItem]:
         """Why items are scored as they are; see `serving.live.LiveModel`."""
-        return self._recommender.explain(
+        return self._recommender.live.explain(
             asked.user_id or "",
             item_index,
             asked.recent_items,

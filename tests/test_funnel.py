@@ -524,7 +524,7 @@ def test_live_features_equal_the_batch_features(recommender: Recommender, data: 
         seen = history.seen_mask(data.num_items)
         pool = recommender.pool(history, moment=moment, excluded=seen)
         batch = recommender.features.rows(pool, [user], moment, data.interactions)
-        live = recommender._live_rows(pool, user, recommender.past(user), None)
+        live = recommender.live.rows(pool, user, recommender.live.past(user))
         assert live.feature_names == batch.feature_names
         np.testing.assert_allclose(live.features, batch.features, rtol=1e-6, atol=1e-6)
 
@@ -548,11 +548,11 @@ def test_a_whole_pool_is_ranked_as_recommend_ranks_it(
         slate = recommender.recommend(user, 10_000, recent_items=recent, diversity=0.0)
         index = data.item_ids.index([item.item_id for item in slate.items])
         shuffled = np.random.default_rng(0).permutation(index)
-        score = recommender.rank_items(user, shuffled, recent)
+        score = recommender.live.rank_items(user, shuffled, recent)
         by_item = dict(zip(shuffled.tolist(), score.tolist(), strict=True))
         wanted = [item.score for item in slate.items]
         np.testing.assert_allclose([by_item[one] for one in index.tolist()], wanted, rtol=1e-6)
-    assert recommender.rank_items("nobody", np.zeros(0, dtype=np.int64)).size == 0
+    assert recommender.live.rank_items("nobody", np.zeros(0, dtype=np.int64)).size == 0
 
 
 def test_given_item_values_stand_for_those_of_the_bundle(
@@ -560,11 +560,11 @@ def test_given_item_values_stand_for_those_of_the_bundle(
 ) -> None:
     user, index = data.user_list[3], np.arange(1, 40)
     names = [one.name for one in recommender.features.computer.published]
-    own = {name: recommender._item_values[name][index] for name in names}
-    score = recommender.rank_items(user, index)
-    np.testing.assert_array_equal(recommender.rank_items(user, index, item_values=own), score)
+    own = {name: recommender.live._item_values[name][index] for name in names}
+    score = recommender.live.rank_items(user, index)
+    np.testing.assert_array_equal(recommender.live.rank_items(user, index, item_values=own), score)
     others = {name: np.full(index.size, np.nan, dtype=np.float32) for name in names}
-    assert not np.array_equal(recommender.rank_items(user, index, item_values=others), score)
+    assert not np.array_equal(recommender.live.rank_items(user, index, item_values=others), score)
 
 
 def test_a_mapped_log_answers_as_one_in_memory(
@@ -581,7 +581,7 @@ def test_an_explanation_adds_up(recommender: Recommender, data: Dataset) -> None
     shown = data.item_ids.index([item.item_id for item in slate.items])
     met = data.item_ids.index(sorted(seen_by(data, user))[:1])
     asked = np.concatenate([shown, met])
-    found = recommender.explain(user, asked)
+    found = recommender.live.explain(user, asked)
     assert [one.item_index for one in found] == asked.tolist()
     for one in found:
         assert one.base + sum(one.contributions.values()) == pytest.approx(one.trees, abs=1e-6)

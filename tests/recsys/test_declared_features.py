@@ -130,7 +130,7 @@ def live_and_training(
     moment = np.full(1, int(log.frame["timestamp"].to_physical().max()) + 1)  # type: ignore[arg-type]
     pool = recommender.pool(history, moment=moment, excluded=history.seen_mask(data.num_items))
     training = recommender.features.rows(pool, [user_id], moment, log)
-    live = recommender._live_rows(pool, user_id, recommender.past(user_id), None)
+    live = recommender.live.rows(pool, user_id, recommender.live.past(user_id))
     assert live.feature_names == training.feature_names
     return tuple(  # type: ignore[return-value]
         {name: rows.features[:, at] for at, name in enumerate(rows.feature_names)}
@@ -266,7 +266,7 @@ def test_someone_unknown_has_the_values_of_someone_unknown(trained: Bundle, data
     history = data.histories().take([0])
     moment = np.full(1, 10**15)
     pool = recommender.pool(history, moment=moment)
-    rows = recommender._live_rows(pool, "nobody", recommender.past("nobody"), None)
+    rows = recommender.live.rows(pool, "nobody", recommender.live.past("nobody"))
     value = {name: rows.features[:, at] for at, name in enumerate(rows.feature_names)}
     assert set(value["age"]) == {-1.0}
     assert set(value["land"]) == {0.0}

@@ -18,6 +18,7 @@ class FakeRecommender:
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
+        self.live = self
 
     def recommend(self, user_id: str, k: int, **options: Any) -> Any:
         self.asked.append((user_id, k, options))
