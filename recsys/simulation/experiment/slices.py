@@ -42,7 +42,7 @@ def shrink(effect: np.ndarray, standard_error: np.ndarray, *, level: float = 0.9
     s_i^2 (1 - B_i (S - 1) / S) + 2 / (S - 3) B_i^2 (d_i - mu)^2 (v + A) / (s_i^2 + A), v the mean
     s_i^2: it counts that mu and A are estimated. Three slices or fewer stay as they are.
 
-    The best of many slices is mostly luck; after shrinkage its value may be read as it is.
+    The best of many slices is mostly luck, and shrinkage takes most of the luck away.
 
     Args:
         effect: [S] differences, such as of an arm against the control in each slice.
