@@ -38,6 +38,7 @@ class GateConfig(Section):
     max_calibration_rise: Closed01 = GateRules.max_calibration_rise
     max_latency_rise: NonNegative = GateRules.max_latency_rise
     max_value_drop: NonNegative = GateRules.max_value_drop
+    reward_window_s: Positive = GateRules.reward_window_s
     max_disagreement: Positive = GateRules.max_disagreement
     max_gain: Positive = GateRules.max_gain
     max_ndcg: Closed01 = GateRules.max_ndcg

@@ -98,6 +98,11 @@ class GateRules:
         "HOLD when an estimate from the log lies surely below this share under the incumbent's",
         "value is what counts, so the margin is half that of the metrics",
     )
+    reward_window_s: float = _rule(
+        86_400.0,
+        "seconds after it was shown in which an event on an item counts as its reward",
+        "people come back within a day; later events have other causes",
+    )
     max_disagreement: float = _rule(
         2.0,
         "SUSPICIOUS when two usable estimates of one value are this many standard errors apart",

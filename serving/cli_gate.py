@@ -33,7 +33,9 @@ def gate(
     ] = "served",
     log: Annotated[
         Path | None,
-        typer.Option("--log", metavar="FILE", help="Values estimated from a log, as JSON."),
+        typer.Option(
+            "--log", metavar="DIR", help="Impression log, or a JSON file of estimates from a log."
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Decide and print; write nothing into the bundle.")

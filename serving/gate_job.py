@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from features.errors import DataError
@@ -22,6 +23,7 @@ from recsys.simulation.gate_evidence import Evidence
 from recsys.simulation.gate_report import gate_report
 from recsys.simulation.report import report_page
 from recsys.simulation.report_input import EstimateLine
+from serving.gate_log import GateLog, estimate_bundles, first_items, read_rounds
 from serving.publish_job import GATE
 
 __all__ = ["Judgement", "find", "judge"]
@@ -77,7 +79,8 @@ def judge(
         config: names the data, and the bounds in ``gate``.
         candidate: the new bundle.
         incumbent: what runs now. None: nothing does.
-        log: JSON file with "candidate" and "incumbent", each a list of estimates
+        log: directory of an impression log, with the feedback log beside it; or a JSON file with
+            "candidate" and "incumbent", each a list of estimates
             (`recsys.simulation.EstimateLine`). None: no estimates.
         write: whether to write into the candidate.
         progress: shows a bar.
@@ -92,18 +95,18 @@ def judge(
             f"candidate and incumbent must be two bundles, got {candidate.id} for both; name the "
             "incumbent with --against, or --against none before the first publication"
         )
-    estimates = {} if log is None else _read_estimates(log)
-    ours = _evidence(config, candidate, estimates.get("candidate", ()), progress)
+    seen = _from_log(config, candidate, incumbent, log)
+    ours = _evidence(config, candidate, seen.estimates.get("candidate", ()), progress)
     theirs = None
     if incumbent is not None:
-        theirs = _evidence(config, incumbent, estimates.get("incumbent", ()), progress)
+        theirs = _evidence(config, incumbent, seen.estimates.get("incumbent", ()), progress)
     rules = config.gate.rules()
     try:
         decision = decide(ours, theirs, rules)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     against = None if incumbent is None else incumbent.id
-    report = gate_report(decision, ours, theirs, rules)
+    report = gate_report(decision, ours, theirs, rules, weights=seen.weights, notes=seen.notes)
     record = _record(decision, candidate.id, against, config.gate.model_dump(mode="json"))
     if not write:
         return Judgement(decision, record, None)
@@ -141,6 +144,26 @@ def _generation(config: Config, name: str) -> str:
             "first publication"
         )
     return found
+
+
+def _from_log(
+    config: Config, candidate: Bundle, incumbent: Bundle | None, log: Path | None
+) -> GateLog:
+    if log is None:
+        return GateLog({}, (), ())
+    if not log.is_dir():
+        return GateLog(_read_estimates(log), (), ())
+    shown, done = config.impressions.directories(config.output.directory)
+    if log.absolute() != shown.absolute():
+        done = log.with_name("feedback")
+    rounds = read_rounds(log, done, window_s=config.gate.reward_window_s)
+    bundles = {"candidate": candidate} | ({} if incumbent is None else {"incumbent": incumbent})
+    first = {name: first_items(bundle) for name, bundle in bundles.items()}
+    rng = np.random.default_rng(config.seed)
+    try:
+        return estimate_bundles(rounds, first, rng=rng, level=config.gate.level)
+    except ValueError as error:
+        raise DataError(f"log {log}: {error}") from error
 
 
 def _read_estimates(path: Path) -> dict[str, tuple[EstimateLine, ...]]:

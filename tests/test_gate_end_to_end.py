@@ -6,8 +6,10 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from typer.testing import CliRunner
@@ -18,6 +20,9 @@ from recsys.errors import ArtifactError
 from serving.cli import app
 from serving.embedded import EmbeddedStore
 from serving.gate_job import find
+from serving.gate_log import first_items
+from serving.impressions import FEEDBACK_COLUMNS, IMPRESSION_COLUMNS
+from serving.row_journal import new_stem
 
 MOVIES = Path(__file__).resolve().parents[1] / "examples" / "data"
 
@@ -49,18 +54,18 @@ dim = 16
 [semantic_ids]
 levels = 2
 codes = 16
-epochs = 3
+epochs = 1
 [retrieval]
 dim = 16
-epochs = 2
+epochs = 1
 negatives = 32
 batch_size = 256
 history_length = 20
 [ranking]
 candidates_per_source = 30
 folds = 2
-gbdt = {{ num_trees = 20, min_data_in_leaf = 20 }}
-listwise = {{ epochs = 2, dim = 8, top = 20 }}
+gbdt = {{ num_trees = 5, min_data_in_leaf = 20 }}
+listwise = {{ epochs = 1, dim = 8, top = 20 }}
 [candidates]
 k = 20
 batch_size = 25
@@ -213,6 +218,95 @@ def test_estimates_from_a_log(home, tmp_path):
     bad = run(home, "gate", second.id, "--against", first.id, "--log", str(log))
     assert bad.exit_code == 2
     assert "must hold candidate and may hold incumbent" in bad.output
+
+
+def write_log(home: Path, directory: Path, *, explore: bool) -> float:
+    """40 requests a user; the second bundle's first items are worth .6, all others .2.
+
+    Returns the mean reward.
+    """
+    first, second = (first_items(Bundle.load(one.path)) for one in bundles(home / "artifacts"))
+    rng = np.random.default_rng(3)
+    pool = sorted({*first.values(), *second.values()})
+    users = np.repeat(sorted(first), 40)
+    shown = rng.choice(pool, size=users.size) if explore else [first[user] for user in users]
+    worth = np.where(
+        [second[user] == item for user, item in zip(users, shown, strict=True)], 0.6, 0.2
+    )
+    bought = rng.random(users.size) < worth
+    start = datetime(2026, 5, 1, tzinfo=UTC).replace(tzinfo=None)
+    frame = pl.DataFrame(
+        {
+            "user_id": users,
+            "item_id": shown,
+            "timestamp": [start + timedelta(seconds=n) for n in range(users.size)],
+            "request_id": [f"r{n}" for n in range(users.size)],
+            "position": 1,
+            "policy": "p",
+            "propensity": 1 / len(pool) if explore else 1.0,
+        }
+    )
+    for name, rows, columns in (
+        ("impressions", frame, IMPRESSION_COLUMNS),
+        ("feedback", frame.filter(pl.Series(bought)), FEEDBACK_COLUMNS),
+    ):
+        (directory / name).mkdir(parents=True)
+        missing = [pl.lit(None).alias(one) for one in columns if one not in rows.columns]
+        rows = rows.with_columns(missing).select(*columns).cast(columns)
+        rows.write_parquet(directory / name / f"{new_stem(name)}-0.parquet")
+    return float(bought.mean())
+
+
+def test_an_impression_log(home, tmp_path):
+    first, second = bundles(home / "artifacts")
+    use(home, LENIENT)
+    for bundle in (first, second):
+        if not (bundle.path / "candidates").exists():
+            assert run(home, "candidates", "--bundle", bundle.id).exit_code == 0
+
+    def judged(log: Path, *more: str):
+        return run(home, "gate", second.id, "--against", first.id, "--log", str(log), *more)
+
+    write_log(home, tmp_path / "explored", explore=True)
+    result = judged(tmp_path / "explored" / "impressions", "--json")
+    assert result.exit_code == 0, result.output
+    assert "value_held" in {one["rule"] for one in json.loads(result.stdout)["reasons"]}
+    report = json.loads((second.path / "gate_report.json").read_text())
+    (snips,) = [
+        one
+        for one in report["estimates"]
+        if (one["policy"], one["estimator"]) == ("candidate", "snips")
+    ]
+    assert snips["verdict"] in ("ok", "weak")
+    assert snips["low"] < 0.6 < snips["high"]
+    assert snips["lift"] > 0.5
+    assert [one["policy"] for one in report["weights"]] == ["candidate", "incumbent"]
+    assert any("what the first place is worth" in one for one in report["cannot_conclude"])
+
+    # The other way round the candidate surely loses value.
+    back = run(
+        home, "gate", first.id, "--against", second.id, "--dry-run", "--json",
+        "--log", str(tmp_path / "explored" / "impressions"),
+    )  # fmt: skip
+    assert back.exit_code == 3, back.output
+    assert "value_drop" in {one["rule"] for one in json.loads(back.stdout)["reasons"]}
+
+    # Without exploration the log says nothing, and the gate says that.
+    write_log(home, tmp_path / "greedy", explore=False)
+    result = judged(tmp_path / "greedy" / "impressions", "--dry-run")
+    assert result.exit_code == 3, result.output
+    assert "value_unknown: The log cannot say what the candidate is worth" in result.stdout
+    empty = tmp_path / "empty" / "impressions"
+    empty.mkdir(parents=True)
+    result = judged(empty)
+    assert result.exit_code == 2
+    assert "must hold first places with a propensity" in result.output
+    for name in ("impressions", "feedback"):
+        for path in (tmp_path / "explored" / name).iterdir():
+            pl.read_parquet(path).with_columns(user_id=pl.lit("x")).write_parquet(path)
+    result = judged(tmp_path / "explored" / "impressions")
+    assert result.exit_code == 2
+    assert "is of a user they all have a list for" in result.output
 
 
 def test_what_cannot_be_judged(home):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from recsys.gate_rules import GateRules
 from recsys.simulation.gate import GateDecision
 from recsys.simulation.gate_evidence import Evidence
@@ -11,13 +13,20 @@ from recsys.simulation.report_input import (
     EstimateLine,
     ReasonLine,
     ReportInput,
+    WeightsPart,
 )
 
 __all__ = ["gate_report"]
 
 
 def gate_report(
-    decision: GateDecision, candidate: Evidence, incumbent: Evidence | None, rules: GateRules
+    decision: GateDecision,
+    candidate: Evidence,
+    incumbent: Evidence | None,
+    rules: GateRules,
+    *,
+    weights: Sequence[WeightsPart] = (),
+    notes: Sequence[str] = (),
 ) -> ReportInput:
     """What `recsys.simulation.report.write_report` makes a page of.
 
@@ -26,6 +35,8 @@ def gate_report(
         candidate: as it was given there.
         incumbent: likewise.
         rules: likewise.
+        weights: of the log that the estimates come from.
+        notes: what else cannot be concluded.
     """
     against = "nothing" if incumbent is None else incumbent.name
     facts: dict[str, str | int | float] = {
@@ -52,7 +63,8 @@ def gate_report(
         slices=decision.slices,
         estimates=_both(candidate, incumbent),
         diagnostics=_guardrails(candidate, incumbent, decision),
-        cannot_conclude=decision.unsaid,
+        weights=tuple(weights),
+        cannot_conclude=(*decision.unsaid, *notes),
     )
 
 
