@@ -13,7 +13,7 @@ from recsys.simulation.slate_probabilities import (
     slot_marginals,
 )
 
-__all__ = ["factored_pseudo_inverse", "pseudo_inverse"]
+__all__ = ["factored_pseudo_inverse", "pseudo_inverse", "pseudo_inverse_weights"]
 
 BLOCK_BYTES = 64 * 2**20
 # Eigenvalues of the second moment below this share of the largest count as 0.
@@ -112,6 +112,14 @@ def pseudo_inverse(
     Source: Swaminathan et al., Off-policy evaluation for slate recommendation, NeurIPS 2017,
     equation 3.
     """
+    weight = pseudo_inverse_weights(feedback, target, logging)
+    return _estimate("pseudo-inverse", feedback, weight, self_normalised, level)
+
+
+def pseudo_inverse_weights(
+    feedback: SlateFeedback, target: SlatePolicy, logging: SlatePolicy
+) -> np.ndarray:
+    """[n] float64 weights of the slates in `pseudo_inverse`; some are negative, their mean is 1."""
     _check(feedback, target, logging)
     expected = place_probabilities(logging, feedback.action)
     apart = (np.abs(feedback.propensity - expected) > SAME * expected).any(axis=1)
@@ -128,8 +136,7 @@ def pseudo_inverse(
     places = np.arange(slots) * items
     indicator = np.zeros((len(slates), width))  # [S, L K]
     np.put_along_axis(indicator, slates + places, 1.0, axis=1)
-    both = np.concatenate([chance, wanted], axis=1)
-    distinct, round_of = np.unique(both, axis=0, return_inverse=True)
+    distinct, round_of = _distinct_rows(np.concatenate([chance, wanted], axis=1))
     solved = np.empty((len(distinct), width))
     block = max(1, BLOCK_BYTES // (8 * width * max(width, len(slates))))
     for start in range(0, len(distinct), block):
@@ -140,14 +147,26 @@ def pseudo_inverse(
         found = (inverse @ q[:, :, None])[:, :, 0]
         missed = np.abs((moment @ found[:, :, None])[:, :, 0] - q).max(axis=1) > 1e-6
         if missed.any():
-            first = int(np.nonzero(np.isin(round_of.ravel(), start + np.nonzero(missed)[0]))[0][0])
+            first = int(np.nonzero(np.isin(round_of, start + np.nonzero(missed)[0]))[0][0])
             raise ValueError(
                 "logging must show, place by place, what the target shows; it does not in round "
                 f"{first} and perhaps others: the estimate would lack that part of the reward"
             )
         solved[start : start + block] = found
-    weight = np.take_along_axis(solved[round_of.ravel()], feedback.action + places, axis=1)
-    return _estimate("pseudo-inverse", feedback, weight.sum(axis=1), self_normalised, level)
+    weight: np.ndarray = np.take_along_axis(solved[round_of], feedback.action + places, axis=1)
+    total: np.ndarray = weight.sum(axis=1)
+    return total
+
+
+def _distinct_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that differ, and [n] which of them each row is."""
+    # One number a row sorts far faster than whole rows; two rows with one number are told apart.
+    key = rows @ np.cos(np.arange(rows.shape[1]))
+    _, first, row_of = np.unique(key, return_index=True, return_inverse=True)
+    if not np.array_equal(rows[first][row_of], rows):
+        distinct, row_of = np.unique(rows, axis=0, return_inverse=True)
+        return distinct, row_of.ravel()
+    return rows[first], row_of
 
 
 def _estimate(

@@ -9,6 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from recsys.simulation import slate_pseudo_inverse
 from recsys.simulation.slate_estimators import (
     cascade_dr,
     independent_ips,
@@ -29,7 +30,11 @@ from recsys.simulation.slate_probabilities import (
     sample_slates,
     slot_marginals,
 )
-from recsys.simulation.slate_pseudo_inverse import factored_pseudo_inverse, pseudo_inverse
+from recsys.simulation.slate_pseudo_inverse import (
+    factored_pseudo_inverse,
+    pseudo_inverse,
+    pseudo_inverse_weights,
+)
 from recsys.simulation.slate_rewards import SlotValues, cross_fitted_slot_values
 
 K, L = 5, 3
@@ -301,6 +306,29 @@ def test_slots_with_items_of_their_own_are_factored() -> None:
     action, propensity = sample_slates(logging, np.random.default_rng(0))
     feedback = SlateFeedback(action, np.ones((30, 2)), propensity, 4)
     assert factored_pseudo_inverse(feedback, logging, logging).value == pytest.approx(2.0)
+
+
+def test_rounds_of_one_kind_share_an_inverse() -> None:
+    kind = np.random.default_rng(0).integers(0, 4, 100)
+    score = np.random.default_rng(1).normal(size=(4, K))
+    logging = PlackettLucePolicy(score, L).take(kind)
+    judged = EpsilonGreedyPolicy(score, L, epsilon=0.3).take(kind)
+    action, propensity = sample_slates(logging, np.random.default_rng(2))
+    feedback = SlateFeedback(action, np.ones((100, L)), propensity, K)
+    weight = pseudo_inverse_weights(feedback, judged, logging)
+    for row in range(0, 100, 7):
+        one = np.array([row])
+        alone = pseudo_inverse_weights(feedback.take(one), judged.take(one), logging.take(one))
+        assert weight[row] == pytest.approx(alone[0], rel=1e-9)
+
+
+def test_rows_with_one_key_are_told_apart() -> None:
+    # cos(0) a + cos(1) b is 0 for both.
+    rows = np.array([[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    rows[1] = [-np.cos(1.0), 1.0]
+    distinct, row_of = slate_pseudo_inverse._distinct_rows(rows)
+    np.testing.assert_array_equal(distinct[row_of], rows)
+    assert len(distinct) == 2
 
 
 def test_pseudo_inverse_refusals() -> None:
