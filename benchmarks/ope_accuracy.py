@@ -4,9 +4,10 @@
     and the reverse, which must be refused. (b) A world whose value is known: bias, RMSE and
     coverage of every estimator.
 
-    python benchmarks/ope_accuracy.py [--quick] [--seed 0]
+    python benchmarks/ope_accuracy.py [--quick] [--seed 0] [--obp-python PYTHON]
 
-RECSYS_DATA names the folder of obd_small; without it part (a) is left out.
+RECSYS_DATA names the folder of obd_small; without it part (a) is left out. The interpreter of an
+environment with obp 0.4.1 (it pins old packages) adds the agreement with its estimators.
 """
 
 from __future__ import annotations
@@ -15,15 +16,30 @@ import argparse
 import json
 import os
 import platform
+import subprocess
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 from ope_world import BanditWorld, bandit_world, estimates_of_one_log, tables_of
 
-from recsys.simulation import evaluate_policies, read_open_bandit
+from recsys.simulation import (
+    dm,
+    dr,
+    dr_os,
+    evaluate_policies,
+    importance_weights,
+    ips,
+    read_open_bandit,
+    replay,
+    sndr,
+    snips,
+    switch_dr,
+)
 
 PRIORS = Path(__file__).with_name("obd_bts_priors.json")
+OBP = Path(__file__).with_name("peers") / "obp_estimators.py"
 SLOTS, DRAWS = 3, 100_000
 ANCHORS = {"all": (1.198, 0.005), "men": (0.986, 0.01), "women": (1.481, 0.01)}
 FIXED_LIMITS = ("clip 5", "clip 10", "clip 50")
@@ -68,6 +84,41 @@ def open_bandit(directory: Path, seed: int) -> dict[str, bool]:
             bars["obd_women_reverse_refused"] = back.policies["random"].verdict == "unusable"
         bars[f"obd_{campaign}_a_a"] = bool(table.a_a_passes)
     return bars
+
+
+def agreement_with_obp(python: str, seed: int) -> dict[str, bool]:
+    """The same arrays to obp and to ours."""
+    rng = np.random.default_rng(seed)
+    n, num_actions, limit, shrinkage = 5_000, 20, 3.0, 5.0
+    logging = rng.dirichlet(np.ones(num_actions), size=n)
+    policy = rng.dirichlet(np.full(num_actions, 0.4), size=n)
+    action = (logging.cumsum(axis=1) < rng.random((n, 1))).sum(axis=1).clip(max=num_actions - 1)
+    reward, rewards = rng.normal(1, 1, n), rng.normal(1, 0.5, (n, num_actions))
+    rows = np.arange(n)
+    propensity = logging[rows, action]
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "arrays.npz"
+        np.savez(
+            path, action=action, reward=reward, propensity=propensity, policy=policy,
+            rewards=rewards, limit=limit, shrinkage=shrinkage,
+        )  # fmt: skip
+        done = subprocess.run([python, str(OBP), str(path)], stdout=subprocess.PIPE, check=True)
+    theirs: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    weight = importance_weights(policy[rows, action], propensity)
+    model = (weight, reward, rewards[rows, action], (policy * rewards).sum(axis=1))
+    ours = (
+        ips(weight, reward),
+        snips(weight, reward),
+        dm(model[3]),
+        dr(*model),
+        sndr(*model),
+        switch_dr(*model, limit=limit),
+        dr_os(*model, shrinkage=shrinkage),
+        replay(policy.argmax(axis=1) == action, reward),
+    )
+    gap = max(abs(one.value - theirs[one.name]) for one in ours)
+    print(f"\nobp: {len(ours)} estimators on {n} rounds, largest difference {gap:.1e}")
+    return {"obp_agrees": gap <= 1e-9 and len(theirs) == len(ours)}
 
 
 def scores_of(world: BanditWorld, rounds: int, replications: int, seed: int) -> Scores:
@@ -137,6 +188,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="50 replications, no 100k rounds")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--obp-python", help="interpreter of an environment with obp 0.4.1")
     options = parser.parse_args()
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
           f"NumPy {np.__version__}, seed {options.seed}")  # fmt: skip
@@ -147,6 +199,8 @@ def main() -> None:
         bars |= open_bandit(data, options.seed)
     else:
         print(f"part (a) left out: no {data}; set RECSYS_DATA")
+    if options.obp_python:
+        bars |= agreement_with_obp(options.obp_python, options.seed)
     bars |= synthetic(options.quick, options.seed)
     print(f"\n{time.perf_counter() - started:.0f} s; bars missed: "
           f"{[name for name, met in bars.items() if not met]}")  # fmt: skip

@@ -82,7 +82,7 @@ def bandit_world(num_actions: int, *, beta: float, seed: int, epsilon: float = 0
     target = np.full_like(logging, epsilon / num_actions)
     target[np.arange(NUM_CONTEXTS), mean_reward.argmax(axis=1)] += 1.0 - epsilon
     value = float((target * mean_reward).sum(axis=1).mean())
-    codes = np.concatenate([codes, rng.integers(16, size=(num_actions, 1))], axis=1)
+    codes = np.concatenate([codes, rng.integers(64, size=(num_actions, 1))], axis=1)
     return BanditWorld(mean_reward, logging, target, codes, value)
 
 

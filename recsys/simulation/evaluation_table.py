@@ -100,6 +100,10 @@ class EvaluationTable(NamedTuple):
                 lines.append("  no numbers: the log cannot carry them")
                 continue
             lines += [f"  {found}" for found in one.estimates(force=force).values()]
+            limits = one.sensitivity(force=force).items()
+            if limits:
+                values = ", ".join(f"{limit:g}: {found.value:.5f}" for limit, found in limits)
+                lines.append(f"  clipped_ips by limit {values}")
             if one.held_out is not None:
                 lines.append(f"  held-out half: {one.held_out}")
         lines += [str(problem) for problem in self.problems]
