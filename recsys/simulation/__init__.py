@@ -40,12 +40,29 @@ from recsys.simulation.estimators import (
 from recsys.simulation.evaluate import evaluate_policies
 from recsys.simulation.evaluation_table import Evaluation, EvaluationTable, UnusableError
 from recsys.simulation.feedback_problems import FeedbackProblem, problems
+from recsys.simulation.gate import GateDecision, decide
+from recsys.simulation.gate_evidence import Evidence, UserValues
+from recsys.simulation.gate_reason import Reason as GateReason
+from recsys.simulation.gate_report import gate_report
 from recsys.simulation.logged_feedback import LoggedFeedback
 from recsys.simulation.readers import (
     FeedbackTable,
     from_impressions,
     read_feedback_parquet,
     read_open_bandit,
+)
+from recsys.simulation.report import report_page, write_report
+from recsys.simulation.report_input import (
+    CurveLine,
+    CurvePlot,
+    DecisionPart,
+    DiagnosticLine,
+    EffectLine,
+    EstimateLine,
+    ReasonLine,
+    ReportInput,
+    TablePart,
+    WeightsPart,
 )
 from recsys.simulation.reward_models import (
     CrossFitted,
@@ -55,6 +72,34 @@ from recsys.simulation.reward_models import (
     RewardModel,
     cross_fit,
 )
+from recsys.simulation.slate_comparison import SlateComparison, compare_slates
+from recsys.simulation.slate_estimators import (
+    cascade_dr,
+    independent_ips,
+    prefix_weights,
+    reward_interaction_ips,
+    standard_slate_ips,
+)
+from recsys.simulation.slate_feedback import SlateFeedback
+from recsys.simulation.slate_policies import (
+    EpsilonGreedyPolicy,
+    FactoredPolicy,
+    PlackettLucePolicy,
+    SlatePolicy,
+)
+from recsys.simulation.slate_probabilities import (
+    enumerate_slates,
+    place_probabilities,
+    sample_slates,
+    slate_probability,
+    slot_marginals,
+)
+from recsys.simulation.slate_pseudo_inverse import (
+    factored_pseudo_inverse,
+    pseudo_inverse,
+    pseudo_inverse_weights,
+)
+from recsys.simulation.slate_rewards import SlotValues, cross_fitted_slot_values
 from recsys.simulation.slope import (
     choose_least_error,
     choose_lepski,
@@ -66,51 +111,91 @@ from recsys.simulation.slope import (
 __all__ = [
     "Contributions",
     "CrossFitted",
+    "CurveLine",
+    "CurvePlot",
+    "DecisionPart",
+    "DiagnosticLine",
+    "EffectLine",
+    "EpsilonGreedyPolicy",
     "Estimate",
+    "EstimateLine",
     "Evaluation",
     "EvaluationTable",
+    "Evidence",
+    "FactoredPolicy",
     "FeedbackProblem",
     "FeedbackTable",
+    "GateDecision",
+    "GateReason",
     "LightGbmRewards",
     "LoggedFeedback",
     "LookupRewards",
+    "PlackettLucePolicy",
     "Predicted",
     "Reason",
+    "ReasonLine",
+    "ReportInput",
     "RewardModel",
+    "SlateComparison",
+    "SlateFeedback",
+    "SlatePolicy",
+    "SlotValues",
+    "TablePart",
     "UnusableError",
+    "UserValues",
     "Verdict",
     "WeightDiagnostics",
+    "WeightsPart",
     "bootstrap_estimates",
+    "cascade_dr",
     "choose_least_error",
     "choose_lepski",
     "choose_slope",
     "clipped_ips",
+    "compare_slates",
     "cross_fit",
+    "cross_fitted_slot_values",
+    "decide",
     "dm",
     "dr",
     "dr_os",
+    "enumerate_slates",
     "estimated_marginal_weights",
     "evaluate_policies",
+    "factored_pseudo_inverse",
     "from_contributions",
     "from_impressions",
+    "gate_report",
     "importance_weights",
+    "independent_ips",
     "ips",
     "marginal_weights",
     "mips",
+    "place_probabilities",
     "prefix_cells",
+    "prefix_weights",
     "problems",
+    "pseudo_inverse",
+    "pseudo_inverse_weights",
     "ratio_estimate",
     "read_feedback_parquet",
     "read_open_bandit",
     "replay",
+    "report_page",
+    "reward_interaction_ips",
+    "sample_slates",
     "sampled_spread",
     "sg_dr",
     "sg_ips",
+    "slate_probability",
+    "slot_marginals",
     "sndr",
     "snips",
     "snmips",
+    "standard_slate_ips",
     "support_coverage",
     "switch_dr",
     "weight_diagnostics",
     "weight_spread",
+    "write_report",
 ]
