@@ -247,7 +247,7 @@ class _Judge:
 
     def _least_error(self, candidates: Sequence[Contributions]) -> int:
         value = np.array([one.value for one in candidates])
-        return choose_lepski(value, sampled_spread(candidates))
+        return choose_lepski(value, sampled_spread(candidates, unit=self.log.unit))
 
     def _asymptotic(self, parts: Sequence[Contributions]) -> list[Estimate]:
         return [one.estimate(unit=self.log.unit, level=self.level) for one in parts]

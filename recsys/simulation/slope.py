@@ -98,10 +98,16 @@ def choose_lepski(value: np.ndarray, spread: np.ndarray) -> int:
     return int(np.argmin(bias + np.diag(spread)))
 
 
-def sampled_spread(candidates: Sequence[Contributions]) -> np.ndarray:
+def sampled_spread(
+    candidates: Sequence[Contributions], *, unit: np.ndarray | None = None
+) -> np.ndarray:
     """[C, C] variances of `choose_lepski` from the contributions of the rounds.
 
     Too small where large weights exist that the log has not met.
+
+    Args:
+        candidates: means on the same n rounds.
+        unit: [n] integers, the same number for rounds of one unit. None: every round is one.
 
     Raises:
         ValueError: no candidate, or one that is a ratio.
@@ -109,7 +115,13 @@ def sampled_spread(candidates: Sequence[Contributions]) -> np.ndarray:
     if not candidates or any(one.top is not None for one in candidates):
         raise ValueError("candidates must be one or more means; ratios have no contributions alone")
     table = np.stack([one.plain for one in candidates])
-    covariance = np.atleast_2d(np.cov(table)) / table.shape[1]
+    table -= table.mean(axis=1, keepdims=True)
+    n = table.shape[1]
+    if unit is not None:
+        rows = np.unique(unit, return_inverse=True)[1]
+        table = np.stack([np.bincount(rows, weights=one) for one in table])
+    units = table.shape[1]
+    covariance = table @ table.T * (units / max(units - 1, 1)) / n**2
     own = np.diag(covariance)
     spread: np.ndarray = own[:, None] + own - 2 * covariance
     np.fill_diagonal(spread, own)

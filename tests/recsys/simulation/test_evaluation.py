@@ -211,10 +211,10 @@ def test_propensities_of_another_policy_fail_the_a_a_check() -> None:
 def test_the_best_of_many_equal_policies_is_believed_on_the_held_out_half() -> None:
     rng = np.random.default_rng(0)
     best, held = [], []
-    for seed in range(40):
+    for seed in range(25):
         log = changed(log_of(400, logging=np.full(4, 0.25), seed=seed))
         reward = (rng.random(400) < 0.5).astype(np.float64)  # every policy earns .5
-        policies = {f"p{i}": rng.dirichlet(np.ones(4)) for i in range(12)}
+        policies = {f"p{i}": rng.dirichlet(np.ones(4)) for i in range(10)}
         table = evaluate_policies(changed(log, reward=reward), policies, rng=rng)
         winners = [one for one in table.policies.values() if one.held_out is not None]
         assert len(winners) == 1
@@ -222,8 +222,8 @@ def test_the_best_of_many_equal_policies_is_believed_on_the_held_out_half() -> N
         held.append(winners[0].held_out.value)
         best.append(max(one.estimates()["snips"].value for one in table.policies.values()))
     assert np.mean(best) > 0.525
-    assert abs(np.mean(held) - 0.5) < 0.015
-    assert any("12 policies" in note for note in table.notes)
+    assert abs(np.mean(held) - 0.5) < 0.02
+    assert any("10 policies" in note for note in table.notes)
 
 
 def test_bootstrap_intervals_are_those_of_the_generator() -> None:

@@ -13,8 +13,10 @@ from recsys.simulation import (
     choose_least_error,
     choose_lepski,
     choose_slope,
+    clipped_ips,
     cross_fit,
     dr,
+    from_contributions,
     ips,
     sampled_spread,
     snips,
@@ -62,6 +64,18 @@ def test_sampled_and_exact_spread_agree_on_a_large_log() -> None:
     sampled = sampled_spread([ips(row[action], reward) for row in table])
     exact = weight_spread(table, logging, mean_square_reward=1.0, num_rounds=action.size)
     np.testing.assert_allclose(sampled, exact, rtol=0.05)
+
+
+def test_spread_counts_units() -> None:
+    rng = np.random.default_rng(0)
+    weight, reward, unit = rng.exponential(1, 300), rng.normal(size=300), rng.integers(40, size=300)
+    parts = [clipped_ips(weight, reward, limit=limit) for limit in (np.inf, 1.0)]
+    spread = sampled_spread(parts, unit=unit)
+    gap = parts[0].plain - parts[1].plain
+    assert spread[0, 1] == pytest.approx(
+        from_contributions("x", gap, unit=unit).standard_error ** 2
+    )
+    assert spread[1, 1] == pytest.approx(parts[1].estimate(unit=unit).standard_error ** 2)
 
 
 @pytest.mark.parametrize(("rounds", "limit"), [(50, 5.0), (1_000_000, np.inf)])
