@@ -33,6 +33,10 @@ __all__ = ["EVIDENCE", "find_leakage", "read_evidence", "write_evidence"]
 
 EVIDENCE = "evidence"
 FORMAT = 1
+MOST_ROWS = 200_000
+"""Candidates that the leakage check reads: enough for an AUC to three digits."""
+LEAST_WANTED = 50
+"""Below this many wanted candidates an honest feature can separate them by luck."""
 SLICE, ITEMS = "slice", "items"
 _SCHEMA = pl.Schema({SLICE: pl.String(), USER: pl.String(), ITEMS: pl.List(pl.String)})
 
@@ -42,7 +46,8 @@ def find_leakage(cut: Cut, rows: RankingRows, trained_until: np.ndarray) -> list
 
     Args:
         cut: the question and its answer.
-        rows: candidates of the held-out part, labelled.
+        rows: candidates of the held-out part, labelled; features are not checked where fewer than
+            `LEAST_WANTED` of them are wanted.
         trained_until: [Q] int64 microseconds, each user's last event that was trained on.
     """
     found = []
@@ -50,10 +55,12 @@ def find_leakage(cut: Cut, rows: RankingRows, trained_until: np.ndarray) -> list
         check_time_leakage(cut.history, cut.target, cut.history, cut.moment)
     except LeakageError as error:
         found.append(str(error))
-    try:
-        check_feature_leakage(rows)
-    except LeakageError as error:
-        found.append(str(error))
+    judged = _enough_rows(rows)
+    if judged is not None:
+        try:
+            check_feature_leakage(judged)
+        except LeakageError as error:
+            found.append(str(error))
     early = cut.target.timestamp < np.repeat(trained_until, cut.target.counts)
     if bool(early.any()):
         found.append(
@@ -61,6 +68,16 @@ def find_leakage(cut: Cut, rows: RankingRows, trained_until: np.ndarray) -> list
             "are from before the end of what the bundle was trained on"
         )
     return found
+
+
+def _enough_rows(rows: RankingRows) -> RankingRows | None:
+    """Rows of requests with something wanted, not more than are needed; None where too few."""
+    if int((rows.label > 0).sum()) < LEAST_WANTED:
+        return None
+    kept = rows.take(np.isin(rows.request_index, rows.request_index[rows.label > 0]))
+    if kept.label.size <= MOST_ROWS:
+        return kept
+    return kept.take(kept.request_index < kept.request_index[MOST_ROWS])
 
 
 def write_evidence(

@@ -110,6 +110,8 @@ def number(value: float, percent: bool = False, *, sign: bool = False) -> str:
         return "0"
     if size < 1e-4 or size >= 1e6:
         return f"{value:{mark}.3g}"
+    if size >= 10 and value == round(value):
+        return f"{value:{mark},.0f}"
     digits = 5 if size < 0.01 else 4 if size < 100 else 1
     return f"{value:{mark},.{digits}f}"
 

@@ -249,8 +249,8 @@ def test_plots_stay_within_their_frame() -> None:
 
 
 def test_numbers_for_readers() -> None:
-    assert [number(v) for v in (0.0, 0.5, 0.00455, 1e-7, 1234.5, 2e7)] == [
-        "0", "0.5000", "0.00455", "1e-07", "1,234.5", "2e+07",
+    assert [number(v) for v in (0.0, 0.5, 0.00455, 1e-7, 1234.5, 60, 2e7)] == [
+        "0", "0.5000", "0.00455", "1e-07", "1,234.5", "60", "2e+07",
     ]  # fmt: skip
     assert [number(v, True, sign=True) for v in (0.0, 0.025, -0.0025)] == [
         "+0.0%", "+2.5%", "-0.25%",
