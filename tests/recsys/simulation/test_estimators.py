@@ -183,6 +183,14 @@ def test_a_ratio_is_the_mean_of_its_own_kind() -> None:
     assert found[1:] == pytest.approx(mean[1:])
 
 
+def test_the_error_of_a_sum_counts_both_parts() -> None:
+    plain = Contributions("x", REWARD, np.zeros(N), np.ones(N)).estimate(unit=UNIT)
+    assert plain == from_contributions("x", REWARD, unit=UNIT)
+    # Parts that move against each other leave nothing.
+    none = Contributions("x", REWARD, -REWARD, np.ones(N)).estimate()
+    assert none.standard_error == pytest.approx(0.0, abs=1e-12)
+
+
 def test_intervals_of_snips_hold_as_often_as_they_say() -> None:
     rng = np.random.default_rng(0)
     logging, target = np.array([0.6, 0.3, 0.1]), np.array([0.1, 0.3, 0.6])

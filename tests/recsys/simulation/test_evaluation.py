@@ -170,6 +170,10 @@ def test_few_heavy_weights_are_weak_or_unusable() -> None:
     weight[:300] = 33.0
     found = weight_diagnostics(weight)
     assert (found.verdict, [r.kind for r in found.reasons]) == ("weak", ["effective_size"])
+    weight = np.zeros(10_000)
+    weight[:50] = 200.0  # 50 rounds count, half a percent
+    found = weight_diagnostics(weight)
+    assert (found.verdict, found.effective_share) == ("unusable", pytest.approx(0.005))
     assert weight_diagnostics(np.ones(1000)).verdict == "ok"
 
 
@@ -294,6 +298,9 @@ def test_the_impression_log_becomes_rounds() -> None:
     assert log.unit[0] == log.unit[2] != log.unit[1]
     assert np.diff(log.time).tolist() == [10.0, 10.0]
     assert table.frame["arms"].to_list() == ["order=a", None, "order=b"]
+    strangers = from_impressions(impressions().with_columns(user_id=pl.lit(None, pl.String))).log
+    assert strangers.unit is not None
+    assert len(set(strangers.unit.tolist())) == 3
     whole = from_impressions(impressions(), max_position=2).log
     assert whole.position is not None
     assert whole.position.tolist() == [1, 2, 1, 1]
