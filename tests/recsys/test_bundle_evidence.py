@@ -25,7 +25,7 @@ def histories(timestamp: list[int]) -> Histories:
         indptr=np.array([0, 2, 4]),
         item_index=np.array([1, 2, 3, 4]),
         timestamp=np.array(timestamp, dtype=np.int64),
-        weight=np.ones(4),
+        weight=np.ones(4, dtype=np.float32),
     )
 
 
