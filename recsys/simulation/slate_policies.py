@@ -124,6 +124,11 @@ class _ByScore:
         np.put_along_axis(rank, order, np.arange(order.shape[1])[None, :], axis=1)
         return rank
 
+    def by_score(self, slot: int) -> np.ndarray:
+        """[n, K] bool, the item of this place, from 0, when nothing is drawn."""
+        found: np.ndarray = self._usable & (self._rank == slot)
+        return found
+
     def _left(self, above: np.ndarray) -> np.ndarray:
         """[n, K] bool, who takes part in the draw."""
         n, items = self.score.shape

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from recsys.simulation.slate_policies import FactoredPolicy, SlatePolicy
+from recsys.simulation.slate_policies import EpsilonGreedyPolicy, FactoredPolicy, SlatePolicy
 
 __all__ = [
     "enumerate_slates",
@@ -83,9 +83,10 @@ def slot_marginals(
 ) -> np.ndarray:
     """Probability that a place holds an item, whatever stands above.
 
-    Exact while there are at most 5,000 sets of items that may stand above a place. Beyond, slates
-    are drawn and the probabilities of what comes next are averaged over what stands above: without
-    bias, its standard error falls with the root of ``num_samples``.
+    Exact where places draw on their own, for a uniform shuffle (1 / m each), and while there are
+    at most 5,000 sets of items that may stand above a place. Beyond, slates are drawn and the
+    probabilities of what comes next are averaged over what stands above: without bias, its
+    standard error falls with the root of ``num_samples``.
 
     Args:
         policy: (n, L, K).
@@ -111,19 +112,23 @@ def slot_marginals(
             return every.copy()
         return np.stack([_at(every[:, j], action[:, j]) for j in range(slots)], axis=1)
     sets = _num_sets(items, slots)
-    exact = sets <= MOST_SETS
+    shuffled = isinstance(policy, EpsilonGreedyPolicy) and policy.epsilon == 1
+    exact = shuffled or sets <= MOST_SETS
     if not exact and rng is None:
         raise ValueError(
             f"{sets:,} sets of items may stand above a place, more than {MOST_SETS:,}: pass rng to "
             "sample the marginals, or take fewer places or items"
         )
     found = np.zeros((n, slots) if action is not None else (n, slots, items))
-    widest = _num_sets(items, slots) if exact else items
-    block = max(1, BLOCK_BYTES // (8 * max(widest, items)))
+    widest = items if shuffled or not exact else max(sets, items)
+    block = max(1, BLOCK_BYTES // (8 * widest))
     for start in range(0, n, block):
         rows = np.arange(start, min(start + block, n))
         part = policy.take(rows)
-        weighted = _enumerated(part) if exact else _drawn(part, rng, num_samples)
+        if isinstance(part, EpsilonGreedyPolicy) and shuffled:
+            weighted = _shuffled(part)
+        else:
+            weighted = _enumerated(part) if exact else _drawn(part, rng, num_samples)
         for slot, weight, chance in weighted:
             if action is None:
                 found[rows, slot] += weight[:, None] * chance
@@ -178,6 +183,15 @@ def _num_sets(items: int, slots: int) -> int:
         total += size
         size = size * (items - chosen) // (chosen + 1)
     return total
+
+
+def _shuffled(policy: EpsilonGreedyPolicy) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """As `_enumerated`, of a uniform shuffle: every place that is drawn is like the first."""
+    n, slots, _items = policy.shape
+    first = policy.next_probabilities(np.empty((n, 0), dtype=np.int64))
+    drawn = (first > 0).sum(axis=1, keepdims=True)  # [n, 1] m
+    for slot in range(slots):
+        yield slot, np.ones(n), np.where(slot < drawn, first, policy.by_score(slot))
 
 
 def _enumerated(policy: SlatePolicy) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

@@ -119,6 +119,14 @@ def test_marginals_agree_with_plain_loops(reference: ModuleType) -> None:
 def test_a_shuffle_shows_every_item_at_every_place_alike() -> None:
     policy = EpsilonGreedyPolicy(np.arange(5.0)[None, :], 4, epsilon=1.0)
     np.testing.assert_allclose(slot_marginals(policy), 0.2, atol=1e-12)
+    # Ten of thirty, too many to enumerate; the places below are by score.
+    score = np.random.default_rng(0).normal(size=(2, 30))
+    found = slot_marginals(EpsilonGreedyPolicy(score, 12, 10, 1.0))
+    best = np.argsort(-score, axis=1)
+    for row in range(2):
+        np.testing.assert_allclose(found[row, :10, best[row, :10]], 0.1)
+        assert found[row, 10, best[row, 10]] == found[row, 11, best[row, 11]] == 1.0
+    np.testing.assert_allclose(found.sum(axis=2), 1.0)
 
 
 def test_many_rounds_go_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
