@@ -171,6 +171,7 @@ def synthetic(quick: bool, seed: int) -> dict[str, bool]:
             if num_actions == 1_000:
                 others = min(rmse["SNIPS"], rmse["DR"], rmse["IPS"])
                 bars[f"mips_below_others_{cell}"] = rmse["MIPS 64"] < others
+                bars[f"snmips_below_snips_{cell}"] = rmse["SNMIPS 64"] < rmse["SNIPS"]
                 bars[f"unique_mips_near_ips_{cell}"] = (
                     abs(rmse["MIPS unique"] / rmse["IPS"] - 1) <= 0.15
                 )
