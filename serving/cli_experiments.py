@@ -1,4 +1,4 @@
-"""`recsys experiments`: what runs, and the switches.
+"""`recsys experiments`: what runs, the switches, and what an experiment needs and says.
 
 Heavy imports are inside the verbs, as in `serving.cli`.
 """
@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from serving.cli_experiment_stats import add_statistics
 from serving.cli_options import AsJson, ConfigPath
 from serving.cli_parts import DEFAULT_CONFIG, read_config
 from serving.output import reporting, table
@@ -18,10 +19,11 @@ __all__ = ["app"]
 
 app = typer.Typer(
     name="experiments",
-    help="Experiments: list them, stop one at once, start it again.",
+    help="Experiments: plan one, list them, stop one at once, start it again, analyse it.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+add_statistics(app)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the experiment.")]
 

@@ -7,7 +7,7 @@ arrays.
 
 from __future__ import annotations
 
-from recsys.simulation.experiment.analyse import Metric, analyse
+from recsys.simulation.experiment.analyse import analyse
 from recsys.simulation.experiment.cuped import Adjusted, cuped
 from recsys.simulation.experiment.effect import Effect, ratio_effect, welch
 from recsys.simulation.experiment.guardrails import NonInferiority, non_inferior
@@ -22,6 +22,7 @@ from recsys.simulation.experiment.interleaving import (
     sensitivity,
     team_draft,
 )
+from recsys.simulation.experiment.metric import Metric
 from recsys.simulation.experiment.moments import (
     Gap,
     RatioSums,
@@ -39,6 +40,7 @@ from recsys.simulation.experiment.multiple import (
     holm,
     many_to_one_loadings,
 )
+from recsys.simulation.experiment.page import report_input
 from recsys.simulation.experiment.power import (
     Design,
     Plan,
@@ -113,6 +115,7 @@ __all__ = [
     "queries_needed",
     "ratio_effect",
     "read_units",
+    "report_input",
     "running_ratio_sums",
     "running_sums",
     "sample_ratio",

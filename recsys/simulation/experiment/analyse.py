@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -12,8 +11,8 @@ import polars as pl
 
 from recsys.simulation.experiment.cuped import cuped
 from recsys.simulation.experiment.effect import Effect, normal_quantile, welch
-from recsys.simulation.experiment.guardrails import Better, NonInferiority, non_inferior
-from recsys.simulation.experiment.moments import linearised
+from recsys.simulation.experiment.guardrails import NonInferiority, non_inferior
+from recsys.simulation.experiment.metric import Metric, unit_values
 from recsys.simulation.experiment.multiple import (
     dunnett,
     dunnett_critical,
@@ -27,50 +26,16 @@ from recsys.simulation.experiment.sequential import (
     log_likelihood_ratio,
     margin,
 )
-from recsys.simulation.experiment.slices import shrink
+from recsys.simulation.experiment.slice_effects import slice_effects
 from recsys.simulation.experiment.srm import sample_ratio, sample_ratio_by_slice
 from recsys.simulation.experiment.verdict import decide
 
-__all__ = ["Metric", "analyse"]
+__all__ = ["analyse"]
 
-Role = Literal["primary", "secondary", "guardrail"]
 Reading = Literal["planned end", "running", "no plan"]
 
 # A covariate that differs between arms beyond this is taken as measured after exposure.
 BALANCE_LEVEL = 0.001
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """What is measured on every unit.
-
-    Attributes:
-        name: in the report.
-        numerator: column of the frame: the metric is its mean per unit,
-        denominator: or, with this column, the ratio of the two sums.
-        better: which values are good.
-        role: "primary" decides; "secondary" explains; "guardrail" must not get worse.
-        loss: relative loss that a guardrail accepts, > 0.
-        covariates: columns from before exposure (CUPED).
-
-    Raises:
-        ValueError: a guardrail without a loss, or a loss of something else.
-    """
-
-    name: str
-    numerator: str
-    denominator: str | None = None
-    better: Better = "higher"
-    role: Role = "primary"
-    loss: float | None = None
-    covariates: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if (self.role == "guardrail") != (self.loss is not None):
-            raise ValueError(
-                f"metric {self.name!r}: loss must be given for a guardrail and for nothing else, "
-                f"got {self.loss} for a {self.role}"
-            )
 
 
 def analyse(
@@ -123,7 +88,7 @@ def analyse(
     warnings: list[str] = []
     results: list[MetricResult] = []
     for metric in metrics:
-        plain = _values(units, metric, rows)
+        plain = unit_values(units, metric, rows)
         values, left = _adjusted(units, metric, plain, arm, rows, warnings)
         effects = [welch(values[rows[control]], values[rows[one]]) for one in others]
         raw = [welch(plain[rows[control]], plain[rows[one]]) for one in others]
@@ -139,7 +104,7 @@ def analyse(
         skewed[column] = [part for part, one in found.items() if one.alarm]
         for metric in metrics:
             if metric.role == "primary":
-                parts += _slices(units, metric, column, named, arm, shares, min_slice)
+                parts += slice_effects(units, metric, column, named, arm, shares, min_slice)
     warnings += [
         f"units did not reach the arms as planned in {column} = {', '.join(which)}"
         for column, which in skewed.items()
@@ -217,18 +182,6 @@ def _check(
             f"arm must be one of {', '.join(shares)}, got {', '.join(unknown)} too; was the "
             "experiment changed while it ran?"
         )
-
-
-def _values(units: pl.DataFrame, metric: Metric, rows: Mapping[str, np.ndarray]) -> np.ndarray:
-    """[n] one value for each unit; a ratio is linearised arm by arm."""
-    top = units[metric.numerator].cast(pl.Float64).to_numpy()
-    if metric.denominator is None:
-        return np.array(top)
-    below = units[metric.denominator].cast(pl.Float64).to_numpy()
-    values = np.empty(top.size)
-    for place in rows.values():
-        values[place] = linearised(top[place], below[place])
-    return values
 
 
 def _adjusted(
@@ -368,61 +321,6 @@ def _secondary_by_holm(
     found = list(results)
     for place, p in zip(places, holm(np.array([results[i].p for i in places])), strict=True):
         found[place] = results[place]._replace(p=float(p))
-    return found
-
-
-def _slices(
-    units: pl.DataFrame,
-    metric: Metric,
-    column: str,
-    named: np.ndarray,
-    arm: np.ndarray,
-    shares: Mapping[str, float],
-    min_slice: int,
-) -> list[SliceResult]:
-    control, *others = shares
-    found: list[SliceResult] = []
-    for one in others:
-        lines: list[tuple[str, Effect]] = []
-        for part in np.unique(named):
-            rows = {
-                which: np.flatnonzero((named == part) & (arm == which)) for which in (control, one)
-            }
-            if min(place.size for place in rows.values()) < max(min_slice, 2):
-                continue
-            if metric.denominator is not None and not all(
-                units[metric.denominator].to_numpy()[place].sum() > 0 for place in rows.values()
-            ):
-                continue
-            values = _values(units, metric, rows)
-            effect = welch(values[rows[control]], values[rows[one]])
-            if effect.standard_error > 0:
-                lines.append((str(part), effect))
-        if not lines:
-            continue
-        shrunk = shrink(
-            np.array([effect.difference for _, effect in lines]),
-            np.array([effect.standard_error for _, effect in lines]),
-        )
-        p = holm(np.array([effect.p for _, effect in lines]))
-        found += [
-            SliceResult(
-                metric=metric.name,
-                arm=one,
-                slice=column,
-                value=part,
-                difference=effect.difference,
-                standard_error=effect.standard_error,
-                p=float(p[place]),
-                shrunk=float(shrunk.value[place]),
-                low=float(shrunk.low[place]),
-                high=float(shrunk.high[place]),
-                num_control=effect.num_control,
-                num_arm=effect.num_arm,
-                heterogeneity_p=shrunk.heterogeneity_p,
-            )
-            for place, (part, effect) in enumerate(lines)
-        ]
     return found
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from recsys.lookup import lookup
 from recsys.simulation.experiment.effect import normal_quantile
 from recsys.simulation.experiment.multiple import dunnett_critical, many_to_one_loadings
+from recsys.simulation.experiment.sequential import choose_tau, margin
 
 __all__ = [
     "Design",
@@ -115,6 +117,19 @@ class Plan:
         """Units of all arms."""
         return sum(self.units)
 
+    @property
+    def sequential_units(self) -> tuple[int, ...]:
+        """Of each arm, where the experiment is read while it runs (two-sided).
+
+        With the confidence sequence, and Bonferroni over the arms; as many as find the effect by
+        the end with the design's power. It ends earlier where the effect is larger.
+        """
+        alpha = self.design.alpha / (len(self.units) - 1)
+        half = float(margin(1.0, tau=choose_tau(1.0, alpha=alpha), alpha=alpha))
+        found = normal_quantile(self.design.power)
+        times = ((half + found) / (self.critical + found)) ** 2
+        return tuple(math.ceil(units * times) for units in self.units)
+
     def power_for(self, effect: float, *, share: float = 1.0) -> float:
         """Chance to find another effect, in the smallest arm.
 
@@ -209,8 +224,8 @@ def plan_ratio(
 
 
 def power_at(
-    effect: np.ndarray | float,
-    standard_error: np.ndarray | float,
+    effect: ArrayLike,
+    standard_error: ArrayLike,
     *,
     critical: float = 1.959963984540054,
     sides: int = 2,

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import polars as pl
 
+from features.errors import DataError
+from features.moments import utc
 from features.schema import EVENT, TIMESTAMP, USER, WEIGHT
 
 __all__ = ["UnitFrame", "read_units"]
@@ -56,16 +58,19 @@ def read_units(
         feedback: with user_id, timestamp, event and weight.
         experiment: its name.
         events: kinds of events that are counted, such as "click".
-        since: users are exposed from this moment on. None: all.
+        since: users are exposed from this moment on, UTC where it has no zone. None: all.
         until: end of what was logged for all users. None: the last impression's or event's moment.
         window_s: seconds after exposure that count for each user, > 0. None: until the end.
         history_s: seconds before exposure that covariates count, > 0.
 
     Raises:
-        ValueError: a time is not positive, or no user was in the experiment.
+        ValueError: a time is not positive.
+        DataError: no user was in the experiment.
     """
     if not history_s > 0 or (window_s is not None and not window_s > 0):
         raise ValueError(f"window_s and history_s must be > 0 seconds, got {window_s}, {history_s}")
+    since = None if since is None else utc(since)
+    until = None if until is None else utc(until)
     shown, done = impressions.lazy().collect(), feedback.lazy().collect()
     pattern = rf"(?:^|;){re.escape(experiment)}=([^;]*)"
     inside = shown.with_columns(pl.col("arms").str.extract(pattern).alias("arm")).drop_nulls("arm")
@@ -85,7 +90,7 @@ def read_units(
         .sort(USER)
     )
     if users.is_empty():
-        raise ValueError(
+        raise DataError(
             f"experiment must have shown something to a user, got none of {experiment!r} among "
             f"{shown.height} impressions"
         )
