@@ -35,6 +35,7 @@ from serving.cli_options import (
 from serving.cli_parts import DEFAULT_CONFIG, find_bundle, progress_of, read_config
 from serving.cli_plan import plan
 from serving.cli_serve import serve
+from serving.cli_simulate import simulate
 from serving.cli_store import app as store_app
 from serving.output import INTERRUPTED, REFUSED, Output, reporting, table
 
@@ -64,6 +65,7 @@ app.command()(init)
 app.command()(gate)
 app.command()(plan)
 app.command()(serve)
+app.command()(simulate)
 
 
 @app.command()

@@ -54,8 +54,8 @@ class RateCurve(NamedTuple):
         total = np.bincount(which, weights=label, minlength=edges.size)
         centre: np.ndarray = np.bincount(which, weights=score, minlength=edges.size)
         used = count > 0
-        count, total = count[used], total[used]
-        centre = centre[used] / count[used]
+        count, total, centre = count[used], total[used], centre[used]
+        centre = centre / count
         rate = IsotonicRegression().fit(centre, total / count, sample_weight=count).predict(centre)
         return cls(centre, np.clip(rate, _SMALLEST, 1.0 - _SMALLEST))
 

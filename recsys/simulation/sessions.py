@@ -229,8 +229,8 @@ class _Loop:
         stayed[self._person] = count[self._person] > 0
         came = count > 0
         columns = (user, arm, count, clicks, bought)
-        counted: Any = [each[came].astype(np.int64) for each in columns]
-        people = People(*counted, expected[came], stayed[came])
+        counted: list[Any] = [each[came].astype(np.int64) for each in columns]
+        people = People(*[*counted, expected[came], stayed[came]])
         return Simulated(people, self._logged(logging_arm, log_sessions), self._k)
 
     def _arrivals(self, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -16,6 +16,8 @@ __all__ = ["Honesty", "fit_world"]
 
 _BLOCK = 512
 """Users whose pairs with all items are scored together."""
+_PERIODS = 24
+"""Periods of the log; each has its own popular items."""
 _SHRINKAGE = 5.0
 """Events that a user's or an item's mean weight is shrunk by."""
 _NEGATIVES = 400_000
@@ -25,7 +27,8 @@ _NEGATIVES = 400_000
 class Honesty(NamedTuple):
     """What the log says against what the world does.
 
-    Each half of the users is simulated with maps learned from the other half.
+    Each half of the users is simulated with maps learned from the other half, and by their scores
+    alone: what was really met is left out of the attraction.
 
     Attributes:
         clicks: per decile of rate over all pairs of users with items outside the part the tastes
@@ -45,7 +48,8 @@ def fit_world(
     *,
     rng: np.random.Generator,
     dim: int = 24,
-    held_out: float = 0.3,
+    held_out: float = 0.2,
+    known: float = 0.5,
     good_weight: float = 4.0,
 ) -> tuple[World, Honesty]:
     """Learn a world from a log, and say how honest it is.
@@ -53,9 +57,10 @@ def fit_world(
     Args:
         histories: U rows of the whole log. An item met twice counts once.
         num_items: N.
-        rng: splits events and users, and simulates for the check.
+        rng: splits the users, and simulates for the check.
         dim: D of tastes and factors, below min(U, N).
-        held_out: share of the events that tastes do not see, in (0, 1).
+        held_out: share of each user's events that tastes do not see, the last ones, in (0, 1).
+        known: share of a pair's attraction that is whether it was met there, in [0, 1].
         good_weight: an event of this weight or more is a good one.
 
     Raises:
@@ -65,6 +70,8 @@ def fit_world(
     recommendation tasks, RecSys 2010 (PureSVD), on counts scaled by activity.
     """
     num_users = len(histories)
+    if not 0.0 <= known <= 1.0:
+        raise ValueError(f"known must be in [0, 1], got {known}")
     if not 0.0 < held_out < 1.0:
         raise ValueError(f"held_out must be above 0 and below 1, got {held_out}")
     if not 1 <= dim < min(num_users, num_items):
@@ -75,12 +82,15 @@ def fit_world(
     _, first = np.unique(histories.rows * (num_items + 1) + histories.item_index, return_index=True)
     user, item = histories.rows[first], histories.item_index[first]
     weight = histories.weight[first].astype(np.float64)
-    held = rng.random(user.size) < held_out
+    held = _later(histories, held_out)[first]
     good = weight >= good_weight
     draft = World(
+        **_periods(histories, user[~held], item[~held], first[~held], num_items),
         **_factors(user[~held], item[~held], num_users, num_items, dim, rng),
         coefficient=np.zeros(0),
         attraction_curve=RateCurve(np.zeros(1), np.full(1, 0.5)),
+        later=np.sort(user[held] * (num_items + 1) + item[held]),
+        known=known,
         **_levels(user[~held], item[~held], good[~held], num_users, num_items),
         conversion_curve=None,
         conversion_rate=float(good.mean()) if good.any() and not good.all() else 0.5,
@@ -183,7 +193,8 @@ class _Pairs:
             label[row, self._held[each] - 1] = True
         people = np.broadcast_to(world.user_events[users][:, None], left.shape)
         items = np.broadcast_to(world.item_events[1:], left.shape)
-        return pair_features(affinity[left], people[left], items[left]), label[left]
+        then = world.item_events_then[world.period[users], 1:]
+        return pair_features(affinity[left], people[left], items[left], then[left]), label[left]
 
     def scored(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """([n] float64 scores, [n] bool held-out event) of all pairs of ``users``."""
@@ -219,6 +230,34 @@ def _factors(
         "user_events": people.astype(np.float32),
         "item_events": items.astype(np.float32),
     }
+
+
+def _periods(
+    histories: Histories, user: np.ndarray, item: np.ndarray, event: np.ndarray, num_items: int
+) -> dict[str, np.ndarray]:
+    """What was met when, in periods with as many events each; users are in that of their last."""
+    num_users = len(histories)
+    time = histories.timestamp
+    edges = np.unique(np.quantile(time, np.linspace(0.0, 1.0, _PERIODS + 1)[1:-1]))
+    period = np.searchsorted(edges, time[event], side="right")
+    counts = np.zeros((edges.size + 1, num_items + 1), dtype=np.float32)
+    np.add.at(counts, (period, item), 1.0)
+    last = np.zeros(num_users, dtype=np.int64)
+    asked = histories.counts > 0
+    last[asked] = np.searchsorted(edges, time[histories.indptr[1:][asked] - 1], side="right")
+    around = counts.copy()  # what the neighbouring periods hold counts half
+    around[1:] += 0.5 * counts[:-1]
+    around[:-1] += 0.5 * counts[1:]
+    return {"period": last, "item_events_then": around}
+
+
+def _later(histories: Histories, share: float) -> np.ndarray:
+    """[E] bool: the last ``share`` of each user's events."""
+    counts = histories.counts
+    within = np.arange(histories.item_index.size) - np.repeat(histories.indptr[:-1], counts)
+    kept: np.ndarray = np.ceil(counts * (1.0 - share)).astype(np.int64)
+    later: np.ndarray = within >= np.repeat(kept, counts)
+    return later
 
 
 def _levels(

@@ -1,0 +1,108 @@
+"""`recsys simulate`: what would these pipelines do with people whose tastes are known?
+
+Heavy imports are inside the verb, as in `serving.cli`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from serving.cli_options import AsJson, ConfigPath, ShowProgress
+from serving.cli_parts import DEFAULT_CONFIG, progress_of, read_config
+from serving.output import reporting
+
+__all__ = ["parse_count", "simulate"]
+
+_UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
+
+
+def parse_count(text: str) -> int:
+    """A count such as 250000, "200k" or "1M".
+
+    >>> parse_count("1.5M")
+    1500000
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([km]?)", text.strip().lower().replace("_", ""))
+    value = round(float(found[1]) * _UNITS[found[2]]) if found else 0
+    if value < 1:
+        raise typer.BadParameter(f"must be a count >= 1 such as 200k or 1M, got {text!r}")
+    return value
+
+
+def simulate(
+    more: Annotated[
+        list[str] | None, typer.Argument(metavar="[ARM]...", help="Further arms.")
+    ] = None,
+    arms: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--arms",
+            metavar="ARM",
+            help="A configuration (its newest bundle), a bundle's directory, or one of popular, "
+            "noop, shuffle, epsilon, softmax.  [default: popular, the newest bundle, shuffle, "
+            "epsilon]",
+        ),
+    ] = None,
+    sessions: Annotated[
+        str, typer.Option(metavar="COUNT", help="Of all arms together, such as 200k or 1M.")
+    ] = "1M",
+    log_sessions: Annotated[
+        str, typer.Option(metavar="COUNT", help="Of the log that estimates are made from.")
+    ] = "100k",
+    world: Annotated[
+        str, typer.Option(help="Who looks where: position, cascade or dependent.")
+    ] = "position",
+    fatigue: Annotated[
+        float, typer.Option(min=0, max=1, help="Attraction an item loses each time it is shown.")
+    ] = 0.05,
+    popularity: Annotated[
+        float, typer.Option(help="Crowd effect on the log odds of a click, a standard deviation.")
+    ] = 0.0,
+    logging: Annotated[
+        str | None, typer.Option("--logging", metavar="ARM", help="Arm whose log is judged.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=100, help="Places on a slate.")] = 10,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of all draws.  [default: that of the configuration]")
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Page to write.  [default: simulation.html beside the bundles]"
+        ),
+    ] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    progress: ShowProgress = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run ARMs as an online experiment on simulated people; the first is the control.
+
+    The world is fitted to the data of the configuration, so its truth is known, and what the log
+    of one arm says of the others is shown beside it. Ends with the report's path and a verdict.
+    """
+    with reporting(as_json) as out:
+        settings = read_config(config)
+        from serving.simulate_job import SimulationOptions, run_simulation
+        from serving.simulate_output import simulation_text
+
+        found = run_simulation(
+            settings,
+            [*(arms or []), *(more or [])],
+            SimulationOptions(
+                sessions=parse_count(sessions),
+                log_sessions=parse_count(log_sessions),
+                click_model=world,
+                fatigue=fatigue,
+                popularity=popularity,
+                logging=logging,
+                k=k,
+                seed=settings.seed if seed is None else seed,
+                report=report,
+            ),
+            progress=progress_of(out, progress),
+        )
+        out.emit(found.to_dict(), simulation_text(found))

@@ -1,0 +1,66 @@
+"""The print-out of a simulation: every check before any winner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recsys.simulation.report_input import TablePart
+from serving.output import table
+from serving.simulate_job import Simulation
+
+__all__ = ["simulation_text"]
+
+
+def simulation_text(found: Simulation) -> str:
+    """What a terminal shows; the last two lines are the report's path and the verdict."""
+    report, trial = found.report, found.trial
+    parts = ["1 data and run", _facts(found)]
+    parts += ["", "2 checks"]
+    parts.append(
+        table(
+            ["check", "passed", "value"],
+            [[one.name, "yes" if one.passed else "NO", one.value] for one in report.diagnostics],
+        )
+    )
+    parts += ["", f"3 clicks a session by the log of {trial.logging}, beside the truth"]
+    parts.append(
+        table(
+            ["arm", "estimator", "value", "low", "high", "verdict", "note"],
+            [
+                [one.policy, one.estimator, *_values((one.value, one.low, one.high)), one.verdict,
+                 one.note]
+                for one in report.estimates
+            ],
+        )
+    )  # fmt: skip
+    named = {one.title: one for one in report.tables}
+    for number, title in enumerate(
+        ("Sensitivity to clipping", "Arms", "All pairs", "A planned experiment"), start=4
+    ):
+        parts += ["", f"{number} {title[0].lower()}{title[1:]}", _table(named[title])]
+    others = len(trial.results) - 1
+    parts += ["", f"8 arms compared with the control: {others}, each at {1 - trial.level:.4f}"]
+    parts += ["", "9 what this cannot say", *(f"- {line}" for line in report.cannot_conclude)]
+    path = found.report_path
+    here = Path.cwd()
+    shown = path.relative_to(here) if path.is_relative_to(here) else path
+    parts += ["", f"report: {shown}", _verdict(found)]
+    return "\n".join(parts)
+
+
+def _verdict(found: Simulation) -> str:
+    winner = f" {found.trial.winner}" if found.trial.winner else ""
+    return f"verdict: {found.trial.verdict}{winner}; {'; '.join(found.trial.reasons)}"
+
+
+def _facts(found: Simulation) -> str:
+    width = max(map(len, found.facts))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in found.facts.items())
+
+
+def _table(part: TablePart) -> str:
+    return table(list(part.rows[0]), [list(row) for row in part.rows[1:]])
+
+
+def _values(values: tuple[float | None, ...]) -> list[str]:
+    return ["-" if value is None else f"{value:.4f}" for value in values]

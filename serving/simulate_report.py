@@ -1,0 +1,235 @@
+"""What the report of a simulation says, in the parts of `recsys.simulation.report_input`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from recsys.simulation.experiment.power import Design, plan_mean
+from recsys.simulation.log_estimates import LogEstimate
+from recsys.simulation.report_input import (
+    DecisionPart,
+    DiagnosticLine,
+    EffectLine,
+    EstimateLine,
+    ReasonLine,
+    ReportInput,
+    TablePart,
+)
+from recsys.simulation.trial import CLIPS, Trial
+
+__all__ = ["simulation_report"]
+
+CANNOT = (
+    "People here click as a model fitted to the log says. Whom the log does not hold, what was "
+    "launched after it, prices, seasons and the look of the page are not in it.",
+    "An item that nobody met in the log is as unattractive as its factors say, whoever shows it: "
+    "arms that find such items are judged too low.",
+    "An estimate from one arm's log says nothing of items that arm never shows at a place.",
+    "How people come back is assumed, not fitted: read the differences in clicks, not in returns.",
+)
+
+
+def simulation_report(trial: Trial, facts: Mapping[str, str | int | float]) -> ReportInput:
+    """The report of a trial."""
+    control = trial.results[0]
+    others = [one.name for one in trial.results[1:]]
+    summary = {
+        "PROMOTE": f"{trial.winner} gets more clicks than {control.name} in this world.",
+        "HOLD": f"No arm surely gets more clicks than {control.name} in this world.",
+        "SUSPICIOUS": "A check of the simulation failed; no winner is named.",
+    }[trial.verdict]
+    return ReportInput(
+        title=f"Simulation: {', '.join(others)} against {control.name}",
+        decision=DecisionPart(
+            trial.verdict, summary, tuple(ReasonLine(text) for text in trial.reasons)
+        ),
+        facts=facts,
+        level=0.95,
+        effects=tuple(
+            EffectLine(
+                f"{metric} per session, {name}",
+                *trial.lift(name, metric)[3:],
+                num_units=trial.result(name).num_people,
+                percent=True,
+                note=f"interval {trial.level:.1%}: 95% over {len(others)} comparisons",
+            )
+            for metric in ("clicks", "conversions")
+            for name in others
+        ),
+        estimates=tuple(
+            line for one in (*trial.estimates, *trial.refused) for line in _lines(one, trial)
+        ),
+        diagnostics=tuple(_checks(trial)),
+        tables=(_arms(trial), _pairs(trial), _clips(trial), *_deciles(trial), _planned(trial)),
+        cannot_conclude=CANNOT,
+    )
+
+
+def _lines(one: LogEstimate, trial: Trial) -> list[EstimateLine]:
+    own = next(e.truth for e in (*trial.estimates, *trial.refused) if e.logging == one.logging)
+    logged = next((e.truth for e in trial.estimates if e.arm == e.logging == one.logging), own)
+    lines = []
+    for found in (one.ips, one.snips):
+        usable = one.usable and math.isfinite(found.standard_error)
+        away = one.errors_from_truth(found)
+        note = "; ".join(reason.text for reason in one.diagnostics.reasons)
+        if one.truth is not None and usable and away is not None:
+            note = f"true value {one.truth:.4f}, {away:+.1f} standard errors off; {note}"
+        lines.append(
+            EstimateLine(
+                f"{one.arm} (log of {one.logging})",
+                found.name,
+                found.value if usable else None,
+                found.low if usable else None,
+                found.high if usable else None,
+                found.value / logged - 1.0 if usable and logged else None,
+                one.diagnostics.verdict,
+                note.rstrip("; "),
+            )
+        )
+    return lines
+
+
+def _checks(trial: Trial) -> list[DiagnosticLine]:
+    found = [
+        DiagnosticLine(
+            "people per arm",
+            not trial.split.alarm,
+            f"p {trial.split.p:.3g}",
+            "p at least .001",
+            "Arms have the numbers of people that were planned.",
+        )
+    ]
+    for one in trial.estimates:
+        health = one.diagnostics
+        found.append(
+            DiagnosticLine(
+                f"weights of {one.arm} on the log of {one.logging}",
+                health.verdict != "unusable",
+                f"mean {health.mean.value:.3f} [{health.mean.low:.3f}, {health.mean.high:.3f}], "
+                f"largest {health.largest:.1f}, effective {health.effective_share:.2%}",
+                "mean 1 +- .05, effective at least 1%",
+                "; ".join(reason.text for reason in health.reasons),
+            )
+        )
+        if one.arm == one.logging:
+            away = one.errors_from_truth(one.ips) or 0.0
+            found.append(
+                DiagnosticLine(
+                    "A/A: the logging arm on its own log",
+                    abs(away) <= 4.0,
+                    f"{away:+.2f} standard errors from its true value",
+                    "at most 4",
+                )
+            )
+    for one in trial.refused:
+        found.append(
+            DiagnosticLine(
+                f"{one.arm} from the log of {one.logging}, which never draws",
+                one.diagnostics.verdict != "unusable",
+                f"mean weight {one.diagnostics.mean.value:.3f}",
+                "mean 1 +- .05",
+                "A log without exploration says nothing of what it does not show.",
+            )
+        )
+    if trial.honesty is not None:
+        for kind, deciles in (
+            ("clicks", trial.honesty.clicks),
+            ("conversions", trial.honesty.conversions),
+        ):
+            if deciles:
+                close = sum(one.within() for one in deciles)
+                told = sum(one.explained() for one in deciles)
+                found.append(
+                    DiagnosticLine(
+                        f"simulated {kind} against logged, by decile",
+                        told >= 8,
+                        f"{close} of 10 within 10%, {told} of 10 within 10% or two standard errors",
+                        "at least 8 of 10",
+                    )
+                )
+    return found
+
+
+def _arms(trial: Trial) -> TablePart:
+    head = ("arm", "people", "sessions", "clicks a session", "interval", "clicks a place",
+            "conversions a session", "sessions a person", "catalogue shown")  # fmt: skip
+    rows = [
+        (
+            one.name,
+            f"{one.num_people:,}",
+            f"{one.num_sessions:,}",
+            f"{one.clicks.value:.4f}",
+            f"{one.clicks.low:.4f} to {one.clicks.high:.4f}",
+            f"{one.click_rate.value:.4f}",
+            f"{one.conversions.value:.4f}",
+            f"{one.returns.value:.3f}",
+            f"{one.coverage:.1%}",
+        )
+        for one in trial.results
+    ]
+    return TablePart("Arms", (head, *rows), "Intervals count people, not sessions.")
+
+
+def _pairs(trial: Trial) -> TablePart:
+    head = ("arm", "against", "metric", "lift", "low", "high")
+    rows = [
+        (one.arm, one.against, one.metric, *(f"{v:+.2%}" for v in one[3:])) for one in trial.lifts
+    ]
+    return TablePart("All pairs", (head, *rows), f"Intervals of {trial.level:.1%}.")
+
+
+def _clips(trial: Trial) -> TablePart:
+    head = ("arm", *(f"weights up to {'any' if math.isinf(c) else f'{c:g}'}" for c in CLIPS),
+            "true value")  # fmt: skip
+    rows = []
+    for one in trial.estimates:
+        values = [f"{c.value:.4f}" for c in trial.clipped if c.arm == one.arm]
+        rows.append((one.arm, *values, f"{one.truth or 0.0:.4f}"))
+    text = f"Clicks a session from the log of {trial.logging}, by the largest weight allowed."
+    return TablePart("Sensitivity to clipping", (head, *rows), text)
+
+
+def _deciles(trial: Trial) -> list[TablePart]:
+    if trial.honesty is None:
+        return []
+    head = ("decile", "pairs", "logged", "simulated", "simulated / logged", "logged's error")
+    tables = []
+    for title, deciles in (
+        ("Simulated against logged: clicks", trial.honesty.clicks),
+        ("Simulated against logged: conversions", trial.honesty.conversions),
+    ):
+        rows = [
+            (
+                str(number),
+                f"{one.num_pairs:,}",
+                f"{one.logged:.5f}",
+                f"{one.simulated:.5f}",
+                f"{one.ratio:.3f}" if np.isfinite(one.ratio) else "-",
+                f"{one.logged_error:.5f}",
+            )
+            for number, one in enumerate(deciles, start=1)
+        ]
+        if rows:
+            tables.append(TablePart(title, (head, *rows), "Maps from the other half of the users."))
+    return tables
+
+
+def _planned(trial: Trial) -> TablePart:
+    control = trial.results[0].clicks
+    # Errors are of people: what one person adds to the variance of the mean.
+    spread = control.standard_error * math.sqrt(trial.results[0].num_people)
+    design = Design(shares=(1.0,) * len(trial.results))
+    head = ("lift to find", "people an arm")
+    rows = [
+        (f"{lift:.0%}", f"{max(plan_mean(control.value, spread, lift, design=design).units):,}")
+        for lift in (0.01, 0.02, 0.05, 0.1)
+    ]
+    text = (
+        "For a real experiment on clicks per session with people as noisy as here: power 80%, "
+        "alpha 5% over all arms, read once at the planned size."
+    )
+    return TablePart("A planned experiment", (head, *rows), text)
