@@ -90,7 +90,9 @@ def analyse(
     for metric in metrics:
         plain = unit_values(units, metric, rows)
         values, left = _adjusted(units, metric, plain, arm, rows, warnings)
-        effects = [welch(values[rows[control]], values[rows[one]]) for one in others]
+        effects = [
+            welch(values[rows[control]], values[rows[one]], level=1 - alpha) for one in others
+        ]
         raw = [welch(plain[rows[control]], plain[rows[one]]) for one in others]
         results += _results(
             metric, others, effects, raw, left, reading, shares, planned_units, counts, alpha
@@ -240,11 +242,11 @@ def _results(
     several = len(others) > 1 and metric.role == "primary"
     found = []
     adjusted = dunnett(z, loadings) if several else np.array([one.p for one in effects])
-    critical = (
-        dunnett_critical(loadings, alpha=alpha) if several else normal_quantile(1 - alpha / 2)
-    )
+    shared = dunnett_critical(loadings, alpha=alpha) if several else 0.0
     for place, (one, effect) in enumerate(zip(others, effects, strict=True)):
-        passed, p = critical, float(adjusted[place])
+        passed, p = shared, float(adjusted[place])
+        if not several:
+            passed = float((effect.high - effect.difference) / errors[place])
         if reading == "running" and planned_units is not None:
             passed, p = _running(effect, shares, planned_units, one, counts, alpha, several)
         half = passed * effect.standard_error

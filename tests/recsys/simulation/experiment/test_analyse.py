@@ -82,7 +82,7 @@ def test_every_number_is_that_of_the_pieces(rng: np.random.Generator) -> None:
     want = welch(found.values[arm == "control"], found.values[arm == "new"])
     assert (spend.difference, spend.standard_error) == (want.difference, want.standard_error)
     assert spend.p == want.p
-    assert spend.low == pytest.approx(want.low, rel=1e-3)  # normal beside t
+    assert (spend.low, spend.high) == pytest.approx((want.low, want.high), rel=1e-9)
     assert spend.variance_ratio == pytest.approx(0.36, abs=0.03)
     assert spend.unadjusted_error > 1.5 * spend.standard_error
     assert spend.lift == pytest.approx(want.difference / want.control_mean)
@@ -94,6 +94,15 @@ def test_every_number_is_that_of_the_pieces(rng: np.random.Generator) -> None:
     assert ctr.p == pytest.approx(welch(one, two).p)
     assert report.arms == {"control": 2000, "new": 2000}
     json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_another_alpha_is_the_level_of_the_interval(rng: np.random.Generator) -> None:
+    frame = units(rng, 60)
+    arm = frame["arm"].to_numpy()
+    spend = frame["spend"].to_numpy()
+    want = welch(spend[arm == "control"], spend[arm == "new"], level=0.8)
+    found = read(frame, SPEND, alpha=0.2).metrics[0]
+    assert (found.low, found.high) == pytest.approx((want.low, want.high), rel=1e-9)
 
 
 def test_better_and_safe_ships(rng: np.random.Generator) -> None:
@@ -189,7 +198,7 @@ def test_several_arms_share_the_level(rng: np.random.Generator) -> None:
 
 def test_false_alarms_over_arms_and_decisions(rng: np.random.Generator) -> None:
     names = ("control", "a", "b")
-    trials = 300
+    trials = 200
     shipped = alarmed = 0
     for _ in range(trials):
         report = read(units(rng, 300, arms=names), SPEND, shares=dict.fromkeys(names, 1.0))
