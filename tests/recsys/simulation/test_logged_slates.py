@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,10 +20,13 @@ from serving.impressions import FeedbackLog, ImpressionLog, read_feedback, read_
 from serving.messages import Event, Recommendations, RecommendedItem, RecommendRequest
 
 KINDS, K, L, TOP, REQUESTS = 4, 6, 3, 5, 2_500
+PAGE = (Path(__file__).parents[3] / "docs" / "ope.md").read_text("utf-8")
 NOW = 1_714_564_800.0
 RNG = np.random.default_rng(3)
 LIKED = RNG.uniform(0.05, 0.6, size=(KINDS, K))
 SCORE = (LIKED + RNG.normal(0, 0.3, size=(KINDS, K))).astype(np.float32)  # of the ranker that logs
+SHOWN = np.argsort(np.argsort(-SCORE, axis=1), axis=1) < TOP
+KNOWN = np.where(SHOWN, LIKED, -np.inf)  # of the ranker that is judged
 DRAWS: dict[str, Callable[[np.ndarray, np.random.Generator], Drawn]] = {
     "shuffle": lambda score, rng: uniform_shuffle(score, L, rng, top=TOP),
     "epsilon": lambda score, rng: epsilon_greedy(score, L, rng, epsilon=0.8, top=TOP),
@@ -37,8 +41,7 @@ POLICIES: dict[str, Callable[[np.ndarray], SlatePolicy]] = {
 
 def target(kind: np.ndarray) -> SlatePolicy:
     """A ranker that knows what is liked among the items that the other one shows."""
-    shown = np.argsort(np.argsort(-SCORE, axis=1), axis=1) < TOP
-    return EpsilonGreedyPolicy(np.where(shown, LIKED, -np.inf)[kind], L, epsilon=0.5)
+    return EpsilonGreedyPolicy(KNOWN[kind], L, epsilon=0.5)
 
 
 def clicked(users: str, liked: np.ndarray, rng: np.random.Generator) -> list[bool]:
@@ -111,3 +114,23 @@ def test_what_is_served_and_logged_tells_the_value_of_another_policy(
         assert abs(additive.value - truth) < 3 * additive.standard_error
     mean = feedback.reward.sum(axis=1).mean()
     assert abs(found.estimates[0].value - mean) > 3 * found.estimates[0].standard_error
+
+
+def test_the_lines_of_the_page_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve(tmp_path / "logs", "softmax", "independent")
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    kind = np.arange(REQUESTS) % KINDS
+    found = {"logged_scores": SCORE[kind], "new_scores": KNOWN[kind]}
+    code = code.replace("top=20", f"top={TOP}").replace("epsilon=0.1", "epsilon=0.5")
+    exec(compile(code, "docs/ope.md", "exec"), found)
+    printed = capsys.readouterr().out
+    assert printed.startswith("independent 1.")
+    assert "reward interaction 1." in printed
+    assert "mean weight" not in printed
+    # Items that the log never shows: half the value is missing, and that is said.
+    found["new_scores"] = LIKED[kind]
+    exec(compile(code, "docs/ope.md", "exec"), found)
+    assert "the mean weight of the slates is 0." in capsys.readouterr().out
