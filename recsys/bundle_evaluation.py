@@ -9,7 +9,7 @@ import numpy as np
 
 from features.errors import DataError
 from recsys.artifacts import Bundle
-from recsys.bundle_evidence import find_leakage, write_evidence
+from recsys.bundle_evidence import Measured, find_leakage, write_evidence
 from recsys.config import Config
 from recsys.dataset import cut_histories, read_dataset
 from recsys.errors import ArtifactError
@@ -99,17 +99,16 @@ def evaluate(
         for name, lists in systems.items()
     }
     _write_report(bundle, found, rng)
-    write_evidence(
-        bundle,
+    measured = Measured(
         found["funnel"],
         systems["funnel"],
         truth,
-        history=cut.history,
-        num_items=data.num_items,
-        user_ids=users,
-        item_ids=data.item_ids.to_series().to_list(),
-        leakage=find_leakage(cut, rows, trained_until(bundle, data)),
+        cut.history,
+        users,
+        data.item_ids.to_series().to_list(),
+        find_leakage(cut, rows, trained_until(bundle, data)),
     )
+    write_evidence(bundle, measured)
     return found
 
 

@@ -10,8 +10,8 @@ evidence/
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -24,12 +24,20 @@ from recsys.errors import ArtifactError, LeakageError
 from recsys.evaluation import Evaluation, Truth, item_slices, judge, user_slices
 from recsys.evaluation.metrics import USER_METRICS, parse_metric
 from recsys.lookup import lookup
+from recsys.manifest import Manifest
 from recsys.ranking.leakage import check_feature_leakage, check_time_leakage
 from recsys.ranking.ranker import RankingRows
 from recsys.simulation.gate_evidence import Evidence, UserValues
 from recsys.topk import TopK
 
-__all__ = ["EVIDENCE", "find_leakage", "read_evidence", "write_evidence"]
+__all__ = [
+    "EVIDENCE",
+    "Measured",
+    "find_leakage",
+    "make_evidence",
+    "read_evidence",
+    "write_evidence",
+]
 
 EVIDENCE = "evidence"
 FORMAT = 1
@@ -80,73 +88,81 @@ def _enough_rows(rows: RankingRows) -> RankingRows | None:
     return kept.take(kept.request_index < kept.request_index[MOST_ROWS])
 
 
-def write_evidence(
-    bundle: Bundle,
-    evaluation: Evaluation,
-    lists: TopK,
-    truth: Truth,
-    *,
-    history: Histories,
-    num_items: int,
-    user_ids: Sequence[str],
-    item_ids: Sequence[str],
-    leakage: Sequence[str],
-) -> None:
-    """Write ``evidence`` into a bundle.
+class Measured(NamedTuple):
+    """The whole funnel on the held-out part, and what it was asked.
 
-    Args:
-        bundle: the one measured.
+    Attributes:
         evaluation: of ``lists``.
-        lists: Q rows of the whole funnel.
+        lists: Q rows.
         truth: Q rows.
         history: Q rows, the training part.
-        num_items: N.
         user_ids: Q.
         item_ids: N, of index 1, 2, ...
         leakage: see `find_leakage`.
     """
-    k = evaluation.headline_k
-    popularity = np.bincount(history.item_index, minlength=num_items + 1)
-    parts = [("", truth)]
-    parts += [
-        (part.name, part.of(truth))
-        for part in (*item_slices(popularity), *user_slices(history.counts, truth))
-    ]
-    names = list(evaluation.metrics)
-    outside = np.array(["", *item_ids], dtype=object)
-    frames = []
-    for name, wanted in parts:
-        judged = judge(lists, wanted)
-        columns: dict[str, Any] = {
-            SLICE: [name] * judged.row.size,
-            USER: [user_ids[row] for row in judged.row],
-        }
-        shown = lists.item_index[judged.row, :k]
-        columns[ITEMS] = (
-            [[str(outside[item]) for item in row if item > 0] for row in shown]
-            if not name
-            else [None] * judged.row.size
-        )
-        for metric in names:
-            parsed = parse_metric(metric)
-            columns[metric] = lookup(USER_METRICS, parsed.name, "metric")(judged, parsed.k)
-        frames.append(pl.DataFrame(columns, schema_overrides=_SCHEMA))
-    gap = np.abs(np.subtract(evaluation.exposure.recommended, evaluation.exposure.wanted)).sum() / 2
-    header = {
+
+    evaluation: Evaluation
+    lists: TopK
+    truth: Truth
+    history: Histories
+    user_ids: Sequence[str]
+    item_ids: Sequence[str]
+    leakage: Sequence[str]
+
+
+def write_evidence(bundle: Bundle, measured: Measured) -> None:
+    """Write ``evidence`` into a bundle that was measured on its own data."""
+    header = _header(measured, bundle.id, bundle.manifest)
+    with bundle.adding(EVIDENCE) as path:
+        path.mkdir()
+        _table(measured).write_parquet(path / "users.parquet")
+        (path / "evidence.json").write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
+
+
+def make_evidence(bundle: Bundle, measured: Measured, judged_as: Bundle) -> Evidence:
+    """Evidence of a bundle that was measured on the data and the split of another one."""
+    header = _header(measured, bundle.id, judged_as.manifest)
+    return _evidence(header, _table(measured), bundle.manifest.metrics)
+
+
+def _header(measured: Measured, bundle_id: str, judged_as: Manifest) -> dict[str, Any]:
+    evaluation, k = measured.evaluation, measured.evaluation.headline_k
+    shares = evaluation.exposure.recommended, evaluation.exposure.wanted
+    return {
         "format": FORMAT,
-        "bundle": bundle.id,
-        "data": bundle.manifest.data_fingerprint,
-        "split": json.dumps(bundle.manifest.config["split"], sort_keys=True),
+        "bundle": bundle_id,
+        "data": judged_as.data_fingerprint,
+        "split": json.dumps(judged_as.config["split"], sort_keys=True),
         "k": k,
         "coverage": evaluation.list_metrics.get(f"coverage@{k}"),
         "head_share": evaluation.list_metrics.get(f"head_share@{k}"),
-        "exposure_gap": float(gap),
-        "leakage": list(leakage),
+        "exposure_gap": float(np.abs(np.subtract(*shares)).sum() / 2),
+        "leakage": list(measured.leakage),
     }
-    with bundle.adding(EVIDENCE) as path:
-        path.mkdir()
-        pl.concat(frames).write_parquet(path / "users.parquet")
-        (path / "evidence.json").write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
+
+
+def _table(measured: Measured) -> pl.DataFrame:
+    """See the module; one row a user and slice."""
+    lists, truth, history = measured.lists, measured.truth, measured.history
+    popularity = np.bincount(history.item_index, minlength=len(measured.item_ids) + 1)
+    slices = (*item_slices(popularity), *user_slices(history.counts, truth))
+    outside = np.array(["", *measured.item_ids], dtype=object)
+    frames = []
+    for name, wanted in [("", truth), *((part.name, part.of(truth)) for part in slices)]:
+        judged = judge(lists, wanted)
+        shown = lists.item_index[judged.row, : measured.evaluation.headline_k]
+        columns: dict[str, Any] = {
+            SLICE: [name] * judged.row.size,
+            USER: [measured.user_ids[row] for row in judged.row],
+            ITEMS: [
+                None if name else [str(outside[item]) for item in row if item > 0] for row in shown
+            ],
+        }
+        for metric in measured.evaluation.metrics:
+            parsed = parse_metric(metric)
+            columns[metric] = lookup(USER_METRICS, parsed.name, "metric")(judged, parsed.k)
+        frames.append(pl.DataFrame(columns, schema_overrides=_SCHEMA))
+    return pl.concat(frames)
 
 
 def read_evidence(bundle: Bundle) -> Evidence:
@@ -170,30 +186,35 @@ def read_evidence(bundle: Bundle) -> Evidence:
                 f"{directory} has format {header['format']!r} of bundle {header['bundle']!r}, this "
                 f"version reads {FORMAT} of {bundle.id}; evaluate again"
             )
-        metrics = [name for name in table.columns if name not in (SLICE, USER, ITEMS)]
-        everybody = table.filter(pl.col(SLICE) == "")
-        measured = bundle.manifest.metrics
-        return Evidence(
-            name=bundle.id,
-            data=header["data"],
-            split=header["split"],
-            k=header["k"],
-            users=_values(everybody, metrics),
-            slices={
-                str(name): _values(part, metrics)
-                for (name,), part in table.group_by(SLICE, maintain_order=True)
-                if name
-            },
-            lists=np.array(everybody[ITEMS].list.join("\x1f").to_list(), dtype=object),
-            coverage=header["coverage"],
-            head_share=header["head_share"],
-            exposure_gap=header["exposure_gap"],
-            calibration_error=measured.get("calibration_error"),
-            latency_p99_ms=measured.get("latency_p99_ms"),
-            leakage=tuple(header["leakage"]),
-        )
+        return _evidence(header, table, bundle.manifest.metrics)
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         raise ArtifactError(f"{directory} is damaged ({error}); evaluate again") from error
+
+
+def _evidence(
+    header: Mapping[str, Any], table: pl.DataFrame, measured: Mapping[str, Any]
+) -> Evidence:
+    metrics = [name for name in table.columns if name not in (SLICE, USER, ITEMS)]
+    everybody = table.filter(pl.col(SLICE) == "")
+    return Evidence(
+        name=header["bundle"],
+        data=header["data"],
+        split=header["split"],
+        k=header["k"],
+        users=_values(everybody, metrics),
+        slices={
+            str(name): _values(part, metrics)
+            for (name,), part in table.group_by(SLICE, maintain_order=True)
+            if name
+        },
+        lists=np.array(everybody[ITEMS].list.join("\x1f").to_list(), dtype=object),
+        coverage=header["coverage"],
+        head_share=header["head_share"],
+        exposure_gap=header["exposure_gap"],
+        calibration_error=measured.get("calibration_error"),
+        latency_p99_ms=measured.get("latency_p99_ms"),
+        leakage=tuple(header["leakage"]),
+    )
 
 
 def _values(part: pl.DataFrame, metrics: Sequence[str]) -> UserValues:

@@ -16,6 +16,7 @@ from recsys.artifacts import Bundle, latest
 from recsys.bundle_evidence import EVIDENCE, read_evidence
 from recsys.config import Config
 from recsys.errors import ArtifactError, ConfigError
+from recsys.older_bundle import measure_as
 from recsys.pipeline import evaluate
 from recsys.progress import Progress
 from recsys.simulation.gate import GateDecision, decide
@@ -96,10 +97,12 @@ def judge(
             "incumbent with --against, or --against none before the first publication"
         )
     seen = _from_log(config, candidate, incumbent, log)
-    ours = _evidence(config, candidate, seen.estimates.get("candidate", ()), progress)
+    ours = _evidence(config, candidate, progress)
+    ours = replace(ours, estimates=seen.estimates.get("candidate", ()))
     theirs = None
     if incumbent is not None:
-        theirs = _evidence(config, incumbent, seen.estimates.get("incumbent", ()), progress)
+        theirs = _incumbent(config, incumbent, candidate, progress)
+        theirs = replace(theirs, estimates=seen.estimates.get("incumbent", ()))
     rules = config.gate.rules()
     try:
         decision = decide(ours, theirs, rules)
@@ -119,18 +122,24 @@ def judge(
     return Judgement(decision, record, candidate.path / REPORT)
 
 
-def _evidence(
-    config: Config,
-    bundle: Bundle,
-    estimates: tuple[EstimateLine, ...],
-    progress: Progress | None,
-) -> Evidence:
+def _evidence(config: Config, bundle: Bundle, progress: Progress | None) -> Evidence:
     if not (bundle.path / EVIDENCE).is_dir():
         evaluate(config, bundle, progress=progress)
         bundle = Bundle.load(bundle.path)
     else:
         bundle.verify({EVIDENCE})
-    return replace(read_evidence(bundle), estimates=estimates)
+    return read_evidence(bundle)
+
+
+def _incumbent(
+    config: Config, incumbent: Bundle, candidate: Bundle, progress: Progress | None
+) -> Evidence:
+    """Its own evidence where it was judged as the candidate; else it is measured as that was."""
+    old, new = incumbent.manifest, candidate.manifest
+    same_data = old.data_fingerprint == new.data_fingerprint
+    if same_data and old.config["split"] == new.config["split"]:
+        return _evidence(config, incumbent, progress)
+    return measure_as(config, incumbent, candidate)
 
 
 def _generation(config: Config, name: str) -> str:

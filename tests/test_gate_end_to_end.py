@@ -309,6 +309,68 @@ def test_an_impression_log(home, tmp_path):
     assert "is of a user they all have a list for" in result.output
 
 
+@pytest.fixture
+def later() -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="rl-", dir="/tmp"))
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def test_an_incumbent_of_older_data_is_measured_on_todays(home, later):
+    """Every user comes back for a new film and one that was there; a new user comes."""
+    first, _ = bundles(home / "artifacts")
+    (later / "artifacts").mkdir()
+    shutil.copytree(first.path, later / "artifacts" / first.id)
+    movies, ratings = (pl.read_parquet(home / f"{name}.parquet") for name in ("movies", "ratings"))
+    new = movies.tail(1).with_columns(movieId=pl.lit(10**6).cast(movies.schema["movieId"]))
+    pl.concat([movies, new]).write_parquet(later / "movies.parquet")
+    end = int(ratings["timestamp"].max()) + 1000
+    last = ratings.unique("userId", maintain_order=True).with_columns(
+        movieId=pl.lit(10**6).cast(ratings.schema["movieId"]),
+        timestamp=pl.lit(end).cast(ratings.schema["timestamp"]),
+    )
+    twin = ratings.filter(pl.col("userId") == ratings["userId"][0]).with_columns(
+        userId=pl.lit(10**6).cast(ratings.schema["userId"])
+    )
+    pl.concat([ratings, last, twin]).write_parquet(later / "ratings.parquet")
+    use(later, LENIENT)
+    assert run(later, "train").exit_code == 0
+    result = run(later, "gate", "newest", "--against", first.id, "--json")
+    assert result.exit_code in (0, 3), result.output
+    rules = {reason["rule"] for reason in json.loads(result.stdout)["reasons"]}
+    assert not rules & {"other_data", "other_split", "other_users", "leakage"}
+    report = json.loads((bundles(later / "artifacts")[-1].path / "gate_report.json").read_text())
+    assert [one["name"] for one in report["effects"]] == ["ndcg@10", "recall@10"]
+    assert report["facts"]["users judged"] > 55
+    Bundle.load(later / "artifacts" / first.id).verify()  # nothing was written there
+
+    # Where the incumbent was trained on what is held out now, it cannot be compared.
+    (later / "recsys.toml").write_text(settings(seed=8, gate=LENIENT) + "[split]\nfraction = 0.3\n")
+    assert run(later, "train").exit_code == 0
+    result = run(later, "gate", "newest", "--against", first.id)
+    assert result.exit_code == 4, result.output
+    assert "The incumbent knows the answer, so nothing can be compared with it" in result.stdout
+
+    # The configuration must be the candidate's.
+    use(later, LENIENT)
+    result = run(later, "gate", "newest", "--against", first.id)
+    assert result.exit_code == 1
+    assert "was trained with the split" in result.output
+    gone = pl.col("movieId") != ratings["movieId"][0]
+    for name in ("movies", "ratings"):
+        path = later / f"{name}.parquet"
+        pl.read_parquet(path).filter(gone).write_parquet(path)
+    result = run(later, "gate", "newest", "--against", first.id)
+    assert result.exit_code == 1
+    assert "was trained on other data than" in result.output
+    # Nor where a film that the incumbent knows is gone.
+    (later / "recsys.toml").write_text(settings(seed=8, gate=LENIENT))
+    assert run(later, "train").exit_code == 0
+    result = run(later, "gate", "newest", "--against", first.id)
+    assert result.exit_code == 1
+    assert f"bundle {first.id} cannot be measured on today's data: items must hold" in result.output
+
+
 def test_what_cannot_be_judged(home):
     first, _ = bundles(home / "artifacts")
     use(home, 'metrics = ["ndcg@99"]')

@@ -74,6 +74,9 @@ def decide(candidate: Evidence, incumbent: Evidence | None, rules: GateRules) ->
         reasons.append(Reason("no_incumbent", PROMOTE, says))
         return _concluded(reasons)
     other = list(_not_comparable(candidate, incumbent))
+    for found in incumbent.leakage:
+        says = f"The incumbent knows the answer, so nothing can be compared with it: {found}"
+        other.append(Reason("leakage", SUSPICIOUS, says))
     if other:
         return _concluded([*reasons, *other])
     effects = [_difference(name, candidate.users, incumbent.users, rules.level) for name in names]

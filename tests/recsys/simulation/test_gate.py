@@ -143,6 +143,13 @@ def test_what_cannot_be_compared_is_not_compared():
     assert decision.effects == ()
 
 
+def test_an_incumbent_that_knows_the_answer_is_not_compared_with():
+    decision = decide(NEW, replace(OLD, leakage=("3 held-out events",)), RULES)
+    assert [one.rule for one in decision.reasons] == ["leakage"]
+    assert decision.verdict == "SUSPICIOUS"
+    assert decision.effects == ()
+
+
 def test_a_slice_that_may_lose_is_no_finding():
     """A large loss whose interval holds zero, since users differ much."""
     users = USERS[:50]
