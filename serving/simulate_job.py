@@ -32,6 +32,8 @@ from recsys.simulation.trial import Trial, run_trial
 from recsys.simulation.world_fit import fit_world
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from recsys.simulation.report_input import ReportInput
 
 __all__ = ["Simulation", "SimulationOptions", "run_simulation"]
@@ -196,20 +198,28 @@ def _check_width(arms: Sequence[SimulatedArm], k: int) -> None:
             )
 
 
+def _end(moments: pl.Series, first: bool) -> str:
+    return str(moments.min() if first else moments.max())
+
+
 def _facts(
     config: Config, audience: Audience, trial: Trial, options: SimulationOptions, seconds: float
 ) -> dict[str, str | int | float]:
-    log, split = audience.data.interactions.frame, audience.split
-    train, test = split.train.frame["timestamp"], split.test.frame["timestamp"]
+    split = audience.split
+    log, train, test = (
+        part.frame["timestamp"].dt.strftime("%Y-%m-%d %H:%M")
+        for part in (audience.data.interactions, split.train, split.test)
+    )
     simulated = sum(one.num_sessions for one in trial.results)
     return {
         "data": config.data.shown,
-        "data window": f"{log['timestamp'].min()} to {log['timestamp'].max()}",
-        "events": log.height,
+        "data window": f"{_end(log, True)} to {_end(log, False)}",
+        "events": len(log),
         "users": len(audience.data.user_list),
         "items": audience.data.num_items,
-        "training part": f"{train.len():,} events, up to {train.max()}",
-        "held-out part": f"{test.len():,} events, from {test.min()}; every user's own are later",
+        "training part": f"{train.len():,} events, up to {_end(train, False)}",
+        "held-out part": f"{len(test):,} events, from {_end(test, True)}",
+        "time split": "events held out of a user are later than its training events",
         "sessions": simulated,
         "people": sum(one.num_people for one in trial.results),
         "log of arm": trial.logging,

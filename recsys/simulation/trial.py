@@ -160,6 +160,8 @@ def run_trial(
     """
     if len(arms) < 2:
         raise ValueError(f"arms must be at least two, got {len(arms)}; compare with something")
+    numbers = {arm.name: number for number, arm in enumerate(arms)}
+    number = _logging_arm(arms) if logging is None else lookup(numbers, logging, "arm")
     behaviour = behaviour or Behaviour()
     tables = tables_of(world, list(arms), popularity=popularity)
     people = simulate_sessions(tables, sessions=sessions, rng=rng, behaviour=behaviour, k=k).people
@@ -170,8 +172,6 @@ def run_trial(
         for a, b in combinations(results, 2)
         for metric in ("clicks", "conversions")
     )
-    numbers = {arm.name: number for number, arm in enumerate(arms)}
-    number = _logging_arm(arms) if logging is None else lookup(numbers, logging, "arm")
 
     def read(logger: int, size: int) -> tuple[SessionLog, tuple[LogEstimate, ...]]:
         log = simulate_sessions(
@@ -236,6 +236,11 @@ def _logging_arm(arms: Sequence[SimulatedArm]) -> int:
 
 def _result(arm: SimulatedArm, people: People, number: int, k: int, num_items: int) -> ArmResult:
     mine = people.arm == number
+    if int(mine.sum()) < 2 or bool(people.stayed[mine].all()):
+        raise ValueError(
+            f"sessions must be enough for people to leave every arm, got {int(mine.sum())} people "
+            f"in {arm.name!r}; simulate more"
+        )
     sessions = people.sessions[mine].astype(np.float64)
     clicks, bought = (each[mine].astype(np.float64) for each in (people.clicks, people.conversions))
     # Who still comes has not said how often: those who left, and all sessions over who left.
@@ -257,14 +262,16 @@ def _lift(new: Estimate, old: Estimate, names: tuple[str, str, str], level: floa
         return Lift(*names, 0.0, float("-inf"), float("inf"))
     ratio = new.value / old.value
     relative = [one.standard_error / one.value if one.value else 0.0 for one in (new, old)]
-    half = float(ndtri((1.0 + level) / 2.0)) * abs(ratio) * float(np.hypot(*relative))
+    half = (
+        float(ndtri((1.0 + level) / 2.0)) * abs(ratio) * float(np.hypot(relative[0], relative[1]))
+    )
     return Lift(*names, ratio - 1.0, ratio - 1.0 - half, ratio - 1.0 + half)
 
 
 def _clipped(log: SessionLog, logging: SimulatedArm, judged: SimulatedArm, limit: float) -> float:
     weight = place_weights(log, logging, judged).ravel()
     found = clipped_ips(weight, log.click.ravel().astype(np.float64), limit=limit)
-    return found.value * log.rank.shape[1]
+    return float(found.value) * int(log.rank.shape[1])
 
 
 def _problems(

@@ -41,7 +41,8 @@ def test_a_cascade_has_one_click_and_a_dependent_model_may_have_more() -> None:
     sure = np.ones((2000, 4))
     assert (draw_clicks(ClickModel("cascade"), sure, np.random.default_rng(1)).sum(1) == 1).all()
     several = draw_clicks(ClickModel("dependent"), sure, np.random.default_rng(1)).sum(1)
-    assert several.min() == 1 and several.max() == 4
+    assert several.min() == 1
+    assert several.max() == 4
 
 
 def test_refusals() -> None:
