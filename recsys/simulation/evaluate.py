@@ -43,7 +43,6 @@ from recsys.simulation.reward_models import CrossFitted, LookupRewards, RewardMo
 from recsys.simulation.slope import (
     choose_least_error,
     choose_lepski,
-    choose_slope,
     sampled_spread,
 )
 
@@ -69,6 +68,10 @@ def evaluate_policies(
     level: float = 0.95,
 ) -> EvaluationTable:
     """Every estimator on every policy, with a verdict.
+
+    Limits, shrinkage and depth are chosen by the log: that of ``clipped_ips`` by
+    `choose_least_error`, the others by `choose_lepski`. Their intervals leave out the choice and
+    the bias it accepts; those of ``snips``, ``dr`` and ``sndr`` have neither.
 
     The interval of each policy holds for that policy alone: the best of many is too high by its
     luck. The winner by ``snips`` among two or more usable policies is picked on one half of the
@@ -241,7 +244,7 @@ class _Judge:
                 for cell in self.cells
             ]
         candidates = [mips(one, log.reward) for one in weights]
-        place = choose_slope(self._asymptotic(candidates))
+        place = self._least_error(candidates)
         settings["depth"] = float(len(self.cells) - place)
         return [candidates[place], snmips(weights[place], log.reward)]
 
