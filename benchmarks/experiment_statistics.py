@@ -494,6 +494,9 @@ def main() -> None:
             "holds": abs(merged["A/A preference"]) <= 3 * merged["A/A standard error"],
         },
     }
+    if arguments.quick:
+        for bar in bars.values():
+            bar["bar"] = f"{bar['bar']}, with room for fewer trials"
     print()
     for name, bar in bars.items():
         print(f"{name}: {bar['value']} (bar {bar['bar']}, {'held' if bar['holds'] else 'MISSED'})")

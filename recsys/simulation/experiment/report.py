@@ -194,7 +194,7 @@ def _line(one: MetricResult, alpha: float, *, running: bool) -> str:
     if math.isfinite(one.low):
         between = f"{one.difference:+.4g}, {1 - alpha:.0%} {kind} [{one.low:+.4g}, {one.high:+.4g}]"
     else:
-        between = f"{one.difference:+.4g}, too few units for an interval"
+        between = f"{one.difference:+.4g}, no interval: too few units, or nothing varies"
     lift = ""
     if math.isfinite(one.lift_low):
         lift = f" ({one.lift:+.2%} [{one.lift_low:+.2%}, {one.lift_high:+.2%}])"

@@ -153,12 +153,49 @@ def test_while_it_runs_intervals_are_wider(rng: np.random.Generator) -> None:
     assert read(units(rng, effect=0.3), planned_units=8000).verdict == "SHIP"
 
 
+def test_a_harmful_arm_is_named_while_the_others_go_on(rng: np.random.Generator) -> None:
+    names = ("control", "a", "b")
+    frame = units(rng, 3000, arms=names).with_columns(
+        pl.col("spend") - pl.when(pl.col("arm") == "b").then(0.8).otherwise(0.0)
+    )
+    report = read(frame, SPEND, shares=dict.fromkeys(names, 1.0), planned_units=6000)
+    assert report.verdict == "CONTINUE"
+    assert report.decision.endswith("take b out, which does harm")
+
+
+def test_a_guardrail_of_nothing_cannot_be_kept(rng: np.random.Generator) -> None:
+    frame = units(rng, effect=0.2).with_columns(broken=pl.lit(0.0))
+    report = read(frame, SPEND, Metric("broken", "broken", role="guardrail", loss=0.05))
+    assert report.verdict == "HOLD"
+    assert any("its mean in the control is 0" in reason for reason in report.reasons)
+    json.dumps(report.to_dict(), allow_nan=False)
+    running = read(frame, SPEND, Metric("broken", "broken", role="secondary"), planned_units=9000)
+    assert running.to_dict()["metrics"][1]["low"] is None
+    assert "no interval: too few units, or nothing varies" in running.to_text()
+
+
+def test_looking_often_with_the_report_alarms_rarely(rng: np.random.Generator) -> None:
+    """Ten looks at experiments without an effect, through the whole report."""
+    trials, wrong, peeking = 120, 0, 0
+    for _ in range(trials):
+        frame = units(rng, 2000)
+        looks = [frame.head(look) for look in range(200, 2000, 200)]
+        metric = Metric("spend", "spend", covariates=("before",))
+        found = [read(look, metric, planned_units=2000).metrics[0] for look in looks]
+        wrong += any(one.direction for one in found)
+        peeking += any(
+            read(look, metric, planned_units=None).metrics[0].direction for look in looks
+        )
+    assert wrong / trials <= 0.05 + 2 * (0.05 * 0.95 / trials) ** 0.5
+    assert peeking / trials > 0.1
+
+
 def test_too_few_units_to_look(rng: np.random.Generator) -> None:
     report = read(units(rng, 100, effect=5.0), planned_units=8000)
     assert report.verdict == "CONTINUE"
     assert report.metrics[0].p == 1.0
     assert report.to_dict()["metrics"][0]["low"] is None
-    assert "too few units for an interval" in report.to_text()
+    assert "no interval: too few units, or nothing varies" in report.to_text()
 
 
 def test_without_a_plan_it_warns(rng: np.random.Generator) -> None:
