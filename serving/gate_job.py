@@ -109,7 +109,9 @@ def judge(
     except ValueError as error:
         raise ConfigError(str(error)) from error
     against = None if incumbent is None else incumbent.id
-    report = gate_report(decision, ours, theirs, rules, weights=seen.weights, notes=seen.notes)
+    report = gate_report(
+        decision, ours, theirs, rules, weights=seen.weights, notes=seen.notes, power=seen.power
+    )
     record = _record(decision, candidate.id, against, config.gate.model_dump(mode="json"))
     if not write:
         return Judgement(decision, record, None)

@@ -15,7 +15,8 @@ from features.schema import ITEM, USER
 from features.vocabulary import Vocabulary
 from recsys.artifacts import Bundle
 from recsys.simulation import Evaluation, evaluate_policies, from_impressions, importance_weights
-from recsys.simulation.report_input import EstimateLine, WeightsPart
+from recsys.simulation.experiment.power import plan_mean, power_at
+from recsys.simulation.report_input import CurveLine, CurvePlot, EstimateLine, WeightsPart
 from serving.attribution import join_feedback
 from serving.impressions import read_feedback, read_impressions
 
@@ -24,6 +25,8 @@ __all__ = ["GateLog", "estimate_bundles", "first_items", "read_rounds"]
 ESTIMATORS = ("snips", "dr")
 """What the gate decides by. The direct method alone is as good as its model, and nobody knows that;
 plain IPS is noisier than both."""
+LIFTS, MARKED_LIFT = (0.02, 0.05, 0.1), 0.05
+"""Of the reward, for the plan of an experiment; relative."""
 MOST_CELLS = 20_000_000  # of probabilities of all actions; beyond it weights alone are used
 
 
@@ -34,11 +37,13 @@ class GateLog(NamedTuple):
         estimates: by the name of the bundle.
         weights: their histograms.
         notes: what a reader must know, in sentences.
+        power: of an experiment on the same reward. None: it never differs between users.
     """
 
     estimates: Mapping[str, tuple[EstimateLine, ...]]
     weights: tuple[WeightsPart, ...]
     notes: tuple[str, ...]
+    power: CurvePlot | None = None
 
 
 def read_rounds(shown: Path, done: Path, *, window_s: float) -> pl.DataFrame:
@@ -125,7 +130,7 @@ def estimate_bundles(
         estimates[name] = _lines(table.policies[name], table.logger.value)
         weights.append(WeightsPart.from_weights(name, importance_weights(chosen, log.propensity)))
         notes += (note for note in table.notes if note not in notes)
-    return GateLog(estimates, tuple(weights), tuple(notes))
+    return GateLog(estimates, tuple(weights), tuple(notes), _power(kept))
 
 
 def _lines(found: Evaluation, logger: float) -> tuple[EstimateLine, ...]:
@@ -145,6 +150,30 @@ def _lines(found: Evaluation, logger: float) -> tuple[EstimateLine, ...]:
             note,
         )
         for name in _known(estimates)
+    )
+
+
+def _power(rounds: pl.DataFrame) -> CurvePlot | None:
+    """Chance of finding a lift of the reward per shown first place, by users per arm."""
+    reward = rounds.group_by(USER).agg(pl.col("reward").mean())["reward"].to_numpy()
+    mean = float(reward.mean())
+    spread = float(reward.std(ddof=1)) if reward.size > 1 else 0.0
+    if mean <= 0 or spread == 0:
+        return None
+    needed = plan_mean(mean, spread, MARKED_LIFT).units[0]
+    sizes = np.unique(np.geomspace(max(2, needed / 50), 8 * needed, 24).round())
+    lines = []
+    for lift in LIFTS:
+        power = np.asarray(power_at(mean * lift, spread * np.sqrt(2 / sizes)))
+        points = tuple(zip(sizes.tolist(), power.tolist(), strict=True))
+        lines.append(CurveLine(f"lift of {lift:.0%}", points))
+    return CurvePlot(
+        tuple(lines),
+        x_label="users per arm",
+        percent=True,
+        log_x=True,
+        marked_x=float(needed),
+        marked_label=f"80% for a lift of {MARKED_LIFT:.0%}",
     )
 
 

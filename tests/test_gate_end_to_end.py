@@ -280,6 +280,11 @@ def test_an_impression_log(home, tmp_path):
     assert snips["verdict"] in ("ok", "weak")
     assert snips["low"] < 0.6 < snips["high"]
     assert snips["lift"] > 0.5
+    plan = report["power"]
+    chances = dict(plan["lines"][1]["points"])
+    assert [one["name"] for one in plan["lines"]] == [f"lift of {n}%" for n in (2, 5, 10)]
+    assert max(n for n, chance in chances.items() if chance < 0.8) <= plan["marked_x"]
+    assert min(n for n, chance in chances.items() if chance > 0.81) > plan["marked_x"]
     assert [one["policy"] for one in report["weights"]] == ["candidate", "incumbent"]
     assert any("what the first place is worth" in one for one in report["cannot_conclude"])
 

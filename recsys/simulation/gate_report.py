@@ -8,6 +8,7 @@ from recsys.gate_rules import GateRules
 from recsys.simulation.gate import GateDecision
 from recsys.simulation.gate_evidence import Evidence
 from recsys.simulation.report_input import (
+    CurvePlot,
     DecisionPart,
     DiagnosticLine,
     EstimateLine,
@@ -27,6 +28,7 @@ def gate_report(
     *,
     weights: Sequence[WeightsPart] = (),
     notes: Sequence[str] = (),
+    power: CurvePlot | None = None,
 ) -> ReportInput:
     """What `recsys.simulation.report.write_report` makes a page of.
 
@@ -37,6 +39,7 @@ def gate_report(
         rules: likewise.
         weights: of the log that the estimates come from.
         notes: what else cannot be concluded.
+        power: of an experiment that would settle it.
     """
     against = "nothing" if incumbent is None else incumbent.name
     facts: dict[str, str | int | float] = {
@@ -64,6 +67,7 @@ def gate_report(
         estimates=_both(candidate, incumbent),
         diagnostics=_guardrails(candidate, incumbent, decision),
         weights=tuple(weights),
+        power=power,
         cannot_conclude=(*decision.unsaid, *notes),
     )
 
