@@ -164,6 +164,11 @@ class PlackettLucePolicy(_ByScore):
         if not self.temperature > 0:
             raise ValueError(f"temperature must be > 0, got {self.temperature}")
 
+    def logits(self) -> np.ndarray:
+        """[n, K] float64, -inf for what takes no part in the draw."""
+        left = self._left(np.empty((len(self.score), 0), dtype=np.int64))
+        return np.where(left, self.score.astype(np.float64) / self.temperature, -np.inf)
+
     def next_probabilities(self, above: np.ndarray) -> np.ndarray:
         """[n, K], the softmax over those left below ``above`` [n, j]."""
         left = self._left(above)

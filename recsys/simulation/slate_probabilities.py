@@ -6,7 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from recsys.simulation.slate_policies import EpsilonGreedyPolicy, FactoredPolicy, SlatePolicy
+from recsys.simulation.slate_arrivals import race_marginals
+from recsys.simulation.slate_policies import (
+    EpsilonGreedyPolicy,
+    FactoredPolicy,
+    PlackettLucePolicy,
+    SlatePolicy,
+)
 
 __all__ = [
     "enumerate_slates",
@@ -84,7 +90,8 @@ def slot_marginals(
     """Probability that a place holds an item, whatever stands above.
 
     Exact where places draw on their own, for a uniform shuffle (1 / m each), and while there are
-    at most 5,000 sets of items that may stand above a place. Beyond, slates are drawn and the
+    at most 5,000 sets of items that may stand above a place; of a Plackett-Luce policy right to
+    1e-9 beyond (`race_marginals`). Of others slates are drawn and the
     probabilities of what comes next are averaged over what stands above: without bias, its
     standard error falls with the root of ``num_samples``.
 
@@ -113,20 +120,23 @@ def slot_marginals(
         return np.stack([_at(every[:, j], action[:, j]) for j in range(slots)], axis=1)
     sets = _num_sets(items, slots)
     shuffled = isinstance(policy, EpsilonGreedyPolicy) and policy.epsilon == 1
-    exact = shuffled or sets <= MOST_SETS
+    race = isinstance(policy, PlackettLucePolicy) and sets > MOST_SETS
+    exact = shuffled or race or sets <= MOST_SETS
     if not exact and rng is None:
         raise ValueError(
             f"{sets:,} sets of items may stand above a place, more than {MOST_SETS:,}: pass rng to "
             "sample the marginals, or take fewer places or items"
         )
     found = np.zeros((n, slots) if action is not None else (n, slots, items))
-    widest = items if shuffled or not exact else max(sets, items)
+    widest = max(sets, items) if sets <= MOST_SETS else items * slots
     block = max(1, BLOCK_BYTES // (8 * widest))
     for start in range(0, n, block):
         rows = np.arange(start, min(start + block, n))
         part = policy.take(rows)
         if isinstance(part, EpsilonGreedyPolicy) and shuffled:
             weighted = _shuffled(part)
+        elif isinstance(part, PlackettLucePolicy) and race:
+            weighted = _raced(part)
         else:
             weighted = _enumerated(part) if exact else _drawn(part, rng, num_samples)
         for slot, weight, chance in weighted:
@@ -192,6 +202,15 @@ def _shuffled(policy: EpsilonGreedyPolicy) -> Iterator[tuple[int, np.ndarray, np
     drawn = (first > 0).sum(axis=1, keepdims=True)  # [n, 1] m
     for slot in range(slots):
         yield slot, np.ones(n), np.where(slot < drawn, first, policy.by_score(slot))
+
+
+def _raced(policy: PlackettLucePolicy) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """As `_enumerated`, whole marginals at once."""
+    n, slots, _items = policy.shape
+    found = race_marginals(policy.logits(), slots)
+    drawn = np.isfinite(policy.logits()).sum(axis=1, keepdims=True)  # [n, 1] m
+    for slot in range(slots):
+        yield slot, np.ones(n), np.where(slot < drawn, found[:, slot], policy.by_score(slot))
 
 
 def _enumerated(policy: SlatePolicy) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

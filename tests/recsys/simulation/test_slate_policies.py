@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from recsys.ranking import exploration
-from recsys.simulation import slate_probabilities
+from recsys.simulation import slate_arrivals, slate_probabilities
 from recsys.simulation.slate_policies import (
     EpsilonGreedyPolicy,
     FactoredPolicy,
@@ -137,7 +137,7 @@ def test_many_rounds_go_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_too_many_sets_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
-    policy = PlackettLucePolicy(np.random.default_rng(2).normal(size=(4, 6)), 4)
+    policy = EpsilonGreedyPolicy(np.random.default_rng(2).normal(size=(4, 6)), 4, epsilon=0.6)
     exact = slot_marginals(policy)
     monkeypatch.setattr(slate_probabilities, "MOST_SETS", 41)  # 1 + 6 + 15 + 20 are needed
     with pytest.raises(ValueError, match="42 sets of items may stand above a place, more than 41"):
@@ -149,6 +149,36 @@ def test_too_many_sets_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(drawn[:, 0], exact[:, 0])
     monkeypatch.setattr(slate_probabilities, "MOST_SETS", 42)
     np.testing.assert_array_equal(slot_marginals(policy), exact)
+
+
+@pytest.mark.parametrize(("slots", "top"), [(1, None), (4, None), (6, None), (5, 3), (2, 4)])
+@pytest.mark.parametrize("temperature", [0.01, 0.2, 1.0, 5.0])
+def test_the_race_agrees_with_enumeration(
+    monkeypatch: pytest.MonkeyPatch, slots: int, top: int | None, temperature: float
+) -> None:
+    score = np.random.default_rng(4).normal(size=(5, 7))
+    score[0, 2] = np.nan
+    score[1] = np.nan  # a round without a candidate
+    policy = PlackettLucePolicy(score, slots, top, temperature)
+    exact = slot_marginals(policy)
+    action, _ = sample_slates(policy, np.random.default_rng(0))
+    picked = slot_marginals(policy, action=action)
+    monkeypatch.setattr(slate_probabilities, "MOST_SETS", 0)
+    monkeypatch.setattr(slate_arrivals, "BLOCK_BYTES", 8 * 150 * 7 * slots * 2)
+    np.testing.assert_allclose(slot_marginals(policy), exact, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(slot_marginals(policy, action=action), picked, rtol=0, atol=1e-9)
+
+
+def test_the_race_of_long_slates() -> None:
+    score = np.random.default_rng(4).normal(size=(3, 30))
+    policy = PlackettLucePolicy(score, 10, 20, 0.5)
+    found = slot_marginals(policy)
+    np.testing.assert_allclose(found.sum(axis=2), 1.0, atol=1e-9)
+    first = policy.next_probabilities(np.empty((3, 0), dtype=np.int64))
+    np.testing.assert_allclose(found[:, 0], first, atol=1e-9)
+    below = first[:, :, None] * first[:, None, :] / (1 - first[:, :, None])  # first, then second
+    second = below.sum(axis=1) - np.einsum("nkk->nk", below)
+    np.testing.assert_allclose(found[:, 1], second, atol=1e-9)
 
 
 def test_slates_end_where_no_item_is_left() -> None:
