@@ -50,6 +50,7 @@ td.words,th.words{white-space:normal;text-align:left;min-width:15em}
 ul.plain{color:var(--text);font-size:1rem}
 h3{font-size:1rem;margin:1em 0 .2em}
 table{margin-top:8px}
+@media(max-width:640px){section{overflow-x:auto}svg{min-width:600px}}
 """
 # Colour of a verdict (class of the page); what is in no list is neutral. Words say it as well.
 GOOD = ("PROMOTE", "SHIP", "OK", "PASSED")
