@@ -76,7 +76,8 @@ class People(NamedTuple):
     stayed: np.ndarray
 
 
-class SessionLog(NamedTuple):
+@dataclass(frozen=True)
+class SessionLog:
     """Sessions of one arm as a service would have logged them.
 
     Attributes:
