@@ -135,7 +135,8 @@ def _rates(
         shown += np.bincount(items, weights=np.tile(looked, len(log)), minlength=size)
     usual = clicks.sum() / max(shown.sum(), 1e-12)
     rate: np.ndarray = (clicks + prior * usual) / np.maximum(shown + prior, 1e-12)
-    return rate[arm.item_index]
+    score: np.ndarray = rate[arm.item_index]
+    return score
 
 
 def _in_order_of(first: SimulatedArm, current: SimulatedArm, log: SessionLog) -> SessionLog:
