@@ -20,13 +20,13 @@ __all__ = ["parse_count", "simulate"]
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
 
 
-def parse_count(text: str) -> int:
+def parse_count(text: str | int) -> int:
     """A count such as 250000, "200k" or "1M".
 
     >>> parse_count("1.5M")
     1500000
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([km]?)", text.strip().lower().replace("_", ""))
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([km]?)", str(text).strip().lower().replace("_", ""))
     value = round(float(found[1]) * _UNITS[found[2]]) if found else 0
     if value < 1:
         raise typer.BadParameter(f"must be a count >= 1 such as 200k or 1M, got {text!r}")
@@ -48,11 +48,23 @@ def simulate(
         ),
     ] = None,
     sessions: Annotated[
-        str, typer.Option(metavar="COUNT", help="Of all arms together, such as 200k or 1M.")
-    ] = "1M",
+        int,
+        typer.Option(
+            parser=parse_count,
+            metavar="COUNT",
+            show_default=False,
+            help="Of all arms together, such as 200k.  [default: 1M]",
+        ),
+    ] = 1_000_000,
     log_sessions: Annotated[
-        str, typer.Option(metavar="COUNT", help="Of the log that estimates are made from.")
-    ] = "100k",
+        int,
+        typer.Option(
+            parser=parse_count,
+            metavar="COUNT",
+            show_default=False,
+            help="Of the log that estimates are made from.  [default: 100k]",
+        ),
+    ] = 100_000,
     world: Annotated[
         str, typer.Option(help="Who looks where: position, cascade or dependent.")
     ] = "position",
@@ -93,8 +105,8 @@ def simulate(
             settings,
             [*(arms or []), *(more or [])],
             SimulationOptions(
-                sessions=parse_count(sessions),
-                log_sessions=parse_count(log_sessions),
+                sessions=sessions,
+                log_sessions=log_sessions,
                 click_model=world,
                 fatigue=fatigue,
                 popularity=popularity,

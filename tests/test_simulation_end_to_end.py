@@ -90,6 +90,7 @@ def test_refusals(project: Path) -> None:
     assert "unknown click model" in run(project, "--world", "flat", code=2)
     assert "unknown arm 'b'" in run(project, "--logging", "b", code=2)
     assert "k must be at most" in run(project, "-k", "100", code=2)
+    assert "must be a count >= 1" in run(project, "--sessions", "abc", code=2)
     other = project / "other"
     other.mkdir()
     write_world(other)
