@@ -130,7 +130,7 @@ def measure(
     requests = requests_of(world, path, 2_000, rng)
     ask_closed(server.url, requests, seconds=3.0, connections=4)
     floors = [floor.p50_ms()]
-    most = ask_closed(server.url, requests, seconds=seconds / 2, connections=8)
+    most = ask_closed(server.url, requests, seconds=seconds / 2, connections=16)
     floors.append(floor.p50_ms())
     rows = [row_of(path, "all it can", most)]
     for share in SHARES:

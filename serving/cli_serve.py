@@ -74,34 +74,34 @@ def serve(
 def _supervise(
     settings: Config, path: Path, given: Mapping[str, object], on_start: Callable[[str], None]
 ) -> None:
+    import contextlib
     import tempfile
 
-    from serving.listening import bind, shown_url
+    from serving.listening import bind_each, shown_url
     from serving.metrics_sharing import WorkerMetrics
     from serving.supervisor import Child, Supervisor, restart_registry
     from serving.worker import WorkerOrder
 
     serving = settings.serving
-    with (
-        bind(serving.host, serving.port) as listener,
-        tempfile.TemporaryDirectory(prefix="recsys-") as directory,
-    ):
+    with contextlib.ExitStack() as opened:
+        directory = opened.enter_context(tempfile.TemporaryDirectory(prefix="recsys-"))
+        listeners = bind_each(serving.host, serving.port, serving.workers)
+        for listener in listeners:
+            opened.enter_context(listener)
 
-        def worker(name: str) -> Child:
+        def worker(name: str, listens: int) -> Child:
             def command(control: int) -> list[str]:
-                order = WorkerOrder(
-                    str(path), dict(given), listener.fileno(), control, name, directory
-                )
+                order = WorkerOrder(str(path), dict(given), listens, control, name, directory)
                 return order.command()
 
-            return Child(name, command, pass_fds=(listener.fileno(),))
+            return Child(name, command, pass_fds=(listens,))
 
-        children = [worker(str(number)) for number in range(serving.workers)]
+        children = [worker(str(at), one.fileno()) for at, one in enumerate(listeners)]
         if serving.update_features:
             children.append(Child("features", lambda fd: _follow(path, fd), is_worker=False))
         supervisor = Supervisor(
             children,
-            on_ready=lambda: on_start(shown_url(serving.host, listener)),
+            on_ready=lambda: on_start(shown_url(serving.host, listeners[0])),
             patience_s=serving.drain_s + 2 * serving.client_timeout_s,
         )
         shared = WorkerMetrics(Path(directory), "supervisor", restart_registry(supervisor))

@@ -36,7 +36,7 @@ class ServiceSettings:
     retry_after_s: float = 0.5
     deadline_s: float = 0.5
     live_timeout_s: float = 0.3
-    live_workers: int = 2
+    live_workers: int = 1
     rerank: Literal["never", "fresh", "always"] = "fresh"
     moment: Literal["published", "now"] = "published"
     diversity: float = 0.0

@@ -1,7 +1,7 @@
 """Several processes behind one port: started, watched, started again, and ended together.
 
-The parent holds the listening socket and nothing heavy; the workers accept from it. A worker that
-dies takes no waiting connection with it, as all of them wait in the one socket.
+The parent holds the listening sockets and nothing heavy; each worker accepts from its own. A worker
+that dies takes no waiting connection with it: they wait in its socket for its successor.
 """
 
 from __future__ import annotations
