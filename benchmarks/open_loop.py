@@ -93,7 +93,7 @@ class _Client:
         parts = urlsplit(url)
         self._address = (str(parts.hostname), int(parts.port or 80))
         self.free = deque(_Connection(self._address) for _ in range(connections))
-        self.selector = selectors.DefaultSelector()
+        self.selector = selectors.SelectSelector()  # epoll would round waits up to milliseconds
         for one in self.free:
             self.selector.register(one.socket, selectors.EVENT_READ, one)
         self.latency: list[float] = []
