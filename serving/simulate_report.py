@@ -27,6 +27,8 @@ CANNOT = (
     "launched after it, prices, seasons and the look of the page are not in it.",
     "An item that nobody met in the log is as unattractive as its factors say, whoever shows it: "
     "arms that find such items are judged too low.",
+    "Half of an item's attraction is whether the person met it later in the log: an arm that finds "
+    "what was held out does well here too. This is no second proof of what `recsys evaluate` says.",
     "An estimate from one arm's log says nothing of items that arm never shows at a place.",
     "How people come back is assumed, not fitted: read the differences in clicks, not in returns.",
 )
