@@ -77,7 +77,7 @@ def _supervise(
     import contextlib
     import tempfile
 
-    from serving.listening import bind_each, shown_url
+    from serving.listening import reserve, shown_url
     from serving.metrics_sharing import WorkerMetrics
     from serving.supervisor import Child, Supervisor, restart_registry
     from serving.worker import WorkerOrder
@@ -85,23 +85,24 @@ def _supervise(
     serving = settings.serving
     with contextlib.ExitStack() as opened:
         directory = opened.enter_context(tempfile.TemporaryDirectory(prefix="recsys-"))
-        listeners = bind_each(serving.host, serving.port, serving.workers)
-        for listener in listeners:
-            opened.enter_context(listener)
+        reserved = opened.enter_context(reserve(serving.host, serving.port))
+        port = int(reserved.getsockname()[1])
 
-        def worker(name: str, listens: int) -> Child:
+        def worker(name: str) -> Child:
             def command(control: int) -> list[str]:
-                order = WorkerOrder(str(path), dict(given), listens, control, name, directory)
+                order = WorkerOrder(
+                    str(path), dict(given), serving.host, port, control, name, directory
+                )
                 return order.command()
 
-            return Child(name, command, pass_fds=(listens,))
+            return Child(name, command)
 
-        children = [worker(str(at), one.fileno()) for at, one in enumerate(listeners)]
+        children = [worker(str(number)) for number in range(serving.workers)]
         if serving.update_features:
             children.append(Child("features", lambda fd: _follow(path, fd), is_worker=False))
         supervisor = Supervisor(
             children,
-            on_ready=lambda: on_start(shown_url(serving.host, listeners[0])),
+            on_ready=lambda: on_start(shown_url(serving.host, reserved)),
             patience_s=serving.drain_s + 2 * serving.client_timeout_s,
         )
         shared = WorkerMetrics(Path(directory), "supervisor", restart_registry(supervisor))

@@ -6,7 +6,9 @@ import socket
 
 from serving.errors import StageUnavailable
 
-__all__ = ["bind", "bind_each", "shown_url"]
+__all__ = ["bind", "join", "reserve", "shown_url"]
+
+_WAITING = 2048
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -15,39 +17,39 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         StageUnavailable: the address is taken or not ours.
     """
-    return _listen(host, port, shared=False)
+    listener = _bound(host, port, shared=False)
+    # Listening now: a client that connects while the model loads waits instead of failing.
+    listener.listen(_WAITING)
+    return listener
 
 
-def bind_each(host: str, port: int, count: int) -> list[socket.socket]:
-    """Sockets that listen on one address, between which the system spreads the connections.
-
-    Processes that accept from one socket do not: the one that wakes first takes all that wait. The
-    connections of a process that dies wait in its socket for the next one.
-
-    Args:
-        host: address to listen on.
-        port: 0 takes a free one.
-        count: how many, >= 1.
+def reserve(host: str, port: int) -> socket.socket:
+    """A socket that holds an address for processes that `join` it, and takes no connection itself.
 
     Raises:
         StageUnavailable: the address is taken or not ours.
     """
-    if count == 1 or not hasattr(socket, "SO_REUSEPORT"):
-        return [bind(host, port)] * count
-    with _listen(host, port, shared=False) as alone:  # another server's port is not shared with it
-        port = alone.getsockname()[1]
-    listeners: list[socket.socket] = []
-    try:
-        for _ in range(count):
-            listeners.append(_listen(host, port, shared=True))
-    except StageUnavailable:
-        for one in listeners:
-            one.close()
-        raise
-    return listeners
+    with _bound(host, port, shared=False) as alone:  # another server's port is not shared with it
+        port = int(alone.getsockname()[1])
+    return _bound(host, port, shared=True)
 
 
-def _listen(host: str, port: int, *, shared: bool) -> socket.socket:
+def join(host: str, port: int) -> socket.socket:
+    """A socket that listens beside others on an address that is reserved.
+
+    The system spreads the connections between them; processes that accept from one socket get
+    what they wake up for. The socket of a process that dies goes with it, and new connections go
+    to the others.
+
+    Raises:
+        StageUnavailable: the address is not reserved, or not ours.
+    """
+    listener = _bound(host, port, shared=True)
+    listener.listen(_WAITING)
+    return listener
+
+
+def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -55,8 +57,6 @@ def _listen(host: str, port: int, *, shared: bool) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         listener.bind((host, port))
-        # Listening now: a client that connects while the model loads waits instead of failing.
-        listener.listen(2048)
     except OSError as error:
         listener.close()
         raise StageUnavailable(

@@ -1,7 +1,7 @@
 """Several processes behind one port: started, watched, started again, and ended together.
 
-The parent holds the listening sockets and nothing heavy; each worker accepts from its own. A worker
-that dies takes no waiting connection with it: they wait in its socket for its successor.
+The parent holds the address and nothing heavy; each worker listens on a socket of its own. When one
+dies, new connections go to the others; those that waited for it are reset, and may be made again.
 """
 
 from __future__ import annotations

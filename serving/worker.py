@@ -25,7 +25,8 @@ class WorkerOrder:
     Attributes:
         config: path of the configuration.
         serving: settings of its ``[serving]`` that were given otherwise.
-        listener: file descriptor of the listening socket.
+        host: address to listen on,
+        port: which the supervisor reserved.
         control: file descriptor of the connection to the supervisor.
         worker: its name.
         directory: where the processes find each other's metrics.
@@ -33,7 +34,8 @@ class WorkerOrder:
 
     config: str
     serving: dict[str, Any]
-    listener: int
+    host: str
+    port: int
     control: int
     worker: str
     directory: str
@@ -55,6 +57,7 @@ def main(text: str) -> int:
     try:
         from recsys.config import load_config
         from serving.http_server import Place, serve
+        from serving.listening import join
         from serving.logs import configure_logging
 
         config = load_config(order.config)
@@ -66,7 +69,7 @@ def main(text: str) -> int:
             pin(order.worker)
         serve(
             config,
-            socket.socket(fileno=order.listener),
+            join(order.host, order.port),
             on_ready=lambda: control.sendall(b"ready\n"),
             place=Place(order.worker, Path(order.directory)),
             parent=control,

@@ -6,13 +6,15 @@ import socket
 import pytest
 
 from serving.errors import StageUnavailable
-from serving.listening import bind, bind_each, shown_url
+from serving.listening import bind, join, reserve, shown_url
 
 
 def test_connections_are_spread_over_the_sockets_of_one_address() -> None:
-    listeners = bind_each("127.0.0.1", 0, 2)
-    address = listeners[0].getsockname()
-    assert listeners[1].getsockname() == address
+    reserved = reserve("127.0.0.1", 0)
+    address = reserved.getsockname()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
+    listeners = [join(*address) for _ in range(2)]
     clients = [socket.create_connection(address) for _ in range(64)]
     accepted = []
     for listener in listeners:
@@ -24,19 +26,19 @@ def test_connections_are_spread_over_the_sockets_of_one_address() -> None:
         accepted.append(count)
     assert sum(accepted) == 64
     assert min(accepted) >= 8  # one socket would have all of them
-    for one in (*clients, *listeners):
+    listeners.pop().close()  # the connections of one that is gone go to the other
+    for _ in range(20):
+        socket.create_connection(address).close()
+    for one in (*clients, *listeners, reserved):
         one.close()
 
 
 def test_a_taken_address_is_told() -> None:
     with bind("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-        for count in (1, 3):
-            with pytest.raises(StageUnavailable, match=f"cannot listen on 127.0.0.1:{port}"):
-                bind_each("127.0.0.1", port, count)
+        with pytest.raises(StageUnavailable, match=f"cannot listen on 127.0.0.1:{port}"):
+            reserve("127.0.0.1", port)
         assert shown_url("127.0.0.1", taken) == f"http://127.0.0.1:{port}"
-    others = bind_each("127.0.0.1", port, 2)
-    with pytest.raises(StageUnavailable, match="cannot listen"):  # not shared with another server
-        bind_each("127.0.0.1", port, 2)
-    for one in others:
-        one.close()
+    taken = pytest.raises(StageUnavailable, match="cannot listen")
+    with reserve("127.0.0.1", port), join("127.0.0.1", port), taken:
+        reserve("127.0.0.1", port)  # not shared with another server
