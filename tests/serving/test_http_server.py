@@ -271,12 +271,15 @@ def test_two_workers_behind_one_port(served, home):
     # Draining: not ready and still answering; then gone, with everything it started.
     host, port = url.removeprefix("http://").split(":")
     kept = http.client.HTTPConnection(host, int(port), timeout=10)
+    kept.request("GET", "/health/live")
+    assert kept.getresponse().read()
     child.send_signal(signal.SIGTERM)
     # Either process may answer: both have been told when so many answers agree.
     until(lambda: {get(f"{url}/health/ready")[0] for _ in range(6)} == {503})
     kept.request("GET", "/health/live")
     reply = kept.getresponse()
     assert (reply.status, reply.headers["connection"]) == (200, "close")
+    kept.close()
     assert child.wait(20) == 0
     log = [json.loads(line) for line in child.stderr.read().splitlines()]
     assert {line["worker"] for line in log if line["event"] == "ready"} == {"0", "1"}
