@@ -139,22 +139,17 @@ class OwnComputation(Computation):
     ) -> np.ndarray:
         if asked.user.size == 0:
             return np.zeros(0)
-        until = int(self.moments_of(group)[0])
-        events = self._before(group.event, until)
-        if window_us is not None:
-            events = events.take(np.flatnonzero(events.happened >= until - window_us))
-        place, code = self._groups(group, events.item)
-        item = events.item[place]
+        known, group_of, events = self._grouped(group, window_us)
         if of == "user":
-            value = np.ones_like(item)
+            value = np.ones_like(events.item)
         elif of == "item":
-            value = item
+            value = events.item
         else:
-            position, value = self.tables.attribute(of).pairs(item)
-            code = code[position]
-        pairs = np.unique(np.stack([code, value]), axis=1)[0]
-        known, count = np.unique(pairs, return_counts=True)
-        place = _places(known, self._asked_code(group, asked))
+            position, value = self.tables.attribute(of).pairs(events.item)
+            group_of = group_of[position]
+        counted = np.unique(np.stack([group_of, value]), axis=1)[0]
+        count = np.bincount(counted, minlength=known.size)
+        place = self._found(group, known, asked, window_us)
         return np.asarray(np.append(count.astype(np.float64), 0.0)[place])
 
     def _newest(self, event: str | None, last: int) -> Past:
