@@ -90,12 +90,14 @@ def _supervise(
 
         def worker(name: str) -> Child:
             def command(control: int) -> list[str]:
+                replaces = child.was_ready and serving.workers > 1
                 order = WorkerOrder(
-                    str(path), dict(given), serving.host, port, control, name, directory
+                    str(path), dict(given), serving.host, port, control, name, directory, replaces
                 )
                 return order.command()
 
-            return Child(name, command)
+            child = Child(name, command)
+            return child
 
         children = [worker(str(number)) for number in range(serving.workers)]
         if serving.update_features:

@@ -36,6 +36,10 @@ log = logging.getLogger(__name__)
 _SWITCH_S = 0.0005
 _KEEP_ALIVE_S = 75  # longer than the usual load balancer's minute: it closes first
 _MODEL_WAIT_S = 300.0  # for the first model before readiness is asked for without it
+_LOOK_S = 0.2  # between two looks for a generation
+_ALONE_S = (
+    30.0  # a process that replaces another and finds nothing to serve answers then all the same
+)
 _READ_PARTS = ("recommender.json", "data", "content", "retrieval", "index", "ranking", "features")
 
 
@@ -46,10 +50,12 @@ class Place:
     Attributes:
         worker: its name.
         directory: where the processes find each other's metrics.
+        replaces: one that ended while others answered: it takes no connection before it is warm.
     """
 
     worker: str
     directory: Path
+    replaces: bool = False
 
 
 class _Phase:
@@ -90,7 +96,7 @@ def serve(
 
     Args:
         config: the run's configuration.
-        listener: a socket that listens.
+        listener: a socket that is bound; connections that it takes wait until they are answered.
         on_ready: called once, when the process is warm, or when there is nothing to warm up with.
         place: this process among others. None: it is alone.
         parent: its other end is closed when the process that started this one is gone.
@@ -124,6 +130,7 @@ def serve(
     def drain() -> None:
         phase.reason = "draining"
 
+    start = _Start(config, service, models, phase, on_ready, place)
     server = DrainingServer(
         uvicorn.Config(
             app,
@@ -139,11 +146,13 @@ def serve(
         ),
         drain_s=serving.drain_s,
         on_drain=drain,
-        on_started=lambda: _become_ready(config, service, models, phase, on_ready, place),
+        on_started=start.finish,
     )
     if parent is not None:
         threading.Thread(target=_outlive, args=(parent, server), daemon=True).start()
     try:
+        if place is not None and place.replaces:
+            start.ahead()
         server.run(sockets=[listener])
     except KeyboardInterrupt:
         pass  # uvicorn has shut down in order and passes the signal on
@@ -197,56 +206,81 @@ def _served(service: RecommendationService) -> str | None:
     return service.served_generation()
 
 
-def _become_ready(
-    config: Config,
-    service: RecommendationService,
-    models: ModelHolder[LoadedModel] | None,
-    phase: _Phase,
-    on_ready: Callable[[], None],
-    place: Place | None,
-) -> None:
-    """Warm up and then ask for traffic; in a thread, while requests are answered already."""
-    told = False
-    while _served(service) is None and phase.reason != "draining":
-        phase.reason = "no_generation"
+class _Start:
+    """What a process does before it asks for traffic."""
+
+    def __init__(
+        self,
+        config: Config,
+        service: RecommendationService,
+        models: ModelHolder[LoadedModel] | None,
+        phase: _Phase,
+        on_ready: Callable[[], None],
+        place: Place | None,
+    ) -> None:
+        self._config = config
+        self._service = service
+        self._models = models
+        self._phase = phase
+        self._on_ready = on_ready
+        self._seed = 0 if place is None else sum(place.worker.encode())
+
+    def ahead(self) -> None:
+        """Warm up before the first connection is taken; others answer meanwhile."""
+        until = time.monotonic() + _ALONE_S
+        while _served(self._service) is None:
+            if time.monotonic() >= until:
+                return
+            time.sleep(_LOOK_S)
+        self._warm_up()
+
+    def finish(self) -> None:
+        """Warm up where that is still to do, while requests are answered; then tell."""
+        told = False
+        while _served(self._service) is None and self._phase.reason != "draining":
+            self._phase.reason = "no_generation"
+            if not told:
+                told = True
+                log.warning("nothing to serve yet; run `recsys publish`")
+                self._on_ready()
+            time.sleep(_LOOK_S)
+        if self._phase.reason == "draining":
+            return
+        if self._phase.reason is not None:
+            self._phase.reason = "warming_up"
+            self._warm_up()
         if not told:
-            told = True
-            log.warning("nothing to serve yet; run `recsys publish`")
-            on_ready()
-        time.sleep(0.2)
-    if phase.reason == "draining":
-        return
-    phase.reason = "warming_up"
-    began = time.perf_counter()
-    if models is not None:
-        models.wait(_MODEL_WAIT_S)
-    generation = service.served_generation() or ""
-    questions = sample_questions(
-        config.output.directory / generation,
-        seed=0 if place is None else sum(place.worker.encode()),
-        live=models is not None and models.current() is not None,
-    )
-    report = replay(
-        lambda question: service.recommend_many([question], logged=False),
-        questions,
-        limit_s=config.serving.warm_up_s,
-    )
-    service.telemetry.warmed_up(report.questions, time.perf_counter() - began)
-    if phase.reason == "warming_up":
-        phase.reason = None
-    log_event(
-        log,
-        "ready",
-        generation=generation,
-        startup_s=round(time.perf_counter() - began, 2),
-        questions=report.questions,
-        failed=report.failed,
-        first_ms=round(report.first_ms, 2),
-        last_ms=round(report.last_ms, 2),
-        steady=report.steady,
-    )
-    if not told:
-        on_ready()
+            self._on_ready()
+
+    def _warm_up(self) -> None:
+        began = time.perf_counter()
+        if self._models is not None:
+            self._models.wait(_MODEL_WAIT_S)
+        generation = self._service.served_generation() or ""
+        questions = sample_questions(
+            self._config.output.directory / generation,
+            seed=self._seed,
+            live=self._models is not None and self._models.current() is not None,
+        )
+        report = replay(
+            lambda question: self._service.recommend_many([question], logged=False),
+            questions,
+            limit_s=self._config.serving.warm_up_s,
+        )
+        self._service.telemetry.warmed_up(report.questions, time.perf_counter() - began)
+        if self._phase.reason == "warming_up":
+            self._phase.reason = None
+        log_event(
+            log,
+            "ready",
+            generation=generation,
+            startup_s=round(time.perf_counter() - began, 2),
+            questions=report.questions,
+            failed=report.failed,
+            first_ms=round(report.first_ms, 2),
+            last_ms=round(report.last_ms, 2),
+            steady=report.steady,
+        )
 
 
 def _outlive(parent: socket.socket, server: DrainingServer) -> None:

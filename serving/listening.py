@@ -35,18 +35,16 @@ def reserve(host: str, port: int) -> socket.socket:
 
 
 def join(host: str, port: int) -> socket.socket:
-    """A socket that listens beside others on an address that is reserved.
+    """A socket on an address that is reserved, beside others; it takes connections once it listens.
 
-    The system spreads the connections between them; processes that accept from one socket get
-    what they wake up for. The socket of a process that dies goes with it, and new connections go
-    to the others.
+    The system spreads the connections between those that listen; processes that accept from one
+    socket get what they wake up for. The socket of a process that dies goes with it, and new
+    connections go to the others.
 
     Raises:
         StageUnavailable: the address is not reserved, or not ours.
     """
-    listener = _bound(host, port, shared=True)
-    listener.listen(_WAITING)
-    return listener
+    return _bound(host, port, shared=True)
 
 
 def _bound(host: str, port: int, *, shared: bool) -> socket.socket:

@@ -1,7 +1,8 @@
 """Several processes behind one port: started, watched, started again, and ended together.
 
 The parent holds the address and nothing heavy; each worker listens on a socket of its own. When one
-dies, new connections go to the others; those that waited for it are reset, and may be made again.
+dies, new connections go to the others until its successor is warm; those that waited for it are
+reset, and may be made again.
 """
 
 from __future__ import annotations
@@ -43,13 +44,11 @@ class Child:
         command: makes its command line from the file descriptor that it tells on: it writes
             ``ready`` there or ``failed <why>``, each with a newline, and ends when it reads the
             end of the stream.
-        pass_fds: further file descriptors it inherits.
         is_worker: it answers requests: it must become ready, and be told to drain.
     """
 
     name: str
     command: Callable[[int], Sequence[str]]
-    pass_fds: Sequence[int] = ()
     is_worker: bool = True
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     control: socket.socket | None = field(default=None, init=False)
@@ -173,7 +172,7 @@ class Supervisor:
         with theirs:
             child.process = subprocess.Popen(
                 child.command(theirs.fileno()),
-                pass_fds=(theirs.fileno(), *child.pass_fds),
+                pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C reaches it through us, once
                 env=None if self._environment is None else dict(self._environment),

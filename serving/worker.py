@@ -30,6 +30,7 @@ class WorkerOrder:
         control: file descriptor of the connection to the supervisor.
         worker: its name.
         directory: where the processes find each other's metrics.
+        replaces: one that ended, and others answer meanwhile.
     """
 
     config: str
@@ -39,6 +40,7 @@ class WorkerOrder:
     control: int
     worker: str
     directory: str
+    replaces: bool = False
 
     def command(self) -> list[str]:
         """The command line that carries the order out."""
@@ -71,7 +73,7 @@ def main(text: str) -> int:
             config,
             join(order.host, order.port),
             on_ready=lambda: control.sendall(b"ready\n"),
-            place=Place(order.worker, Path(order.directory)),
+            place=Place(order.worker, Path(order.directory), order.replaces),
             parent=control,
         )
     except KeyboardInterrupt:
