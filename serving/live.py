@@ -103,6 +103,10 @@ class LiveModels(Protocol):
         """The model of a generation, or (None) the one that serves now; never waits."""
         ...
 
+    def want(self, generation: str) -> None:
+        """Keep the model of another generation as well, if models come and go; never waits."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class OneModel:
@@ -117,6 +121,9 @@ class OneModel:
     def current(self, generation: str | None = None) -> LiveModel | None:
         """See `LiveModels`."""
         return self.model if generation in (None, self.model.generation) else None
+
+    def want(self, generation: str) -> None:
+        """See `LiveModels`; the one model stays."""
 
 
 class BoundedCalls:

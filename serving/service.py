@@ -124,9 +124,7 @@ class RecommendationService:
         for name, log_ in (("impressions", impressions), ("feedback", feedback)):
             if log_ is not None:
                 self.telemetry.watch_row_log(name, log_.stats)
-        slates = SlateMaker(
-            self._reader, row_vectors=row_vectors, build=build_slate, pool=self.settings.slate_pool
-        )
+        slates = SlateMaker(self._reader, row_vectors=row_vectors, build=build_slate)
         self._runner = SlateRunner(slates, self.telemetry)
         self._intake = Intake(
             self._reader,

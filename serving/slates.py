@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,7 +13,7 @@ from features.packing import PackedSchema
 from serving.errors import ServingError
 from serving.reader import GenerationReader
 from serving.selection import Named
-from serving.snapshot import Snapshot
+from serving.snapshot import Snapshot, item_schema
 
 __all__ = ["FieldVectors", "RowVectors", "SlateBuilder", "SlateMaker", "vectors_of_field"]
 
@@ -54,8 +52,8 @@ class FieldVectors:
             ServingError: it has no such field or cannot be read.
         """
         try:
-            schema = _schema_of(text)
-        except (ValueError, TypeError, AttributeError) as error:
+            schema = item_schema(text)
+        except ValueError as error:
             raise _unreadable(self.field, error) from error
         if self.field not in {field.name for field in schema.fields}:
             raise _unreadable(self.field, "the schema has none of that name")
@@ -69,11 +67,6 @@ def vectors_of_field(name: str) -> FieldVectors:
         name: of the field that holds the vector.
     """
     return FieldVectors(name)
-
-
-@functools.lru_cache(maxsize=4)
-def _schema_of(text: str) -> PackedSchema:
-    return PackedSchema.from_dict(json.loads(text))
 
 
 def _unreadable(name: str, reason: object) -> ServingError:
@@ -103,7 +96,6 @@ class SlateMaker:
         reader: gives the packed rows.
         row_vectors: reads vectors out of packed rows. None: diversity goes without vectors.
         build: the slate rule. None: the one in `recsys.ranking.slate`, imported on first use.
-        pool: candidates that a diverse slate is chosen from, at least.
     """
 
     def __init__(
@@ -112,12 +104,10 @@ class SlateMaker:
         *,
         row_vectors: RowVectors | None,
         build: SlateBuilder | None,
-        pool: int,
     ) -> None:
         self._reader = reader
         self._row_vectors = row_vectors
         self._build = build
-        self._pool = pool
 
     def choose(
         self, snapshot: Snapshot, entries: list[Named], k: int, diversity: float
@@ -129,7 +119,6 @@ class SlateMaker:
         """
         if diversity <= 0.0 or len(entries) <= 1:
             return entries[:k]
-        entries = entries[: max(self._pool, 2 * k)]
         new = len(snapshot.item_ids) + 1
         item_index = np.array(
             [snapshot.rows.get(entry[0], new + at) for at, entry in enumerate(entries)], np.int64

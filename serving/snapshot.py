@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from features.packing import PackedSchema
 from serving.candidate_codec import CandidateList
 from serving.errors import CorruptValue, NoGeneration
 from serving.manifest import Manifest
 from serving.store import GenerationStore
 
-__all__ = ["BundledPopular", "Snapshot", "load_snapshot"]
+__all__ = ["BundledPopular", "Snapshot", "item_schema", "load_snapshot"]
 
 POPULAR = "popular"
+
+
+@functools.lru_cache(maxsize=4)
+def item_schema(text: str) -> PackedSchema:
+    """The schema of item rows as a manifest has it.
+
+    Raises:
+        ValueError: it cannot be read; `features.DataError` is one.
+    """
+    return PackedSchema.from_dict(json.loads(text))
 
 
 @dataclass(frozen=True, slots=True)

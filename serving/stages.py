@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 import numpy as np
 
-from features.errors import DataError
-from features.packing import PackedSchema
 from serving.candidate_codec import CandidateList
 from serving.errors import NoGeneration, ServingError, StageUnavailable
 from serving.live import BoundedCalls, LiveModel, LiveModels
 from serving.reader import GenerationReader
 from serving.selection import Named
 from serving.settings import ServiceSettings
-from serving.snapshot import Snapshot
+from serving.snapshot import Snapshot, item_schema
 from serving.work import Work, reason_of
 
 __all__ = ["Stages"]
@@ -43,7 +40,6 @@ class Stages:
         self._models = models
         self._calls = calls
         self._settings = settings
-        self._schemas: dict[str, PackedSchema | None] = {}
 
     def model(self, generation: str | None) -> LiveModel | None:
         """The model of a generation, or (None) the one that serves now."""
@@ -51,9 +47,8 @@ class Stages:
 
     def want(self, generation: str) -> None:
         """Keep the model of another generation, if models come and go."""
-        want = getattr(self._models, "want", None)
-        if want is not None:
-            want(generation)
+        if self._models is not None:
+            self._models.want(generation)
 
     def live(self, work: Work) -> list[Named]:
         """What the model recommends for what the user just did."""
@@ -184,9 +179,14 @@ class Stages:
         self, work: Work, snapshot: Snapshot, model: LiveModel, rows: np.ndarray
     ) -> Mapping[str, np.ndarray] | None:
         """Packed values of the store; None: the model takes its own, of the same generation."""
-        schema = self._schema(snapshot)
-        names = {field.name for field in schema.fields} if schema is not None else set()
-        if schema is None or not names.issuperset(model.item_fields):
+        manifest = snapshot.manifest
+        if manifest is None or manifest.item_schema is None:
+            return None
+        try:
+            schema = item_schema(manifest.item_schema)
+        except ValueError:
+            return None
+        if not {field.name for field in schema.fields}.issuperset(model.item_fields):
             return None
         ids = [snapshot.item_ids[row - 1] for row in rows.tolist()]
         try:
@@ -195,18 +195,6 @@ class Stages:
         except ServingError:
             return None
         return None if not block.present.all() else block.values
-
-    def _schema(self, snapshot: Snapshot) -> PackedSchema | None:
-        manifest = snapshot.manifest
-        if manifest is None or manifest.item_schema is None:
-            return None
-        text = manifest.item_schema
-        if text not in self._schemas:
-            try:
-                self._schemas = {text: PackedSchema.from_dict(json.loads(text))}
-            except (DataError, ValueError, TypeError, AttributeError):
-                self._schemas = {text: None}
-        return self._schemas[text]
 
     def _time_for_model(self, work: Work) -> float:
         return min(self._settings.live_timeout_s, work.left_s)

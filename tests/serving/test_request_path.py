@@ -311,6 +311,24 @@ def test_an_arm_is_said_and_changes_the_answer(make_service: Any) -> None:
     assert dict(noop.recommend(RecommendRequest(None, k=2)).arms) == {}
 
 
+def test_an_arm_may_choose_from_more(make_service: Any) -> None:
+    """`slate_pool` of an arm, larger and smaller than the service's own."""
+    offered = []
+
+    def first(item_index: np.ndarray, score: np.ndarray, k: int, **options: Any) -> np.ndarray:
+        offered.append(item_index.size)
+        return np.arange(k)
+
+    for pool in (4, 3):
+        service = make_service(
+            experiments=one_arm(slate_pool=pool, diversity=0.5),
+            settings={"slate_pool": 2 if pool == 4 else 4},
+            build_slate=first,
+        )
+        assert ids(service.recommend(RecommendRequest("ann", k=1))) == ["i5"]
+    assert offered == [4, 3]
+
+
 def test_a_pinned_generation(store: Any, make: Any, make_service: Any) -> None:
     make.publish(store, "g2", {"ann": [1, 2, 3]})
     service = make_service(experiments=one_arm(generation="g1"))
