@@ -12,9 +12,12 @@ from serving.listening import bind, join, reserve, shown_url
 def test_connections_are_spread_over_the_sockets_of_one_address() -> None:
     reserved = reserve("127.0.0.1", 0)
     address = reserved.getsockname()
+    listeners = [join(*address) for _ in range(3)]
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address)
-    listeners = [join(*address) for _ in range(2)]
+    unready = listeners.pop()  # never listens, and gets none
+    for listener in listeners:
+        listener.listen()
     clients = [socket.create_connection(address) for _ in range(64)]
     accepted = []
     for listener in listeners:
@@ -29,7 +32,7 @@ def test_connections_are_spread_over_the_sockets_of_one_address() -> None:
     listeners.pop().close()  # the connections of one that is gone go to the other
     for _ in range(20):
         socket.create_connection(address).close()
-    for one in (*clients, *listeners, reserved):
+    for one in (*clients, *listeners, unready, reserved):
         one.close()
 
 
@@ -39,6 +42,7 @@ def test_a_taken_address_is_told() -> None:
         with pytest.raises(StageUnavailable, match=f"cannot listen on 127.0.0.1:{port}"):
             reserve("127.0.0.1", port)
         assert shown_url("127.0.0.1", taken) == f"http://127.0.0.1:{port}"
-    taken = pytest.raises(StageUnavailable, match="cannot listen")
-    with reserve("127.0.0.1", port), join("127.0.0.1", port), taken:
-        reserve("127.0.0.1", port)  # not shared with another server
+    with reserve("127.0.0.1", port), join("127.0.0.1", port) as worker:
+        worker.listen()
+        with pytest.raises(StageUnavailable, match="cannot listen"):
+            reserve("127.0.0.1", port)  # not shared with another server
