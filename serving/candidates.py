@@ -67,6 +67,7 @@ def build_candidates(config: Config, bundle: Bundle, *, progress: Progress | Non
     column = config.candidates.popular_segment
     segments = None if column is None else segments_of(data.users, column)
     recommender = Recommender.load(bundle.path)
+    recommender.ranker.gbdt.compile()
     people = user_columns(data.users, recommender.features.computer.definitions)
     if people is not None:  # those who came after the training too
         recommender.features = recommender.features.with_users(people)

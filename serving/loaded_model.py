@@ -98,6 +98,7 @@ def load_model(bundle: Path) -> LoadedModel:
     from recsys.recommender import Recommender  # loads torch
 
     recommender = Recommender.load(bundle, mapped=True)
+    recommender.ranker.gbdt.compile()
     model = LoadedModel(recommender)
     # The first calls compile and allocate; without these they would miss their deadline.
     first = recommender.item_ids.ids([1])

@@ -27,7 +27,10 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 }
 # The type at the seam, not an implementation.
 ALLOWED = {"recsys.retrieval.protocol"}
-HEAVY = ("torch", "torchrec", "lightgbm", "redis", "fastapi", "feast", "ray", "scipy", "sklearn")
+HEAVY = (
+    *("torch", "torchrec", "lightgbm", "numba", "redis", "fastapi", "feast", "ray", "scipy"),
+    "sklearn",
+)
 
 
 def below(name: str, package: str) -> bool:

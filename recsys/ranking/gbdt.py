@@ -15,6 +15,8 @@ from recsys.errors import ArtifactError
 if TYPE_CHECKING:
     import lightgbm
 
+    from recsys.ranking.quick_scorer import QuickScorer
+
 __all__ = ["GbdtOptions", "GbdtRanker"]
 
 FORMAT = 1
@@ -64,6 +66,7 @@ class GbdtRanker:
 
     def __init__(self, booster: lightgbm.Booster, feature_names: Sequence[str]) -> None:
         self._booster = booster
+        self._scorer: QuickScorer | None = None
         self.feature_names = tuple(feature_names)
 
     @classmethod
@@ -129,6 +132,17 @@ class GbdtRanker:
         )
         return cls(lightgbm.train(parameters, data, num_trees), feature_names)
 
+    def compile(self) -> None:
+        """Make `predict` many times as fast, for a second or two now; no score changes.
+
+        Does nothing for trees that `recsys.ranking.quick_scorer.QuickScorer` does not know.
+        """
+        from recsys.ranking.quick_scorer import QuickScorer
+
+        self._scorer = QuickScorer.of(self._booster)
+        if self._scorer is not None:
+            self._scorer(np.zeros((1, len(self.feature_names)), dtype=np.float32))
+
     def predict(self, features: np.ndarray, *, num_trees: int | None = None) -> np.ndarray:
         """[R] float64 scores of [R, F] features.
 
@@ -145,6 +159,8 @@ class GbdtRanker:
             )
         if features.shape[0] == 0:
             return np.empty(0)
+        if self._scorer is not None and num_trees is None:
+            return self._scorer(features)
         threads = {"num_threads": 1} if len(features) <= _ONE_THREAD else {}
         return np.asarray(self._booster.predict(features, num_iteration=num_trees, **threads))
 
