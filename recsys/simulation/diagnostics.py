@@ -8,7 +8,15 @@ import numpy as np
 
 from recsys.simulation.estimate import Estimate, from_contributions
 
-__all__ = ["Reason", "Verdict", "WeightDiagnostics", "support_coverage", "weight_diagnostics"]
+__all__ = [
+    "Reason",
+    "Verdict",
+    "WeightDiagnostics",
+    "disagreement",
+    "errors_apart",
+    "support_coverage",
+    "weight_diagnostics",
+]
 
 Verdict = Literal["ok", "weak", "unusable"]
 
@@ -19,6 +27,8 @@ WEAK_ROUNDS, UNUSABLE_ROUNDS = 100.0, 10.0
 MEAN_TOLERANCE, MEAN_ERRORS = 0.05, 3.0
 # A mean weight this wrong is no matter of luck or a few rounds.
 MEAN_UNUSABLE = 0.2
+# Standard errors between the direct method and `snips`.
+MOST_APART = 2.0
 
 
 class Reason(NamedTuple):
@@ -122,3 +132,17 @@ def weight_diagnostics(
 def support_coverage(logging: np.ndarray, target: np.ndarray) -> float:
     """``mean_t sum_a pi_e(a | x_t) 1{pi_0(a | x_t) > 0}`` for policies [n, K] or [K]."""
     return float(np.where(logging > 0, target, 0.0).sum(axis=-1).mean())
+
+
+def errors_apart(model: Estimate, weighted: Estimate) -> float:
+    """How many standard errors the direct method is above ``snips``; 0 where there is no error."""
+    error = float(np.hypot(model.standard_error, weighted.standard_error))
+    return (model.value - weighted.value) / error if error > 0 else 0.0
+
+
+def disagreement(model: Estimate, weighted: Estimate) -> list[Reason]:
+    """DM and SNIPS further apart than chance allows: the model or the weights are wrong."""
+    gap = abs(errors_apart(model, weighted))
+    if not gap > MOST_APART:
+        return []
+    return [Reason("disagreement", f"dm and snips are {gap:.1f} SE apart", "weak")]

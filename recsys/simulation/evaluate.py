@@ -10,6 +10,7 @@ import numpy as np
 from recsys.simulation.diagnostics import (
     Reason,
     Verdict,
+    disagreement,
     support_coverage,
     weight_diagnostics,
 )
@@ -40,16 +41,10 @@ from recsys.simulation.evaluation_table import Evaluation, EvaluationTable
 from recsys.simulation.feedback_problems import problems
 from recsys.simulation.logged_feedback import LoggedFeedback
 from recsys.simulation.reward_models import CrossFitted, LookupRewards, RewardModel, cross_fit
-from recsys.simulation.slope import (
-    choose_least_error,
-    choose_lepski,
-    sampled_spread,
-)
+from recsys.simulation.slope import LIMITS, choose_clip, choose_lepski, sampled_spread
 
 __all__ = ["evaluate_policies"]
 
-LIMITS = (np.inf, 200.0, 100.0, 50.0, 20.0, 10.0, 5.0)
-"""Of weights, least biased first."""
 SHOWN_LIMITS = (5.0, 10.0, 50.0, np.inf)
 STRENGTHS = (0.0, 0.001, 0.01, 0.1, 0.5)
 
@@ -155,7 +150,8 @@ class _Judge:
             return Evaluation(name, "unusable", tuple(reasons), seen, {}, nothing, None, {}, {})
         parts, settings = self._contributions(full, weight)
         estimates = self._intervals(parts)
-        reasons += _disagreement(estimates)
+        if "dm" in estimates:
+            reasons += disagreement(estimates["dm"], estimates["snips"])
         limits = [clipped_ips(weight, log.reward, limit=limit) for limit in SHOWN_LIMITS]
         sensitivity = dict(zip(SHOWN_LIMITS, self._asymptotic(limits), strict=True))
         worst: Verdict = "ok"
@@ -192,21 +188,9 @@ class _Judge:
         self, full: np.ndarray | None, weight: np.ndarray
     ) -> tuple[list[Contributions], dict[str, float]]:
         reward = self.log.reward
-        n = len(reward)
-        settings: dict[str, float] = {}
+        settings = {"clip": choose_clip(weight, reward)}
         parts = [ips(weight, reward), snips(weight, reward)]
-        rows = np.full(n, 1.0 / n)
-        limits = np.stack([np.minimum(weight, limit) for limit in LIMITS])
-        target_square = snips(weight, np.square(reward)).value
-        place = choose_least_error(
-            limits,
-            rows,
-            mean_reward=parts[1].value,
-            mean_square_reward=target_square,
-            num_rounds=n,
-        )
-        settings["clip"] = LIMITS[place]
-        parts.append(clipped_ips(weight, reward, limit=LIMITS[place]))
+        parts.append(clipped_ips(weight, reward, limit=settings["clip"]))
         subgaussian = [sg_ips(weight, reward, strength=strength) for strength in STRENGTHS]
         place = self._least_error(subgaussian)
         settings["strength"] = STRENGTHS[place]
@@ -300,15 +284,3 @@ def _probabilities(
 
 def _uniform(log: LoggedFeedback) -> bool:
     return bool(np.allclose(log.propensity, 1.0 / log.num_actions, rtol=1e-6))
-
-
-def _disagreement(estimates: Mapping[str, Estimate]) -> list[Reason]:
-    """DM and SNIPS further apart than chance allows: the model or the weights are wrong."""
-    if "dm" not in estimates:
-        return []
-    model, weighted = estimates["dm"], estimates["snips"]
-    error = float(np.hypot(model.standard_error, weighted.standard_error))
-    gap = abs(model.value - weighted.value)
-    if not gap > 2 * error > 0:
-        return []
-    return [Reason("disagreement", f"dm and snips are {gap / error:.1f} SE apart", "weak")]

@@ -13,14 +13,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from recsys.simulation.estimate import Contributions, Estimate
+from recsys.simulation.estimators import snips
 
 __all__ = [
+    "LIMITS",
+    "choose_clip",
     "choose_least_error",
     "choose_lepski",
     "choose_slope",
     "sampled_spread",
     "weight_spread",
 ]
+
+LIMITS = (np.inf, 200.0, 100.0, 50.0, 20.0, 10.0, 5.0)
+"""Of weights, least biased first."""
 
 
 def choose_slope(candidates: Sequence[Estimate]) -> int:
@@ -199,3 +205,29 @@ def choose_least_error(
     )
     bias = mean_reward * ((weights[0] - weights) @ probability)
     return int(np.argmin(np.square(bias) + variance))
+
+
+def choose_clip(weight: np.ndarray, reward: np.ndarray) -> float:
+    """The one of `LIMITS` for `clipped_ips` that `choose_least_error` chooses on a log's rounds.
+
+    Args:
+        weight: [n] float64 `importance_weights`, not all 0.
+        reward: [n] float64.
+
+    Raises:
+        ValueError: shapes disagree, or no round has a weight.
+    """
+    if not bool((weight > 0).any()):
+        raise ValueError(
+            f"weight must be above 0 somewhere, got {weight.size} without; the policy shows "
+            "nothing of this log"
+        )
+    n = weight.size
+    place = choose_least_error(
+        np.stack([np.minimum(weight, limit) for limit in LIMITS]),
+        np.full(n, 1.0 / n),
+        mean_reward=snips(weight, reward).value,
+        mean_square_reward=snips(weight, np.square(reward)).value,
+        num_rounds=n,
+    )
+    return LIMITS[place]

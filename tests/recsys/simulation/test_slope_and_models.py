@@ -22,6 +22,7 @@ from recsys.simulation import (
     snips,
     weight_spread,
 )
+from recsys.simulation.slope import LIMITS, choose_clip
 from tests.reference import off_policy as reference
 
 
@@ -219,3 +220,28 @@ def test_a_policy_of_another_shape_is_named() -> None:
 def test_ratios_have_no_sampled_spread() -> None:
     with pytest.raises(ValueError, match="ratios"):
         sampled_spread([snips(np.ones(3), np.ones(3))])
+
+
+def test_the_chosen_clip_has_the_least_error_of_all_limits() -> None:
+    rng = np.random.default_rng(0)
+    chosen = set()
+    for size in (0.1, 1.5, 3.0):
+        weight = np.exp(rng.normal(0, size, 2000))
+        weight /= weight.mean()
+        reward = (rng.random(2000) < 0.1).astype(float)
+        mean, square = (np.sum(weight * reward**power) / weight.sum() for power in (1, 2))
+        errors = {}
+        for limit in LIMITS:
+            kept = np.minimum(weight, limit)
+            bias = mean * np.mean(weight - kept)
+            errors[limit] = bias**2 + square * np.mean(kept**2) / 2000
+        found = choose_clip(weight, reward)
+        assert errors[found] == pytest.approx(min(errors.values()))
+        chosen.add(found)
+    assert np.inf in chosen
+    assert len(chosen) > 1
+
+
+def test_a_clip_for_weights_that_are_all_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match="weight must be above 0 somewhere"):
+        choose_clip(np.zeros(3), np.ones(3))
