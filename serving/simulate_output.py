@@ -6,6 +6,7 @@ from pathlib import Path
 
 from recsys.simulation.report_input import TablePart
 from serving.output import table
+from serving.simulate_estimates import BY_ESTIMATOR, CLIPPING, REWARD_MODEL, refusals
 from serving.simulate_job import Simulation
 
 __all__ = ["simulation_text"]
@@ -22,21 +23,11 @@ def simulation_text(found: Simulation) -> str:
             [[one.name, "yes" if one.passed else "NO", one.value] for one in report.diagnostics],
         )
     )
-    parts += ["", f"3 clicks a session by the log of {trial.logging}, beside the truth"]
-    parts.append(
-        table(
-            ["arm", "estimator", "value", "low", "high", "verdict", "note"],
-            [
-                [one.policy, one.estimator, *_values((one.value, one.low, one.high)), one.verdict,
-                 one.note]
-                for one in report.estimates
-            ],
-        )
-    )  # fmt: skip
     named = {one.title: one for one in report.tables}
-    for number, title in enumerate(
-        ("Sensitivity to clipping", "Arms", "All pairs", "A planned experiment"), start=4
-    ):
+    parts += ["", f"3 clicks a session by the log of {trial.logging}, beside the truth"]
+    parts += [_table(named[BY_ESTIMATOR]), f"the model of dm and dr: {REWARD_MODEL}"]
+    parts += refusals(trial)
+    for number, title in enumerate((CLIPPING, "Arms", "All pairs", "A planned experiment"), 4):
         parts += ["", f"{number} {title[0].lower()}{title[1:]}", _table(named[title])]
     others = len(trial.results) - 1
     parts += ["", f"8 arms compared with the control: {others}, each at {1 - trial.level:.4f}"]
@@ -60,7 +51,3 @@ def _facts(found: Simulation) -> str:
 
 def _table(part: TablePart) -> str:
     return table(list(part.rows[0]), [list(row) for row in part.rows[1:]])
-
-
-def _values(values: tuple[float | None, ...]) -> list[str]:
-    return ["-" if value is None else f"{value:.4f}" for value in values]

@@ -8,17 +8,16 @@ from collections.abc import Mapping
 import numpy as np
 
 from recsys.simulation.experiment.power import Design, plan_mean
-from recsys.simulation.log_estimates import LogEstimate
 from recsys.simulation.report_input import (
     DecisionPart,
     DiagnosticLine,
     EffectLine,
-    EstimateLine,
     ReasonLine,
     ReportInput,
     TablePart,
 )
-from recsys.simulation.trial import CLIPS, Trial
+from recsys.simulation.trial import Trial
+from serving.simulate_estimates import clip_table, estimate_lines, policy_table
 
 __all__ = ["simulation_report"]
 
@@ -61,38 +60,18 @@ def simulation_report(trial: Trial, facts: Mapping[str, str | int | float]) -> R
             for metric in ("clicks", "conversions")
             for name in others
         ),
-        estimates=tuple(
-            line for one in (*trial.estimates, *trial.refused) for line in _lines(one, trial)
-        ),
+        estimates=estimate_lines(trial),
         diagnostics=tuple(_checks(trial)),
-        tables=(_arms(trial), _pairs(trial), _clips(trial), *_deciles(trial), _planned(trial)),
+        tables=(
+            _arms(trial),
+            _pairs(trial),
+            policy_table(trial),
+            clip_table(trial),
+            *_deciles(trial),
+            _planned(trial),
+        ),
         cannot_conclude=CANNOT,
     )
-
-
-def _lines(one: LogEstimate, trial: Trial) -> list[EstimateLine]:
-    own = next(e.truth for e in (*trial.estimates, *trial.refused) if e.logging == one.logging)
-    logged = next((e.truth for e in trial.estimates if e.arm == e.logging == one.logging), own)
-    lines = []
-    for found in (one.ips, one.snips):
-        usable = one.usable and math.isfinite(found.standard_error)
-        away = one.errors_from_truth(found)
-        note = "; ".join(reason.text for reason in one.diagnostics.reasons)
-        if one.truth is not None and usable and away is not None:
-            note = f"true value {one.truth:.4f}, {away:+.1f} standard errors off; {note}"
-        lines.append(
-            EstimateLine(
-                f"{one.arm} (log of {one.logging})",
-                found.name,
-                found.value if usable else None,
-                found.low if usable else None,
-                found.high if usable else None,
-                found.value / logged - 1.0 if usable and logged else None,
-                one.diagnostics.verdict,
-                note.rstrip("; "),
-            )
-        )
-    return lines
 
 
 def _checks(trial: Trial) -> list[DiagnosticLine]:
@@ -182,17 +161,6 @@ def _pairs(trial: Trial) -> TablePart:
         (one.arm, one.against, one.metric, *(f"{v:+.2%}" for v in one[3:])) for one in trial.lifts
     ]
     return TablePart("All pairs", (head, *rows), f"Intervals of {trial.level:.1%}.")
-
-
-def _clips(trial: Trial) -> TablePart:
-    head = ("arm", *(f"weights up to {'any' if math.isinf(c) else f'{c:g}'}" for c in CLIPS),
-            "true value")  # fmt: skip
-    rows = []
-    for one in trial.estimates:
-        values = [f"{c.value:.4f}" for c in trial.clipped if c.arm == one.arm]
-        rows.append((one.arm, *values, f"{one.truth or 0.0:.4f}"))
-    text = f"Clicks a session from the log of {trial.logging}, by the largest weight allowed."
-    return TablePart("Sensitivity to clipping", (head, *rows), text)
 
 
 def _deciles(trial: Trial) -> list[TablePart]:

@@ -45,6 +45,11 @@ def test_default_arms_end_with_the_report_and_the_verdict(project: Path) -> None
     assert [str(number) for number in range(1, 10)] == [n for n in numbered if n in "123456789"][:9]
     page = (project / "artifacts/simulation.html").read_text()
     assert "Simulation: pipeline, shuffle, epsilon against popular" in page
+    assert "Arms by estimator" in page
+    head = next(line for line in lines if "dm minus snips" in line)
+    assert head.split()[:2] == ["arm", "verdict"]
+    assert any(line.startswith("no number for pipeline (log of popular): ") for line in lines)
+    assert any("chosen by the log" in line for line in lines)
 
 
 def test_pipelines_as_arms(project: Path) -> None:
@@ -72,6 +77,9 @@ def test_pipelines_as_arms(project: Path) -> None:
     unusable = [one for one in found["estimates"] if one["verdict"] == "unusable"]
     assert unusable  # the control explores nothing
     assert all(one["value"] is None for one in unusable)
+    assert {one["estimator"] for one in found["estimates"]} == {
+        "ips", "snips", "dm", "dr", "clipped ips"
+    }  # fmt: skip
 
 
 def test_one_seed_one_answer(project: Path) -> None:

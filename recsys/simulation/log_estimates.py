@@ -3,22 +3,34 @@
 Each place of a slate is a round: the action is the item at the place, the reward its click. Its
 weight is the probability that the judged arm has this item at this place over the same of the
 logging arm, whatever stands above. That is unbiased where a click depends on its place and item
-alone; under "cascade" and "dependent" clicks it is not.
+alone; under "cascade" and "dependent" clicks it is not. The direct method and the doubly robust
+estimate read the table of `recsys.simulation.place_rewards`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from recsys.simulation.arms import SimulatedArm
-from recsys.simulation.diagnostics import WeightDiagnostics, weight_diagnostics
-from recsys.simulation.estimate import Estimate
-from recsys.simulation.estimators import importance_weights, ips, snips
-from recsys.simulation.sessions import SessionLog, ranks_of
+from recsys.simulation.diagnostics import (
+    WeightDiagnostics,
+    disagreement,
+    errors_apart,
+    weight_diagnostics,
+)
+from recsys.simulation.estimate import Contributions, Estimate
+from recsys.simulation.estimators import clipped_ips, dm, dr, importance_weights, ips, snips
+from recsys.simulation.place_rewards import PlaceRewards, ranks_in
+from recsys.simulation.sessions import SessionLog
+from recsys.simulation.slope import choose_clip
 
-__all__ = ["LogEstimate", "coverage_of", "estimate_from_log", "place_weights"]
+__all__ = ["CLIPS", "LogEstimate", "coverage_of", "estimate_from_log", "place_weights"]
+
+CLIPS = (5.0, 10.0, 50.0, float("inf"))
+"""Largest weights at which the sensitivity to clipping is shown."""
 
 
 class LogEstimate(NamedTuple):
@@ -29,7 +41,13 @@ class LogEstimate(NamedTuple):
         logging: whose log it is.
         ips: by inverse propensities.
         snips: self-normalised.
-        diagnostics: of the weights; its verdict says whether the numbers may be shown.
+        clipped: by inverse propensities of at most ``clip``.
+        clip: largest weight, as `recsys.simulation.slope.choose_clip` chose it from the log.
+        at_limit: clicks per session by clipped IPS at each of `CLIPS`.
+        dm: direct method; its interval leaves out the error of the model. None: no model.
+        dr: doubly robust. None: no model.
+        diagnostics: of the weights, and of ``dm`` against ``snips``; its verdict says whether the
+            numbers may be shown.
         truth: clicks per session that the judged arm would have got from the same people in the
             same sessions. None: not known.
     """
@@ -38,6 +56,11 @@ class LogEstimate(NamedTuple):
     logging: str
     ips: Estimate
     snips: Estimate
+    clipped: Estimate
+    clip: float
+    at_limit: Mapping[float, float]
+    dm: Estimate | None
+    dr: Estimate | None
     diagnostics: WeightDiagnostics
     truth: float | None
 
@@ -45,6 +68,11 @@ class LogEstimate(NamedTuple):
     def usable(self) -> bool:
         """Whether the log can carry the numbers."""
         return self.diagnostics.verdict != "unusable"
+
+    @property
+    def errors_apart(self) -> float | None:
+        """How many standard errors ``dm`` is above ``snips``; None without a model."""
+        return None if self.dm is None else errors_apart(self.dm, self.snips)
 
     def errors_from_truth(self, estimate: Estimate) -> float | None:
         """How many standard errors ``estimate`` is above the truth; None where it is not known."""
@@ -67,7 +95,7 @@ def place_weights(log: SessionLog, logging: SimulatedArm, judged: SimulatedArm) 
     k = log.rank.shape[1]
     place = np.arange(k)
     shown = logging.marginals(k)[log.rank, place]
-    there = _ranks_in(logging, judged)[log.user[:, None], log.rank]  # [n, k] rank in the judged
+    there = ranks_in(logging, judged)[log.user[:, None], log.rank]  # [n, k] rank in the judged
     wanted = np.where(there >= 0, judged.marginals(k)[np.maximum(there, 0), place], 0.0)
     weight = importance_weights(wanted.ravel(), shown.ravel())
     return weight.reshape(wanted.shape)
@@ -83,7 +111,7 @@ def coverage_of(logging: SimulatedArm, judged: SimulatedArm, user: np.ndarray, k
         k: places.
     """
     possible = np.append(logging.marginals(k) > 0, np.zeros((1, k), bool), axis=0)  # row -1: no
-    there = _ranks_in(judged, logging)  # [U, M of judged] rank in the logging arm
+    there = ranks_in(judged, logging)  # [U, M of judged] rank in the logging arm
     mass = judged.marginals(k)
     covered = (possible[there] * mass).sum(axis=(1, 2)) / k  # [U]
     return float(covered[user].mean())
@@ -94,6 +122,7 @@ def estimate_from_log(
     logging: SimulatedArm,
     judged: SimulatedArm,
     *,
+    rewards: PlaceRewards | None = None,
     truth: float | None = None,
     level: float = 0.95,
 ) -> LogEstimate:
@@ -103,6 +132,7 @@ def estimate_from_log(
         log: sessions of ``logging``.
         logging: the arm that was shown.
         judged: the arm in question.
+        rewards: `fit_place_rewards` of this log. None: no ``dm`` and no ``dr``.
         truth: if known.
         level: of the intervals.
     """
@@ -111,14 +141,34 @@ def estimate_from_log(
     reward = log.click.ravel().astype(np.float64)
     unit = np.repeat(log.person, k)
     covered = coverage_of(logging, judged, log.user, k)
+
+    def found(one: Contributions) -> Estimate:
+        return _a_session(one.estimate(unit=unit, level=level), k)
+
+    shown = bool(weight.any())
+    nothing = Estimate("snips", 0.0, float("nan"), float("-inf"), float("inf"), n)
+    normalised = found(snips(weight, reward)) if shown else nothing
+    clip = choose_clip(weight, reward) if shown else float("inf")
+    direct = robust = None
+    seen = weight_diagnostics(weight, unit=unit, coverage=covered)
+    if rewards is not None:
+        predicted, expected = rewards.predict(judged)
+        direct = found(dm(expected))
+        robust = found(dr(weight, reward, predicted, expected))
+        apart = disagreement(direct, normalised)
+        if apart and seen.verdict != "unusable":
+            seen = seen._replace(verdict="weak", reasons=(*seen.reasons, *apart))
     return LogEstimate(
         judged.name,
         logging.name,
-        _a_session(ips(weight, reward).estimate(unit=unit, level=level), k),
-        _a_session(snips(weight, reward).estimate(unit=unit, level=level), k)
-        if weight.any()
-        else Estimate("snips", 0.0, float("nan"), float("-inf"), float("inf"), n),
-        weight_diagnostics(weight, unit=unit, coverage=covered),
+        found(ips(weight, reward)),
+        normalised,
+        found(clipped_ips(weight, reward, limit=clip)),
+        clip,
+        {limit: k * clipped_ips(weight, reward, limit=limit).value for limit in CLIPS},
+        direct,
+        robust,
+        seen,
         truth,
     )
 
@@ -132,9 +182,3 @@ def _a_session(one: Estimate, k: int) -> Estimate:
         high=k * one.high,
         num_rounds=one.num_rounds // k,
     )
-
-
-def _ranks_in(mine: SimulatedArm, theirs: SimulatedArm) -> np.ndarray:
-    """[U, M of mine] rank of each of my candidates among theirs, -1 = not there."""
-    pairs = zip(theirs.item_index, mine.item_index, strict=True)
-    return np.stack([ranks_of(a, b) for a, b in pairs])

@@ -13,17 +13,14 @@ from scipy.special import ndtri
 from recsys.lookup import lookup
 from recsys.simulation.arms import SimulatedArm, tables_of
 from recsys.simulation.estimate import Estimate, ratio_estimate
-from recsys.simulation.estimators import clipped_ips
 from recsys.simulation.experiment.srm import SampleRatio, sample_ratio
-from recsys.simulation.log_estimates import LogEstimate, estimate_from_log, place_weights
+from recsys.simulation.log_estimates import LogEstimate, estimate_from_log
+from recsys.simulation.place_rewards import fit_place_rewards
 from recsys.simulation.sessions import Behaviour, People, SessionLog, simulate_sessions
 from recsys.simulation.world import World
 from recsys.simulation.world_fit import Honesty
 
-__all__ = ["CLIPS", "ArmResult", "Lift", "Trial", "TrialVerdict", "run_trial"]
-
-CLIPS = (5.0, 10.0, 50.0, float("inf"))
-"""Largest weights at which the sensitivity to clipping is shown."""
+__all__ = ["ArmResult", "Lift", "Trial", "TrialVerdict", "run_trial"]
 
 TrialVerdict = Literal["PROMOTE", "HOLD", "SUSPICIOUS"]
 
@@ -72,12 +69,6 @@ class Lift(NamedTuple):
     high: float
 
 
-class _Clipped(NamedTuple):
-    arm: str
-    limit: float
-    value: float
-
-
 @dataclass(frozen=True)
 class Trial:
     """Everything a report says.
@@ -88,7 +79,6 @@ class Trial:
         level: of a lift's interval: 95% over all comparisons with the control (Bonferroni).
         estimates: of all arms from the log of ``logging``.
         refused: of all arms from the log of the control, where that draws nothing.
-        clipped: clicks per session by clipped IPS at each of `CLIPS`.
         logging: name of the arm whose log is read.
         log: its sessions.
         honesty: of the world. None: not checked.
@@ -104,7 +94,6 @@ class Trial:
     level: float
     estimates: tuple[LogEstimate, ...]
     refused: tuple[LogEstimate, ...]
-    clipped: tuple[_Clipped, ...]
     logging: str
     log: SessionLog
     honesty: Honesty | None
@@ -190,20 +179,18 @@ def run_trial(
         truth = log.truth.mean(axis=0)
         by_rank = [n for n, arm in enumerate(arms) if arm.settings.ranker != "softmax"]
         if arms[logger].settings.ranker == "softmax":
-            by_rank = []
+            return log, ()
+        several = np.unique(log.person).size > 1
+        rewards = fit_place_rewards(log, arms[logger], rng=rng) if several else None
         return log, tuple(
-            estimate_from_log(log, arms[logger], arms[n], truth=float(truth[n])) for n in by_rank
+            estimate_from_log(log, arms[logger], arms[n], rewards=rewards, truth=float(truth[n]))
+            for n in by_rank
         )
 
     log, estimates = read(number, log_sessions)
     refused: tuple[LogEstimate, ...] = ()
     if number != 0 and not arms[0].draws:
         refused = tuple(e for e in read(0, min(log_sessions, 20_000))[1] if e.arm != arms[0].name)
-    clipped = tuple(
-        _Clipped(one.arm, limit, _clipped(log, arms[number], arms[numbers[one.arm]], limit))
-        for one in estimates
-        for limit in CLIPS
-    )
     split = sample_ratio(
         {one.name: one.num_people for one in results}, {arm.name: 1.0 for arm in arms}
     )
@@ -215,7 +202,6 @@ def run_trial(
         level,
         estimates,
         refused,
-        clipped,
         arms[number].name,
         log,
         honesty,
@@ -266,12 +252,6 @@ def _lift(new: Estimate, old: Estimate, names: tuple[str, str, str], level: floa
         float(ndtri((1.0 + level) / 2.0)) * abs(ratio) * float(np.hypot(relative[0], relative[1]))
     )
     return Lift(*names, ratio - 1.0, ratio - 1.0 - half, ratio - 1.0 + half)
-
-
-def _clipped(log: SessionLog, logging: SimulatedArm, judged: SimulatedArm, limit: float) -> float:
-    weight = place_weights(log, logging, judged).ravel()
-    found = clipped_ips(weight, log.click.ravel().astype(np.float64), limit=limit)
-    return float(found.value) * int(log.rank.shape[1])
 
 
 def _problems(
