@@ -68,16 +68,14 @@ class CandidatePool:
 
     def retrieval_columns(self) -> dict[str, np.ndarray]:
         """What the retrievers say of each candidate, [R] float32 by column; see `to_requests`."""
-        row, column = np.nonzero(self.real)
+        real = self.real
         columns: dict[str, np.ndarray] = {}
         for name, score in self.score.items():
-            best = np.max(score, axis=1, initial=0.0, where=self.real)
-            own, row_best = score[row, column], best[row]
-            columns[f"score__{name}"] = own
-            columns[f"score__{name}_share"] = np.divide(
-                own, row_best, out=np.zeros_like(own), where=row_best > 0
-            )
-            columns[f"rank__{name}"] = self.rank[name][row, column]
+            best = np.max(score, axis=1, initial=0.0, where=real, keepdims=True)
+            share = np.divide(score, best, out=np.zeros_like(score), where=real & (best > 0))
+            columns[f"score__{name}"] = score[real]
+            columns[f"score__{name}_share"] = share[real]
+            columns[f"rank__{name}"] = self.rank[name][real]
         return columns
 
 

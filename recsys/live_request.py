@@ -203,7 +203,7 @@ class LiveItems:
         )
         old = logged.of(user_id, min(as_of_us, moment_us)) if user_id else _nothing()
         ids = [*(event.item_id for event in fresh), *recent_items]
-        index = self._items.index(ids)
+        index = self._items.index(ids) if ids else np.zeros(0, dtype=np.int64)
         count = len(recent_items)
         happened = np.array(
             [

@@ -108,6 +108,25 @@ class Int8Rows:
             score[:, start:stop] = torch.addcmul(block, total, self.bias[start:stop].float())
         return score
 
+    def dot_rows(self, query: np.ndarray, index: np.ndarray) -> np.ndarray:
+        """Dot products of each query with rows of its own, summed as `dot` sums them.
+
+        Args:
+            query: [Q, D] float32.
+            index: [Q, C] integer rows in 0..N - 1.
+
+        Returns:
+            [Q, C] float32.
+
+        Raises:
+            IndexError: a row lies outside the table.
+        """
+        code, scale, bias = self.code.numpy(), self.scale.numpy(), self.bias.numpy()
+        product = np.matmul(code[index].astype(np.float32), query[:, :, None])[:, :, 0]
+        total = query.sum(axis=1, keepdims=True)
+        score = product * scale[index].astype(np.float32) + total * bias[index].astype(np.float32)
+        return np.asarray(score, dtype=np.float32)
+
     def save(self, directory: Path) -> None:
         """Write ``int8_rows.safetensors`` and ``int8_rows.json`` into ``directory``."""
         directory.mkdir(parents=True, exist_ok=True)

@@ -75,6 +75,9 @@ def lists_of(score: np.ndarray, request_index: np.ndarray, top: int) -> np.ndarr
         request_index: [R] int, never falling; Q distinct values.
         top: most rows of a list, >= 1.
     """
+    if score.size and request_index[0] == request_index[-1]:
+        best = np.argsort(-score, kind="stable")[:top]
+        return np.append(best, np.full(top - best.size, -1))[None].astype(np.int64, copy=False)
     _, counts = np.unique(request_index, return_counts=True)
     query = np.repeat(np.arange(counts.size), counts)
     order = np.lexsort((-score, query))

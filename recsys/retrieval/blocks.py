@@ -108,19 +108,29 @@ def score_in_blocks(
     Raises:
         ValueError: ``item_index`` has not one row per history, or an index exceeds N.
     """
-    if item_index.ndim != 2 or item_index.shape[0] != len(histories):
-        raise ValueError(
-            f"item_index must be [Q, C] with Q = {len(histories)}, got shape {item_index.shape}"
-        )
-    if item_index.size and int(item_index.max()) > num_items:
-        raise ValueError(f"item_index must be <= {num_items}, got {int(item_index.max())}")
+    _check_items(item_index, len(histories), num_items)
     moments = moments_of(histories, moment)
     scores = np.full(item_index.shape, -np.inf, dtype=np.float32)
     for rows in _row_blocks(len(histories), num_items, block_bytes):
         block = score_all(histories.take(rows), moments[rows])
-        picked = np.take_along_axis(block, np.maximum(item_index[rows], 0), axis=1)
-        scores[rows] = np.where(item_index[rows] > 0, picked, -np.inf)
+        scores[rows] = _picked(block, item_index[rows])
     return scores
+
+
+def _check_items(item_index: np.ndarray, num_rows: int, num_items: int) -> None:
+    if item_index.ndim != 2 or item_index.shape[0] != num_rows:
+        raise ValueError(
+            f"item_index must be [Q, C] with Q = {num_rows}, got shape {item_index.shape}"
+        )
+    if item_index.size and int(item_index.max()) > num_items:
+        raise ValueError(f"item_index must be <= {num_items}, got {int(item_index.max())}")
+
+
+def _picked(block: np.ndarray, item_index: np.ndarray) -> np.ndarray:
+    """[Q, C] float32 of a block [Q, N + 1]; -inf where the index is 0 or -1."""
+    row = np.arange(len(block))[:, None]
+    picked = block[row, np.maximum(item_index, 0)]
+    return np.where(item_index > 0, picked, -np.inf).astype(np.float32, copy=False)
 
 
 def _row_blocks(num_rows: int, num_items: int, block_bytes: int) -> Iterator[np.ndarray]:
@@ -162,6 +172,9 @@ class DenseQuestion:
 
     def score(self, item_index: np.ndarray) -> np.ndarray:
         """See `recsys.retrieval.protocol.Question`."""
+        if self._whole is not None:
+            _check_items(item_index, len(self._histories), self._retriever.num_items)
+            return _picked(self._whole, item_index)
         return score_in_blocks(
             self._score_all,
             self._histories,

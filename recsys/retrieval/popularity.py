@@ -44,6 +44,7 @@ class PopularityRetriever(DenseRetriever):
         self._timestamp = timestamp  # [E] int64 microseconds, sorted
         self._item_index = item_index  # [E] int64
         self._known_counts: tuple[tuple[int, np.ndarray], ...] = ((0, _no_counts(num_items)),)
+        self._known_scores: tuple[tuple[tuple[int, int], np.ndarray], ...] = ()
 
     @classmethod
     def fit(
@@ -72,15 +73,37 @@ class PopularityRetriever(DenseRetriever):
 
     def score_all(self, histories: Histories, moment: np.ndarray) -> np.ndarray:
         """[Q, N + 1] float32: events in the window, plus a share of all events in [0, 1)."""
-        until: np.ndarray = self._counts_before(moment).astype(np.float32)
+        if moment.size == 1:
+            return self._at_one(moment)[None]
         if self.window_days is None:
-            return until
-        total = until.sum(axis=1, keepdims=True)
-        share: np.ndarray = until / (total + 1.0)
-        start = moment - np.int64(self.window_days * DAY_US)
-        recent = until - self._counts_before(start).astype(np.float32)
-        windowed: np.ndarray = recent + share
-        return windowed
+            return self._counts_before(moment).astype(np.float32)
+        return _windowed(
+            self._counts_before(moment), self._counts_before(moment - self._window_us)
+        )
+
+    @property
+    def _window_us(self) -> int:
+        return 0 if self.window_days is None else int(self.window_days * DAY_US)
+
+    def _at_one(self, moment: np.ndarray) -> np.ndarray:
+        """[N + 1] scores at one moment, kept until a few others were asked for; read-only."""
+        begin, end = np.searchsorted(
+            self._timestamp, np.append(moment - self._window_us, moment), side="left"
+        ).tolist()
+        known = dict(self._known_scores)
+        if (begin, end) not in known:
+            until = self._first(end)[None]
+            if self.window_days is None:
+                score = until[0].astype(np.float32)
+            else:
+                score = _windowed(until, self._first(begin)[None])[0]
+            score.flags.writeable = False
+            self._known_scores = (
+                *self._known_scores[-_KEPT_COUNTS + 1 :],
+                ((begin, end), score),
+            )
+            return score
+        return known[begin, end]
 
     def _counts_before(self, moment: np.ndarray) -> np.ndarray:
         """[Q, N + 1] int32 events of each item strictly before each moment."""
@@ -128,6 +151,13 @@ class PopularityRetriever(DenseRetriever):
         """
         settings, tensors = read_model(directory, "popularity")
         return cls(**settings, timestamp=tensors["timestamp"], item_index=tensors["item_index"])
+
+
+def _windowed(until: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """[Q, N + 1] float32 from the counts [Q, N + 1] up to the moment and up to the window."""
+    whole = until.astype(np.float32)
+    share: np.ndarray = whole / (whole.sum(axis=1, keepdims=True) + 1.0)
+    return whole - before.astype(np.float32) + share
 
 
 def _no_counts(num_items: int) -> np.ndarray:

@@ -310,8 +310,10 @@ class TwoTowerRetriever:
             )
         real = item_index > 0
         items = np.where(real, item_index, 0)
-        vector = self.item_vectors[items] if self.int8 is None else self._dequantized(items)
-        score = np.einsum("qd,qcd->qc", query, vector)
+        if self.int8 is not None:
+            score = self.int8.dot_rows(query, items)
+        else:
+            score = np.matmul(self.item_vectors[items], query[:, :, None])[:, :, 0]
         return np.where(real, score, -np.inf).astype(np.float32)
 
     def quantize(self) -> Self:
@@ -421,11 +423,6 @@ class TwoTowerRetriever:
         vector = torch.from_numpy(query)
         score = vector @ self._scored.T if self.int8 is None else self.int8.dot(vector)
         return score.numpy()
-
-    def _dequantized(self, item_index: np.ndarray) -> np.ndarray:
-        if self.int8 is None:
-            raise ValueError("call quantize first")
-        return self.int8.dequantize(item_index).numpy()
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
