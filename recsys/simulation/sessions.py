@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from recsys.simulation.arms import ArmTables, SimulatedArm
 from recsys.simulation.clicks import ClickModel, click_probability, draw_clicks
 from recsys.simulation.drawing import DrawnSlates, draw_slates
+from recsys.simulation.slate_traits import SlateTraits
 
 __all__ = ["Behaviour", "People", "SessionLog", "Simulated", "simulate_sessions"]
 
@@ -65,6 +66,9 @@ class People(NamedTuple):
         conversions: int64.
         expected: float64 clicks that were to be expected given what was shown.
         stayed: bool, still coming when the simulation ended.
+        empty: int64 sessions without a click.
+        traits: [P, 3] float64 sums over the sessions of `SlateTraits.measure`; zeros where no
+            traits were given.
     """
 
     user: np.ndarray
@@ -74,6 +78,8 @@ class People(NamedTuple):
     conversions: np.ndarray
     expected: np.ndarray
     stayed: np.ndarray
+    empty: np.ndarray
+    traits: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -131,6 +137,7 @@ def simulate_sessions(
     log_sessions: int = 0,
     what_if: Sequence[int] = (),
     only: int | None = None,
+    traits: SlateTraits | None = None,
 ) -> Simulated:
     """Simulate sessions of all arms side by side; people fall into arms with equal chances.
 
@@ -147,6 +154,7 @@ def simulate_sessions(
         log_sessions: most sessions in the log.
         what_if: numbers of arms whose answer is tried on every logged session as well.
         only: everybody is in this arm. None: people are spread over all of them.
+        traits: of the items, to be summed over what each person is shown. None: not measured.
 
     Raises:
         ValueError: a number is out of range.
@@ -158,7 +166,7 @@ def simulate_sessions(
     for name, number in (("logging_arm", logging_arm), ("only", only)):
         if number is not None and not 0 <= number < num_arms:
             raise ValueError(f"{name} must be in 0..{num_arms - 1}, got {number}")
-    return _Loop(tables, behaviour, k, min(here, sessions), rng, only).run(
+    return _Loop(tables, behaviour, k, min(here, sessions), rng, only, traits).run(
         sessions, logging_arm, log_sessions, list(what_if)
     )
 
@@ -172,9 +180,10 @@ class _Loop:
         here: int,
         rng: np.random.Generator,
         only: int | None,
+        traits: SlateTraits | None,
     ) -> None:
         self._tables, self._behaviour, self._k, self._rng = tables, behaviour, k, rng
-        self._only = only
+        self._only, self._traits = only, traits
         self._num_users = len(tables.arms[0].item_index)
         widest = max(arm.item_index.shape[1] for arm in tables.arms)
         self._wear = (1.0 - behaviour.fatigue) ** np.arange(_MOST_SHOWN + 1)
@@ -192,7 +201,8 @@ class _Loop:
         steps = -(-sessions // here)
         size = here * (steps + 1)
         user, arm = np.zeros(size, np.int32), np.zeros(size, np.int16)
-        count, clicks, bought = (np.zeros(size, np.int32) for _ in range(3))
+        count, clicks, bought, empty = (np.zeros(size, np.int32) for _ in range(4))
+        traits = np.zeros((size, 3))
         expected, stayed = np.zeros(size), np.zeros(size, dtype=bool)
         logged = 0
         for _ in range(steps):
@@ -207,6 +217,10 @@ class _Loop:
                 clicked[rows] = click.sum(axis=1)
                 bought[person[rows]] += conversion.sum(axis=1, dtype=np.int32)
                 expected[person[rows]] += hoped
+                if self._traits is not None:
+                    items = self._tables.arms[number].item_index
+                    shown = items[self._user[rows][:, None], slates.rank]
+                    traits[person[rows]] += self._traits.measure(shown)
                 if number == logging_arm and logged < log_sessions:
                     # Before it is counted as shown: the other arms meet the same people.
                     truth = self._what_if(number, rows, what_if)
@@ -226,12 +240,21 @@ class _Loop:
                 self._tire(rows, slates.rank)
             count[person] += 1
             clicks[person] += clicked
+            empty[person] += clicked == 0
             self._come_and_go(clicked)
         stayed[self._person] = count[self._person] > 0
         came = count > 0
-        columns = (user, arm, count, clicks, bought)
-        counted: list[Any] = [each[came].astype(np.int64) for each in columns]
-        people = People(*[*counted, expected[came], stayed[came]])
+        people = People(
+            user=user[came].astype(np.int64),
+            arm=arm[came].astype(np.int64),
+            sessions=count[came].astype(np.int64),
+            clicks=clicks[came].astype(np.int64),
+            conversions=bought[came].astype(np.int64),
+            expected=expected[came],
+            stayed=stayed[came],
+            empty=empty[came].astype(np.int64),
+            traits=traits[came],
+        )
         return Simulated(people, self._logged(logging_arm, log_sessions), self._k)
 
     def _arrivals(self, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal, NamedTuple
@@ -17,6 +17,14 @@ from recsys.simulation.experiment.srm import SampleRatio, sample_ratio
 from recsys.simulation.log_estimates import LogEstimate, estimate_from_log
 from recsys.simulation.place_rewards import fit_place_rewards
 from recsys.simulation.sessions import Behaviour, People, SessionLog, simulate_sessions
+from recsys.simulation.slate_traits import SlateTraits
+from recsys.simulation.trial_guardrails import (
+    GUARDRAILS,
+    Guardrail,
+    Kept,
+    guarded_values,
+    judge_guardrails,
+)
 from recsys.simulation.world import World
 from recsys.simulation.world_fit import Honesty
 
@@ -37,6 +45,7 @@ class ArmResult(NamedTuple):
         conversions: per session.
         returns: sessions per person who left for good.
         coverage: share of the catalogue on the first k places of any user's list.
+        guarded: value of every guardrail, by its name.
     """
 
     name: str
@@ -47,6 +56,7 @@ class ArmResult(NamedTuple):
     conversions: Estimate
     returns: Estimate
     coverage: float
+    guarded: Mapping[str, Estimate]
 
 
 class Lift(NamedTuple):
@@ -77,14 +87,15 @@ class Trial:
         results: one an arm, the control first.
         lifts: all pairs, both metrics; each earlier arm is compared against.
         level: of a lift's interval: 95% over all comparisons with the control (Bonferroni).
+        guardrails: of every arm but the control, which they are compared with.
         estimates: of all arms from the log of ``logging``.
         refused: of all arms from the log of the control, where that draws nothing.
         logging: name of the arm whose log is read.
         log: its sessions.
         honesty: of the world. None: not checked.
         split: people of the arms against equal shares.
-        verdict: PROMOTE: an arm beats the control; HOLD: none does, or none surely;
-            SUSPICIOUS: a check failed, and no winner is named.
+        verdict: PROMOTE: an arm beats the control and all its guardrails are safe; HOLD: there is
+            no such arm; SUSPICIOUS: a check failed, and no winner is named.
         winner: with PROMOTE.
         reasons: sentences.
     """
@@ -92,6 +103,7 @@ class Trial:
     results: tuple[ArmResult, ...]
     lifts: tuple[Lift, ...]
     level: float
+    guardrails: tuple[Kept, ...]
     estimates: tuple[LogEstimate, ...]
     refused: tuple[LogEstimate, ...]
     logging: str
@@ -127,6 +139,7 @@ def run_trial(
     log_sessions: int = 100_000,
     honesty: Honesty | None = None,
     popularity: float = 0.0,
+    guardrails: tuple[Guardrail, ...] = GUARDRAILS,
 ) -> Trial:
     """Run the arms against each other, then read one arm's log.
 
@@ -142,6 +155,7 @@ def run_trial(
         log_sessions: size of that log, on top of ``sessions``.
         honesty: what the world was found to be worth; a decile that is off is a failed check.
         popularity: see `tables_of`.
+        guardrails: what a winner must not make worse.
 
     Raises:
         ConfigError: ``logging`` is no arm.
@@ -153,13 +167,23 @@ def run_trial(
     number = _logging_arm(arms) if logging is None else lookup(numbers, logging, "arm")
     behaviour = behaviour or Behaviour()
     tables = tables_of(world, list(arms), popularity=popularity)
-    people = simulate_sessions(tables, sessions=sessions, rng=rng, behaviour=behaviour, k=k).people
+    people = simulate_sessions(
+        tables, sessions=sessions, rng=rng, behaviour=behaviour, k=k, traits=SlateTraits.of(world)
+    ).people
     results = tuple(_result(arm, people, n, k, world.num_items) for n, arm in enumerate(arms))
     level = 1.0 - 0.05 / (len(arms) - 1)
     lifts = tuple(
         _lift(getattr(b, metric), getattr(a, metric), (b.name, a.name, metric), level)
         for a, b in combinations(results, 2)
         for metric in ("clicks", "conversions")
+    )
+
+    kept = tuple(
+        each
+        for one in results[1:]
+        for each in judge_guardrails(
+            one.name, one.guarded, results[0].guarded, rules=guardrails, level=level
+        )
     )
 
     def read(logger: int, size: int) -> tuple[SessionLog, tuple[LogEstimate, ...]]:
@@ -195,11 +219,12 @@ def run_trial(
         {one.name: one.num_people for one in results}, {arm.name: 1.0 for arm in arms}
     )
     problems = _problems(estimates, arms[number].name, honesty, split)
-    verdict, winner, reasons = _verdict(results, lifts, problems)
+    verdict, winner, reasons = _verdict(results, lifts, kept, problems)
     return Trial(
         results,
         lifts,
         level,
+        kept,
         estimates,
         refused,
         arms[number].name,
@@ -227,19 +252,22 @@ def _result(arm: SimulatedArm, people: People, number: int, k: int, num_items: i
             f"sessions must be enough for people to leave every arm, got {int(mine.sum())} people "
             f"in {arm.name!r}; simulate more"
         )
-    sessions = people.sessions[mine].astype(np.float64)
-    clicks, bought = (each[mine].astype(np.float64) for each in (people.clicks, people.conversions))
+    own = People(*(column[mine] for column in people))
+    sessions, clicks = own.sessions.astype(np.float64), own.clicks.astype(np.float64)
+    coverage = float(np.unique(arm.item_index[:, :k]).size / num_items)
+    guarded = guarded_values(own, k=k, coverage=coverage)
     # Who still comes has not said how often: those who left, and all sessions over who left.
-    left = (~people.stayed[mine]).astype(np.float64)
+    left = (~own.stayed).astype(np.float64)
     return ArmResult(
         arm.name,
         int(mine.sum()),
         int(sessions.sum()),
         ratio_estimate("clicks per session", clicks, sessions),
         ratio_estimate("clicks per place", clicks, sessions * k),
-        ratio_estimate("conversions per session", bought, sessions),
+        guarded["conversions"]._replace(name="conversions per session"),
         ratio_estimate("sessions per person", sessions, left),
-        float(np.unique(arm.item_index[:, :k]).size / num_items),
+        coverage,
+        guarded,
     )
 
 
@@ -278,17 +306,30 @@ def _problems(
 
 
 def _verdict(
-    results: Sequence[ArmResult], lifts: Sequence[Lift], problems: list[str]
+    results: Sequence[ArmResult],
+    lifts: Sequence[Lift],
+    guardrails: Sequence[Kept],
+    problems: list[str],
 ) -> tuple[TrialVerdict, str | None, tuple[str, ...]]:
     control = results[0].name
     mine = [one for one in lifts if one.against == control and one.metric == "clicks"]
-    best = max(mine, key=lambda one: one.value)
-    said = (
-        f"{best.arm} against {control}: clicks per session {best.value:+.1%} "
-        f"[{best.low:+.1%}, {best.high:+.1%}]"
-    )
+    mine.sort(key=lambda one: one.value, reverse=True)
+
+    def said(one: Lift) -> str:
+        return (
+            f"{one.arm} against {control}: clicks per session {one.value:+.1%} "
+            f"[{one.low:+.1%}, {one.high:+.1%}]"
+        )
+
     if problems:
-        return "SUSPICIOUS", None, (*problems, said)
-    if best.low > 0:
-        return "PROMOTE", best.arm, (said,)
-    return "HOLD", None, (f"no arm surely beats {control}", said)
+        return "SUSPICIOUS", None, (*problems, said(mine[0]))
+    better = [one for one in mine if one.low > 0]
+    held: list[str] = []
+    for one in better:
+        broken = [each.says for each in guardrails if each.arm == one.arm and not each.safe]
+        if not broken:
+            return "PROMOTE", one.arm, (said(one), *held)
+        held.append(f"not {one.arm}, for a guardrail is not safe: {'; '.join(broken)}")
+    if held:
+        return "HOLD", None, (*held, said(mine[0]))
+    return "HOLD", None, (f"no arm surely beats {control}", said(mine[0]))

@@ -16,6 +16,7 @@ from recsys.simulation.log_estimates import (
 )
 from recsys.simulation.sessions import Behaviour, simulate_sessions
 from recsys.simulation.trial import run_trial
+from recsys.simulation.trial_guardrails import with_margins
 from tests.recsys.simulation.world_of_two_tastes import NUM_USERS, fitted
 
 WORLD, HONESTY = fitted()
@@ -106,7 +107,7 @@ def test_weights_by_hand() -> None:
 def test_the_better_arm_is_promoted_and_only_then() -> None:
     found = run_trial(
         WORLD, [POPULAR, BEST, SHUFFLE], sessions=40_000, rng=np.random.default_rng(0), k=3,
-        log_sessions=5_000, honesty=HONESTY,
+        log_sessions=5_000, honesty=HONESTY, guardrails=with_margins({"diversity": 1.0}),
     )  # fmt: skip
     assert (found.verdict, found.winner) == ("PROMOTE", "best")
     assert found.lift("best").low > 0 > found.lift("shuffle").high
