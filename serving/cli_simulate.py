@@ -77,6 +77,14 @@ def simulate(
     logging: Annotated[
         str | None, typer.Option("--logging", metavar="ARM", help="Arm whose log is judged.")
     ] = None,
+    guardrail: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=LOSS",
+            help="Relative loss that a winner may have of conversions, no-click (0.05), coverage, "
+            "head-share, new-items (0.2), diversity (0.5); repeat.",
+        ),
+    ] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=100, help="Places on a slate.")] = 10,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of all draws.  [default: that of the configuration]")
@@ -114,6 +122,7 @@ def simulate(
                 k=k,
                 seed=settings.seed if seed is None else seed,
                 report=report,
+                guardrails=tuple(guardrail or ()),
             ),
             progress=progress_of(out, progress),
         )

@@ -30,6 +30,7 @@ from recsys.simulation.report import write_report
 from recsys.simulation.sessions import Behaviour
 from recsys.simulation.trial import Trial, run_trial
 from recsys.simulation.world_fit import fit_world
+from serving.simulate_guardrails import parse_guardrails
 
 if TYPE_CHECKING:
     import polars as pl
@@ -55,6 +56,7 @@ class SimulationOptions:
     k: int
     seed: int
     report: Path | None
+    guardrails: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,13 +101,14 @@ def run_simulation(
         progress: shows a bar.
 
     Raises:
-        ConfigError: an unknown arm or click model, or an arm of other data.
+        ConfigError: an unknown arm, click model or guardrail, or an arm of other data.
         ArtifactError: there is no bundle, or it is damaged.
         DataError: the files break a rule.
     """
     from serving.simulate_report import simulation_report
 
     lookup(CLICK_MODELS, options.click_model, "click model")
+    guardrails = parse_guardrails(options.guardrails)
     wanted = list(names) or list(DEFAULT_ARMS)
     if len(wanted) < 2:
         raise ConfigError(f"arms must be at least two, got {wanted}; add popular as a control")
@@ -159,6 +162,7 @@ def run_simulation(
             log_sessions=options.log_sessions,
             honesty=honesty,
             popularity=options.popularity,
+            guardrails=guardrails,
         )
         advance(1)
     facts = _facts(config, audience, trial, options, time.perf_counter() - before)

@@ -7,6 +7,7 @@ from pathlib import Path
 from recsys.simulation.report_input import TablePart
 from serving.output import table
 from serving.simulate_estimates import BY_ESTIMATOR, CLIPPING, REWARD_MODEL, refusals
+from serving.simulate_guardrails import TITLE as GUARDRAILS
 from serving.simulate_job import Simulation
 
 __all__ = ["simulation_text"]
@@ -30,7 +31,8 @@ def simulation_text(found: Simulation) -> str:
     for number, title in enumerate((CLIPPING, "Arms", "All pairs", "A planned experiment"), 4):
         parts += ["", f"{number} {title[0].lower()}{title[1:]}", _table(named[title])]
     others = len(trial.results) - 1
-    parts += ["", f"8 arms compared with the control: {others}, each at {1 - trial.level:.4f}"]
+    compared = f"arms compared with the control: {others}, each at {1 - trial.level:.4f}"
+    parts += ["", f"8 guardrails; {compared}", _table(named[GUARDRAILS])]
     parts += ["", "9 what this cannot say", *(f"- {line}" for line in report.cannot_conclude)]
     path = found.report_path
     here = Path.cwd()

@@ -18,6 +18,7 @@ from recsys.simulation.report_input import (
 )
 from recsys.simulation.trial import Trial
 from serving.simulate_estimates import clip_table, estimate_lines, policy_table
+from serving.simulate_guardrails import guardrail_table
 
 __all__ = ["simulation_report"]
 
@@ -30,6 +31,7 @@ CANNOT = (
     "what was held out does well here too. This is no second proof of what `recsys evaluate` says.",
     "An estimate from one arm's log says nothing of items that arm never shows at a place.",
     "How people come back is assumed, not fitted: read the differences in clicks, not in returns.",
+    "How fast an arm answers, and what people complain of, are not simulated.",
 )
 
 
@@ -39,7 +41,8 @@ def simulation_report(trial: Trial, facts: Mapping[str, str | int | float]) -> R
     others = [one.name for one in trial.results[1:]]
     summary = {
         "PROMOTE": f"{trial.winner} gets more clicks than {control.name} in this world.",
-        "HOLD": f"No arm surely gets more clicks than {control.name} in this world.",
+        "HOLD": f"No arm surely gets more clicks than {control.name} in this world and keeps "
+        "every guardrail.",
         "SUSPICIOUS": "A check of the simulation failed; no winner is named.",
     }[trial.verdict]
     return ReportInput(
@@ -65,6 +68,7 @@ def simulation_report(trial: Trial, facts: Mapping[str, str | int | float]) -> R
         tables=(
             _arms(trial),
             _pairs(trial),
+            guardrail_table(trial),
             policy_table(trial),
             clip_table(trial),
             *_deciles(trial),

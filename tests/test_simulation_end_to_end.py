@@ -50,6 +50,8 @@ def test_default_arms_end_with_the_report_and_the_verdict(project: Path) -> None
     assert head.split()[:2] == ["arm", "verdict"]
     assert any(line.startswith("no number for pipeline (log of popular): ") for line in lines)
     assert any("chosen by the log" in line for line in lines)
+    assert any(line.startswith("8 guardrails; arms compared with the control: 3") for line in lines)
+    assert any(line.split()[:2] == ["pipeline", "diversity"] for line in lines)
 
 
 def test_pipelines_as_arms(project: Path) -> None:
@@ -74,6 +76,8 @@ def test_pipelines_as_arms(project: Path) -> None:
     assert found == {**json.loads(report.with_suffix(".json").read_text()), **_own(found)}
     pairs = next(table for table in found["tables"] if table["title"] == "All pairs")
     assert len(pairs["rows"]) == 1 + 2 * 6  # four arms, two metrics
+    guarded = next(table for table in found["tables"] if table["title"] == "Guardrails")
+    assert len(guarded["rows"]) == 1 + 3 * 6
     unusable = [one for one in found["estimates"] if one["verdict"] == "unusable"]
     assert unusable  # the control explores nothing
     assert all(one["value"] is None for one in unusable)
@@ -97,6 +101,8 @@ def test_refusals(project: Path) -> None:
     assert "arms must differ" in run(project, "--arms", "popular", "popular", code=2)
     assert "unknown click model" in run(project, "--world", "flat", code=2)
     assert "unknown arm 'b'" in run(project, "--logging", "b", code=2)
+    assert "guardrail must be NAME=LOSS" in run(project, "--guardrail", "diversity", code=2)
+    assert "unknown guardrail 'fun'" in run(project, "--guardrail", "fun=0.1", code=2)
     assert "k must be at most" in run(project, "-k", "100", code=2)
     assert "must be a count >= 1" in run(project, "--sessions", "abc", code=2)
     other = project / "other"
