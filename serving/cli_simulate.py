@@ -85,6 +85,16 @@ def simulate(
             "head-share, new-items (0.2), diversity (0.5); repeat.",
         ),
     ] = None,
+    rounds: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=100,
+            help="Also show what becomes of each arm that is trained on its own log, round by "
+            "round.  [default: 0, not]",
+            show_default=False,
+        ),
+    ] = 0,
     k: Annotated[int, typer.Option("-k", min=1, max=100, help="Places on a slate.")] = 10,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of all draws.  [default: that of the configuration]")
@@ -123,6 +133,7 @@ def simulate(
                 seed=settings.seed if seed is None else seed,
                 report=report,
                 guardrails=tuple(guardrail or ()),
+                rounds=rounds,
             ),
             progress=progress_of(out, progress),
         )

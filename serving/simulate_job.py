@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ from recsys.simulation.sessions import Behaviour
 from recsys.simulation.trial import Trial, run_trial
 from recsys.simulation.world_fit import fit_world
 from serving.simulate_guardrails import parse_guardrails
+from serving.simulate_rounds import run_rounds
 
 if TYPE_CHECKING:
     import polars as pl
@@ -41,6 +42,8 @@ __all__ = ["Simulation", "SimulationOptions", "run_simulation"]
 
 DEFAULT_ARMS = ("popular", "default", "shuffle", "epsilon")
 REPORT = "simulation.html"
+ROUND_SESSIONS = 20_000
+"""Most sessions of one retraining round; enough for a rate to a few percent."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class SimulationOptions:
     seed: int
     report: Path | None
     guardrails: tuple[str, ...] = ()
+    rounds: int = 0
 
 
 @dataclass(frozen=True)
@@ -164,11 +168,25 @@ def run_simulation(
             popularity=options.popularity,
             guardrails=guardrails,
         )
+        seconds = time.perf_counter() - before
+        rounds = None
+        if options.rounds:
+            rounds = run_rounds(
+                world,
+                arms,
+                rounds=options.rounds,
+                sessions=min(options.log_sessions, ROUND_SESSIONS),
+                seed=options.seed,
+                behaviour=behaviour,
+                k=options.k,
+            )
         advance(1)
-    facts = _facts(config, audience, trial, options, time.perf_counter() - before)
+    facts = _facts(config, audience, trial, options, seconds)
     facts["seconds in all"] = round(time.perf_counter() - began, 1)
     path = options.report or config.output.directory / REPORT
     report = simulation_report(trial, facts)
+    if rounds is not None:
+        report = replace(report, tables=(*report.tables, rounds.table()), curves=rounds.curves())
     return Simulation(trial, facts, write_report(path, report), report)
 
 

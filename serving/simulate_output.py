@@ -9,6 +9,7 @@ from serving.output import table
 from serving.simulate_estimates import BY_ESTIMATOR, CLIPPING, REWARD_MODEL, refusals
 from serving.simulate_guardrails import TITLE as GUARDRAILS
 from serving.simulate_job import Simulation
+from serving.simulate_rounds import TITLE as ROUNDS
 
 __all__ = ["simulation_text"]
 
@@ -34,6 +35,8 @@ def simulation_text(found: Simulation) -> str:
     compared = f"arms compared with the control: {others}, each at {1 - trial.level:.4f}"
     parts += ["", f"8 guardrails; {compared}", _table(named[GUARDRAILS])]
     parts += ["", "9 what this cannot say", *(f"- {line}" for line in report.cannot_conclude)]
+    if ROUNDS in named:
+        parts += ["", "10 trained again on its own log", _table(named[ROUNDS])]
     path = found.report_path
     here = Path.cwd()
     shown = path.relative_to(here) if path.is_relative_to(here) else path

@@ -95,6 +95,25 @@ def test_one_seed_one_answer(project: Path) -> None:
     assert one != other
 
 
+def test_rounds_of_training_on_the_own_log(project: Path) -> None:
+    arms = ["--arms", "popular", "epsilon", "--json"]
+    without, found = (json.loads(run(project, *arms, *more)) for more in ([], ["--rounds", "2"]))
+    rounds = found["tables"][-1]
+    assert rounds["title"] == "Retraining rounds"
+    assert len(rounds["rows"]) == 1 + 2 * 2 * 2  # arms, ways of training, rounds
+    assert found["tables"][:-1] == without["tables"]  # the experiment itself is the same
+    assert [one["title"].split(" by ")[0] for one in found["curves"]] == [
+        "Clicks a session",
+        "Concentration of what is shown",
+    ]
+    assert without["curves"] == []
+    page = (project / "artifacts/simulation.html").read_text()
+    assert "Retraining rounds" in page
+    text = run(project, "--arms", "popular", "epsilon", "--rounds", "1")
+    assert "10 trained again on its own log" in text
+    assert "places made even" in run(project, "--arms", "popular", "epsilon", "--rounds", "2")
+
+
 def test_refusals(project: Path) -> None:
     assert "at least two" in run(project, "--arms", "popular", code=2)
     assert "must be a configuration" in run(project, "--arms", "popular", "nothing", code=2)
