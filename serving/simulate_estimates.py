@@ -75,8 +75,8 @@ def clip_table(trial: Trial) -> TablePart:
         rows.append((one.arm, *values, truth))
     text = (
         f"Clicks a session from the log of {trial.logging}, by the largest weight allowed. The log "
-        "chooses the limit of the least expected squared error, from the weights alone. An arm "
-        "that the log cannot carry has no numbers."
+        "chooses the limit of the least expected squared error, by its weights and mean reward. An "
+        "arm that the log cannot carry has no numbers."
     )
     return TablePart(CLIPPING, (head, *rows), text)
 
