@@ -13,11 +13,12 @@ from recsys.bundle_evidence import Measured, find_leakage, write_evidence
 from recsys.config import Config
 from recsys.dataset import cut_histories, read_dataset
 from recsys.errors import ArtifactError
-from recsys.evaluation import Evaluation, Truth, compare, write_html
+from recsys.evaluation import Evaluation, Interval, Truth, compare, write_html
 from recsys.evaluation import evaluate as measure
 from recsys.lineage import numbered_as, trained_until
 from recsys.progress import Progress
 from recsys.recommender import Ranked, Recommender
+from recsys.score_calibration import calibration_error, read_map
 from recsys.topk import TopK
 
 __all__ = ["MEASURED_AT", "evaluate"]
@@ -98,7 +99,14 @@ def evaluate(
         )
         for name, lists in systems.items()
     }
-    _write_report(bundle, found, rng)
+    calibration = calibration_error(
+        read_map(bundle.file("ranking")),
+        both,
+        rows.label,
+        rows.request_index,
+        rng=np.random.default_rng(config.seed),
+    )
+    _write_report(bundle, found, rng, calibration)
     measured = Measured(
         found["funnel"],
         systems["funnel"],
@@ -107,6 +115,7 @@ def evaluate(
         users,
         data.item_ids.to_series().to_list(),
         find_leakage(cut, rows, trained_until(bundle, data)),
+        calibration,
     )
     write_evidence(bundle, measured)
     return found
@@ -116,7 +125,12 @@ def _top(ranked: Ranked) -> TopK:
     return TopK(ranked.item_index, ranked.score)
 
 
-def _write_report(bundle: Bundle, found: dict[str, Evaluation], rng: np.random.Generator) -> None:
+def _write_report(
+    bundle: Bundle,
+    found: dict[str, Evaluation],
+    rng: np.random.Generator,
+    calibration: Interval | None,
+) -> None:
     funnel = found["funnel"]
     metric = f"ndcg@{funnel.headline_k}"
     comparisons = {
@@ -135,4 +149,7 @@ def _write_report(bundle: Bundle, found: dict[str, Evaluation], rng: np.random.G
         for name, result in found.items()
     }
     kept = Bundle.load(bundle.path).manifest.metrics
-    bundle.record_metrics({**kept, "test": numbers, "users": funnel.users})
+    table = {**kept, "test": numbers, "users": funnel.users}
+    if calibration is not None:
+        table["calibration"] = calibration._asdict()
+    bundle.record_metrics(table)

@@ -21,7 +21,7 @@ from features.schema import USER
 from recsys.artifacts import Bundle
 from recsys.dataset import Cut
 from recsys.errors import ArtifactError, LeakageError
-from recsys.evaluation import Evaluation, Truth, item_slices, judge, user_slices
+from recsys.evaluation import Evaluation, Interval, Truth, item_slices, judge, user_slices
 from recsys.evaluation.metrics import USER_METRICS, parse_metric
 from recsys.lookup import lookup
 from recsys.manifest import Manifest
@@ -99,6 +99,7 @@ class Measured(NamedTuple):
         user_ids: Q.
         item_ids: N, of index 1, 2, ...
         leakage: see `find_leakage`.
+        calibration: error of the ranker's scores as probabilities. None: not measured.
     """
 
     evaluation: Evaluation
@@ -108,6 +109,7 @@ class Measured(NamedTuple):
     user_ids: Sequence[str]
     item_ids: Sequence[str]
     leakage: Sequence[str]
+    calibration: Interval | None = None
 
 
 def write_evidence(bundle: Bundle, measured: Measured) -> None:
@@ -137,6 +139,7 @@ def _header(measured: Measured, bundle_id: str, judged_as: Manifest) -> dict[str
         "coverage": evaluation.list_metrics.get(f"coverage@{k}"),
         "head_share": evaluation.list_metrics.get(f"head_share@{k}"),
         "exposure_gap": float(np.abs(np.subtract(*shares)).sum() / 2),
+        "calibration": None if measured.calibration is None else measured.calibration._asdict(),
         "leakage": list(measured.leakage),
     }
 
@@ -168,7 +171,8 @@ def _table(measured: Measured) -> pl.DataFrame:
 def read_evidence(bundle: Bundle) -> Evidence:
     """What `write_evidence` wrote.
 
-    ``latency_p99_ms`` and ``calibration_error`` come from the manifest's metrics, if there.
+    ``latency_p99_ms`` comes from the manifest's metrics, if there; so does ``calibration_error``
+    where the evaluation did not measure it.
 
     Raises:
         ArtifactError: the bundle was not evaluated, or a file is damaged or of another format.
@@ -196,6 +200,7 @@ def _evidence(
 ) -> Evidence:
     metrics = [name for name in table.columns if name not in (SLICE, USER, ITEMS)]
     everybody = table.filter(pl.col(SLICE) == "")
+    calibration = header.get("calibration")
     return Evidence(
         name=header["bundle"],
         data=header["data"],
@@ -211,7 +216,9 @@ def _evidence(
         coverage=header["coverage"],
         head_share=header["head_share"],
         exposure_gap=header["exposure_gap"],
-        calibration_error=measured.get("calibration_error"),
+        calibration_error=(
+            calibration["mean"] if calibration else measured.get("calibration_error")
+        ),
         latency_p99_ms=measured.get("latency_p99_ms"),
         leakage=tuple(header["leakage"]),
     )

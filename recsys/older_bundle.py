@@ -18,6 +18,7 @@ from recsys.evaluation import Truth
 from recsys.evaluation import evaluate as measure
 from recsys.lineage import numbered_as, trained_until
 from recsys.recommender import Recommender
+from recsys.score_calibration import calibration_error, read_map
 from recsys.simulation.gate_evidence import Evidence
 from recsys.topk import TopK
 
@@ -89,7 +90,16 @@ def measure_as(config: Config, older: Bundle, newer: Bundle) -> Evidence:
     )
     leakage = find_leakage(cut, rows, trained_until(older, data))
     item_ids = data.item_ids.to_series().to_list()
-    measured = Measured(evaluation, lists, truth, cut.history, users, item_ids, leakage)
+    calibration = calibration_error(
+        read_map(older.file("ranking")),
+        both,
+        rows.label,
+        rows.request_index,
+        rng=np.random.default_rng(config.seed),
+    )
+    measured = Measured(
+        evaluation, lists, truth, cut.history, users, item_ids, leakage, calibration
+    )
     return make_evidence(older, measured, newer)
 
 

@@ -47,6 +47,7 @@ from recsys.ranking.ranker import RankingRows, fit_ranker, lists_of
 from recsys.retrieval.tower_extras import FinishedTowers
 from recsys.retrieval.training_options import EpochReport
 from recsys.retrieval.two_tower import TwoTowerRetriever
+from recsys.score_calibration import fit_map, write_map
 from recsys.sources import fit_sources, load_sources
 from recsys.stages import Stage, run_stages
 from recsys.tower_training import Plan, plan_of_past, write_curve
@@ -243,6 +244,9 @@ class _Run:
                 on_step=lambda text: advance(1),
             )
         fitted.ranker.save(out)
+        rates = fit_map(fitted.held_out, rows.label)
+        if rates is not None:
+            write_map(out, rates)
         validation = {
             f"ndcg@{MEASURED_AT}": {
                 "trees": quality(fitted.held_out_first),

@@ -134,8 +134,13 @@ def test_from_two_bundles_to_a_published_one(home, monkeypatch):
     result = run(home, "gate", "newest", "--against", "served")
     assert result.exit_code == 0, result.output
     Bundle.load(second.path).verify()  # gate.json and the pages are recorded
+    measured = Bundle.load(second.path).manifest.metrics["calibration"]
+    assert read_evidence(Bundle.load(second.path)).calibration_error == measured["mean"]
+    assert 0 <= measured["low"] <= measured["mean"] <= measured["high"] < 1
+    assert measured["users"] == 60
     page = (second.path / "gate.html").read_text()
     assert "May this bundle take over?" in page
+    assert "calibration error" in page
     assert json.loads((second.path / "gate_report.json").read_text())["decision"]["reasons"]
     assert run(home, "publish", "--bundle", second.id).exit_code == 0
     assert find_id(home, "served") == second.id
