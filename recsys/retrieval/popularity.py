@@ -76,10 +76,9 @@ class PopularityRetriever(DenseRetriever):
         if moment.size == 1:
             return self._at_one(moment)[None]
         if self.window_days is None:
-            return self._counts_before(moment).astype(np.float32)
-        return _windowed(
-            self._counts_before(moment), self._counts_before(moment - self._window_us)
-        )
+            until: np.ndarray = self._counts_before(moment).astype(np.float32)
+            return until
+        return _windowed(self._counts_before(moment), self._counts_before(moment - self._window_us))
 
     @property
     def _window_us(self) -> int:
@@ -90,20 +89,16 @@ class PopularityRetriever(DenseRetriever):
         begin, end = np.searchsorted(
             self._timestamp, np.append(moment - self._window_us, moment), side="left"
         ).tolist()
-        known = dict(self._known_scores)
-        if (begin, end) not in known:
+        score = dict(self._known_scores).get((begin, end))
+        if score is None:
             until = self._first(end)[None]
-            if self.window_days is None:
-                score = until[0].astype(np.float32)
-            else:
+            score = until[0].astype(np.float32)
+            if self.window_days is not None:
                 score = _windowed(until, self._first(begin)[None])[0]
             score.flags.writeable = False
-            self._known_scores = (
-                *self._known_scores[-_KEPT_COUNTS + 1 :],
-                ((begin, end), score),
-            )
-            return score
-        return known[begin, end]
+            kept = self._known_scores[-_KEPT_COUNTS + 1 :]
+            self._known_scores = (*kept, ((begin, end), score))
+        return score
 
     def _counts_before(self, moment: np.ndarray) -> np.ndarray:
         """[Q, N + 1] int32 events of each item strictly before each moment."""
@@ -156,8 +151,9 @@ class PopularityRetriever(DenseRetriever):
 def _windowed(until: np.ndarray, before: np.ndarray) -> np.ndarray:
     """[Q, N + 1] float32 from the counts [Q, N + 1] up to the moment and up to the window."""
     whole = until.astype(np.float32)
-    share: np.ndarray = whole / (whole.sum(axis=1, keepdims=True) + 1.0)
-    return whole - before.astype(np.float32) + share
+    share = whole / (whole.sum(axis=1, keepdims=True) + 1.0)
+    score: np.ndarray = whole - before.astype(np.float32) + share
+    return score
 
 
 def _no_counts(num_items: int) -> np.ndarray:
