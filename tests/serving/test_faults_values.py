@@ -59,16 +59,17 @@ def damage(open_shop: Shop, key: str, how: str) -> Callable[[], None]:
     """Damage a value; returns what puts it right again."""
     client: Any = open_shop.client
     kept, kind = client.dump(key), client.type(key)
+    # Made beside it and put in its place at once: it is damaged, but never absent.
     if how == "other type":
-        client.delete(key)
-        client.rpush(key, b"x")
+        client.rpush("aside", b"x")
     elif kind == b"zset":
         member = client.zrange(key, 0, 0)[0]
-        client.delete(key)
-        client.zadd(key, {{"random": RANDOM, "cut": member[:9], "empty": b""}[how]: 1.8e15})
+        client.zadd("aside", {{"random": RANDOM, "cut": member[:9], "empty": b""}[how]: 1.8e15})
     else:
         value = client.get(key)
-        client.set(key, {"random": RANDOM, "cut": value[: len(value) // 2], "empty": b""}[how])
+        client.set("aside", {"random": RANDOM, "cut": value[: len(value) // 2], "empty": b""}[how])
+    client.restore(key, 0, client.dump("aside"), replace=True)
+    client.delete("aside")
     return lambda: client.restore(key, 0, kept, replace=True)
 
 
