@@ -71,6 +71,44 @@ class AttributeValues:
         position = np.repeat(np.arange(item_index.size, dtype=np.int64), sizes)
         return position, self._values[np.repeat(starts, sizes) + within]
 
+    def shared(self, item_index: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """How many values items have in common.
+
+        Args:
+            item_index: [C] int64, at most N.
+            others: [C, L] int64, or [1, L] for all alike; at most N.
+
+        Returns:
+            [C, L] int16.
+
+        Raises:
+            DataError: there are more than 4,096 values.
+        """
+        shared = np.zeros((item_index.size, others.shape[1]), dtype=np.int16)
+        if len(others) == 1 and self._few_each:
+            met = np.zeros((self.num_values + 1, others.shape[1]), dtype=np.int16)
+            place, value = self.pairs(others[0])
+            met[value, place] = 1
+            start, size = self._indptr[item_index], self.all_sizes[item_index]
+            for one in range(int(size.max(initial=0))):
+                has = one < size
+                shared += met[np.where(has, self._values[np.where(has, start + one, 0)], 0)]
+            return shared
+        for word in self.bits.T:  # an axis of a few words is slow to sum over
+            shared += np.bitwise_count(word[others] & word[item_index][:, None])
+        return shared
+
+    @property
+    def width(self) -> int:
+        """Words of 64 bits that a set of values takes."""
+        return max(1, -(-self.num_values // _BITS))
+
+    @cached_property
+    def _few_each(self) -> bool:
+        """To look up an item's values one by one is less than to compare sets, and the same."""
+        most = int(self.all_sizes.max(initial=0))
+        return most <= self.width and int(np.bitwise_count(self.bits).sum()) == self._values.size
+
     @cached_property
     def bits(self) -> np.ndarray:
         """[N + 1, W] uint64 bit sets, bit v - 1 for value v.
@@ -83,8 +121,7 @@ class AttributeValues:
                 f"column {self._name!r} must have at most {_MOST_BITS} distinct values to be "
                 f"compared as sets, got {self.num_values}; group its rare values"
             )
-        width = max(1, -(-self.num_values // _BITS))
-        bits = np.zeros((self._indptr.size - 1, width), dtype=np.uint64)
+        bits = np.zeros((self._indptr.size - 1, self.width), dtype=np.uint64)
         item = np.repeat(np.arange(bits.shape[0]), np.diff(self._indptr))
         word, bit = np.divmod(self._values - 1, _BITS)
         np.bitwise_or.at(bits, (item, word), np.left_shift(np.uint64(1), bit.astype(np.uint64)))

@@ -89,9 +89,9 @@ class Computation(ABC):
         tables: items, users and vectors.
         columns: what the rows bring: request_id, and what definitions read of them; [R] each.
         item_ids: ids of the item table, index 1..N, then of items known beyond it.
-        user_ids: ids of all users asked about.
+        user_ids: [U] ids of all users asked about, different.
         item: [R] int64, the rows' items in ``item_ids``.
-        user: [R] int64, the rows' users in ``user_ids``.
+        user: [R] int64, the rows' users, 1..U.
         moment: [R] int64 microseconds since the epoch.
     """
 
@@ -101,7 +101,7 @@ class Computation(ABC):
         columns: pl.DataFrame | Mapping[str, np.ndarray],
         *,
         item_ids: Vocabulary,
-        user_ids: Vocabulary,
+        user_ids: pl.Series,
         item: np.ndarray,
         user: np.ndarray,
         moment: np.ndarray,
@@ -111,7 +111,10 @@ class Computation(ABC):
         self._user_ids = user_ids
         self._columns = columns
         self._user_rows: np.ndarray | None = None
-        self.moments, moment_of_row = np.unique(moment, return_inverse=True)
+        if moment.size and bool((moment == moment[0]).all()):  # as of one request
+            self.moments, moment_of_row = moment[:1], np.zeros(moment.size, dtype=np.int64)
+        else:
+            self.moments, moment_of_row = np.unique(moment, return_inverse=True)
         self._rows = Level(user, item, moment_of_row, np.arange(moment.size))
         self._levels: dict[str, Level] = {"user_item": self._rows}
         self._pairs: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
@@ -184,7 +187,7 @@ class Computation(ABC):
             if self.tables.users is None:
                 raise TypeError("there is no user table")
             known, _ = self.tables.users
-            row_of = known.index(self._user_ids.to_series()) - 1
+            row_of = known.index(self._user_ids) - 1
             self._user_rows = row_of[self.level("user").user - 1]
         return self._user_rows
 
@@ -263,21 +266,18 @@ class Computation(ABC):
         """
         attribute = self.tables.attribute(column)
         of_row = self.level("user").of_row
-        bits, item = attribute.bits, attribute.rows(self._rows.item)
+        item = attribute.rows(self._rows.item)
         history_rows, sizes = attribute.rows(history), attribute.all_sizes
         lengths = (history > 0).sum(axis=1)
         filled = np.flatnonzero((history > 0).any(axis=0))
         history_rows = history_rows[:, filled[0] if filled.size else history.shape[1] :]
         single = len(history_rows) == 1
         result = np.empty(item.size)
-        for part in slices(item.size, max(history_rows.shape[1], 1) * bits.shape[1]):
+        for part in slices(item.size, max(history_rows.shape[1], 1) * attribute.width):
             owner, candidate = of_row[part], item[part]
             # [1 or c, last]: of one user every candidate meets the same items
             past = history_rows if single else history_rows[owner]
-            theirs, own = bits[past], bits[candidate]
-            shared = np.zeros((candidate.size, past.shape[1]), dtype=np.int64)
-            for word in range(bits.shape[1]):  # an axis of a few words is slow to sum over
-                shared += np.bitwise_count(theirs[:, :, word] & own[:, None, word])
+            shared = attribute.shared(candidate, past)
             size = sizes[candidate][:, None]  # [c, 1]
             if how == "any":
                 value = (shared > 0).astype(np.float64)

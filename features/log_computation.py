@@ -37,7 +37,7 @@ class LogComputation(Computation):
             tables,
             requests,
             item_ids=item_ids,
-            user_ids=user_ids,
+            user_ids=user_ids.to_series(),
             item=of_requests,
             user=asking,
             moment=requests["moment"].to_physical().to_numpy().astype(np.int64),

@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 import numpy as np
 import polars as pl
 
-from features.computation import Asked, Computation, Group
+from features.computation import Asked, Computation, Group, Level
 from features.feature_tables import FeatureTables
 from features.grouped import Statistic
 from features.pasts import Past
@@ -89,7 +89,7 @@ class OwnComputation(Computation):
             tables,
             columns,
             item_ids=item_ids,
-            user_ids=Vocabulary(pl.Series([user_id])),
+            user_ids=pl.Series([user_id]),
             item=item,
             user=np.ones(item.size, dtype=np.int64),
             moment=np.full(item.size, moment_us),
@@ -101,6 +101,19 @@ class OwnComputation(Computation):
             tuple[Group, int | None], tuple[np.ndarray, np.ndarray, OwnEvents]
         ] = {}
         self._places: dict[tuple[Group, int | None], np.ndarray] = {}
+
+    def level(self, scope: str) -> Level:
+        """See `Computation.level`; the rows are of one user at one moment."""
+        rows = self.rows
+        if scope not in self._levels and rows.item.size:
+            one = np.zeros(1, dtype=np.int64)
+            if scope in ("user", "global"):
+                owner = rows.user[:1] if scope == "user" else one
+                self._levels[scope] = Level(owner, one, one, np.zeros_like(rows.item))
+            elif scope == "item" and bool((rows.item[1:] > rows.item[:-1]).all()):
+                none = np.zeros_like(rows.item)
+                self._levels[scope] = Level(none, rows.item, rows.moment, np.arange(none.size))
+        return super().level(scope)
 
     def vector_rows(self, name: str, item: np.ndarray) -> np.ndarray:
         """Rows of named vectors for item indices of any shape, 0 where they lack the item."""

@@ -81,7 +81,7 @@ class StateComputation(Computation):
             tables,
             requests,
             item_ids=item_ids,
-            user_ids=user_ids,
+            user_ids=user_ids.to_series(),
             item=item,
             user=user_ids.index(requests[USER]),
             moment=requests["moment"].to_physical().to_numpy().astype(np.int64),

@@ -18,7 +18,6 @@ from features.kinds import COMPUTE
 from features.pasts import Past
 from features.registry import definitions_sha256
 from features.schema import ITEM
-from features.vocabulary import Vocabulary
 
 __all__ = ["CellPlan", "StatePlan", "plan_state"]
 
@@ -105,7 +104,7 @@ class _Recorder(Computation):
             tables,
             row,
             item_ids=tables.item_ids,
-            user_ids=Vocabulary.from_ids(["-"]),
+            user_ids=pl.Series(["-"]),
             item=tables.item_ids.index(item),
             user=np.ones(1, dtype=np.int64),
             moment=np.zeros(1, dtype=np.int64),
