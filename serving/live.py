@@ -49,7 +49,8 @@ class LiveModel(Protocol):
     Attributes:
         generation: of the bundle it was loaded from.
         as_of_us: microseconds since the epoch at which its log ends.
-        item_fields: what of the packed item rows its features take.
+        item_fields: what it must be given of the packed item rows; () for a model that holds the
+            values of its generation itself.
     """
 
     generation: str

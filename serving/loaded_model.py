@@ -28,16 +28,14 @@ class LoadedModel:
     Attributes:
         generation: of the bundle.
         as_of_us: microseconds since the epoch at which its log ends.
-        item_fields: what of the packed item rows its features take.
+        item_fields: none; the bundle has what was packed.
     """
 
     def __init__(self, recommender: Recommender) -> None:
         self._recommender = recommender
         self.generation = recommender.generation
         self.as_of_us = microseconds(recommender.as_of)
-        self.item_fields = tuple(
-            definition.name for definition in recommender.features.computer.published
-        )
+        self.item_fields: tuple[str, ...] = ()
 
     def recommend(
         self,

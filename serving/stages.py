@@ -180,7 +180,7 @@ class Stages:
     ) -> Mapping[str, np.ndarray] | None:
         """Packed values of the store; None: the model takes its own, of the same generation."""
         manifest = snapshot.manifest
-        if manifest is None or manifest.item_schema is None:
+        if not model.item_fields or manifest is None or manifest.item_schema is None:
             return None
         try:
             schema = item_schema(manifest.item_schema)

@@ -34,7 +34,7 @@ class FakeRecommender:
 def test_the_recommender_is_asked_in_its_own_words() -> None:
     fake = FakeRecommender()
     model = LoadedModel(fake)  # type: ignore[arg-type]
-    assert (model.generation, model.item_fields) == ("g1", ("count",))
+    assert (model.generation, model.item_fields) == ("g1", ())
     assert model.as_of_us == 1_704_067_200_000_000
     nobody = LiveQuestion(None, ["x"])
     assert model.recommend(nobody, 3, exclude={"y"}, only=None) == [("a", 0.5, "two_tower")]
