@@ -22,7 +22,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -328,13 +328,13 @@ def sweep(directory: Path) -> None:
 
 
 def _new_id(artifacts: Path, created: datetime, content: list[Any]) -> str:
-    stamp = created.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
-    for attempt in range(1000):
-        text = json.dumps([*content, attempt], sort_keys=True, default=str)
-        bundle_id = f"{stamp}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
-        if not (artifacts / bundle_id).exists():
-            return bundle_id
-    raise ArtifactError(f"{artifacts} holds a thousand bundles of {stamp}; wait a second")
+    """An id that sorts after those of its second: the second after, where there are some."""
+    text = json.dumps(content, sort_keys=True, default=str)
+    mark = hashlib.sha256(text.encode()).hexdigest()[:6]
+    names = {path.name.removeprefix(".tmp-").split("-")[0] for path in artifacts.iterdir()}
+    while (stamp := created.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")) in names:
+        created += timedelta(seconds=1)
+    return f"{stamp}-{mark}"
 
 
 def _with_files(manifest: Manifest, name: str, added: Mapping[str, FileRecord]) -> Manifest:

@@ -170,8 +170,10 @@ def test_latest_is_the_newest(tmp_path: Path) -> None:
     assert latest(tmp_path).id == newer.id
 
 
-def test_two_bundles_of_one_second_have_two_ids(tmp_path: Path) -> None:
-    assert make(tmp_path).id != make(tmp_path).id
+def test_bundles_of_one_second_have_ids_in_the_order_they_were_made(tmp_path: Path) -> None:
+    made = [make(tmp_path).id for _ in range(8)]
+    assert made == sorted(set(made))
+    assert latest(tmp_path).id == made[-1]
 
 
 def test_adding_replaces_a_directory_whole(tmp_path: Path) -> None:
