@@ -11,7 +11,8 @@ latency counts from the moment a request was meant to be sent.
 request says what the user just did; the retrievers look through all items. "floor": a bare loop in
 one thread with one GET of the list, one MGET of the candidates' packed rows and LightGBM's predict
 of as many rows and features; no HTTP, no features of the user, nothing checked. It runs before and
-after every measurement of ours, and its median counts. The first run makes the shop and trains,
+after every measurement of ours, and its median counts. "one by one" is a client that waits for
+each answer: what a request takes when no other is under way. The first run makes the shop and trains,
 which takes minutes; --work keeps it.
 """
 
@@ -130,9 +131,11 @@ def measure(
     requests = requests_of(world, path, 2_000, rng)
     ask_closed(server.url, requests, seconds=3.0, connections=4)
     floors = [floor.p50_ms()]
+    alone = ask_closed(server.url, requests, seconds=seconds / 2, connections=1)
+    floors.append(floor.p50_ms())
     most = ask_closed(server.url, requests, seconds=seconds / 2, connections=16)
     floors.append(floor.p50_ms())
-    rows = [row_of(path, "all it can", most)]
+    rows = [row_of(path, "one by one", alone), row_of(path, "all it can", most)]
     for share in SHARES:
         rate = share * most.rate
         moments = np.cumsum(rng.exponential(1 / rate, int(rate * seconds)))
