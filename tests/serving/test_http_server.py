@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -26,7 +27,7 @@ from recsys.config import load_config
 from serving.assembly import open_store
 from serving.embedded import EmbeddedStore
 from serving.impressions import read_impressions
-from serving.listening import bind, shown_url
+from serving.listening import bind, join, reserve, shown_url
 
 ROOT = str(Path(__file__).resolve().parents[2])
 CONFIG = """
@@ -97,8 +98,8 @@ class FakeModel:
 class Server:
     """`serving.http_server.serve` in a thread."""
 
-    def __init__(self, config) -> None:
-        self.listener = bind("127.0.0.1", 0)
+    def __init__(self, config, *, listener=None, place=None) -> None:
+        self.listener = listener or bind("127.0.0.1", 0)
         self.url = shown_url("127.0.0.1", self.listener)
         self.ready = threading.Event()
         self.servers: list = []
@@ -113,10 +114,14 @@ class Server:
             self.thread = threading.Thread(
                 target=module.serve,
                 args=(config, self.listener),
-                kwargs={"on_ready": self.ready.set},
+                kwargs={"on_ready": self.ready.set, "place": place},
             )
             self.thread.start()
             until(lambda: self.servers)
+
+    @property
+    def listens(self) -> bool:
+        return bool(self.listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
     def stop(self) -> None:
         self.servers[0].handle_exit(signal.SIGINT, None)
@@ -215,6 +220,53 @@ def test_nothing_published_is_not_ready_until_it_is(home):
         until(lambda: get(f"{server.url}/health/ready")[0] == 200)
         assert metric(server.url, "recsys_warm_up_questions")[""] > 0
         assert metric(server.url, "recsys_ready") == {"": 1.0}
+    finally:
+        server.stop()
+
+
+def replacing(home) -> Server:
+    """A worker that takes the place of one that ended."""
+    with reserve("127.0.0.1", 0) as reserved:
+        listener = join(*reserved.getsockname())
+    place = module.Place("0", home, replaces=True)
+    return Server(load_config(home / "recsys.toml"), listener=listener, place=place)
+
+
+def test_a_replacement_is_ready_when_it_listens(home, monkeypatch):
+    warming, let_go = threading.Event(), threading.Event()
+
+    def replay(*args, **options):
+        warming.set()
+        assert let_go.wait(20)
+        return module_replay(*args, **options)
+
+    module_replay = module.replay
+    monkeypatch.setattr(module, "replay", replay)
+    publish(home, make_bundle(home, "first").id)
+    server = replacing(home)
+    try:
+        assert warming.wait(20)
+        assert not server.listens
+        let_go.set()
+        until(lambda: server.listens)
+        assert get(f"{server.url}/health/ready")[0] == 200
+        assert server.ready.wait(20)
+    finally:
+        server.stop()
+
+
+def test_a_replacement_with_nothing_to_serve_says_so_in_the_end(home, monkeypatch):
+    monkeypatch.setattr(module, "_ALONE_S", 0.5)
+    make_bundle(home, "first")
+    server = replacing(home)
+    try:
+        until(lambda: server.listens)
+        status, text = until(
+            lambda: "no_generation" in (found := get(f"{server.url}/health/ready"))[1] and found
+        )
+        assert (status, json.loads(text)["status"]) == (503, "not_ready")
+        publish(home, next((home / "artifacts").glob("2*")).name)
+        until(lambda: get(f"{server.url}/health/ready")[0] == 200)
     finally:
         server.stop()
 
