@@ -29,6 +29,7 @@ FORMAT = 1
 LEAST_WANTED = 50
 """Wanted candidates; below it a map, and an error, is mostly luck."""
 TENTHS = 10
+_DRAWS_AT_ONCE = 4_000_000
 
 
 def fit_map(score: np.ndarray, wanted: np.ndarray) -> RateCurve | None:
@@ -134,7 +135,11 @@ def calibration_error(
     ).reshape(users, TENTHS)
     size = np.bincount(user).astype(np.float64)
     value = float(np.abs(away.sum(axis=0)).sum() / size.sum())
-    times = rng.multinomial(users, np.full(users, 1 / users), size=resamples)
-    values = np.abs(times @ away).sum(axis=1) / (times @ size)
+    values = np.empty(resamples)
+    step = max(1, _DRAWS_AT_ONCE // users)
+    for first in range(0, resamples, step):
+        count = min(step, resamples - first)
+        times = rng.multinomial(users, np.full(users, 1 / users), size=count)
+        values[first : first + count] = np.abs(times @ away).sum(axis=1) / (times @ size)
     half = float(ndtri((1 + level) / 2)) * float(values.std(ddof=1))
     return Interval(value, max(value - half, 0.0), value + half, users)
