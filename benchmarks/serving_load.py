@@ -12,8 +12,8 @@ request says what the user just did; the retrievers look through all items. "flo
 one thread with one GET of the list, one MGET of the candidates' packed rows and LightGBM's predict
 of as many rows and features; no HTTP, no features of the user, nothing checked. It runs before and
 after every measurement of ours, and its median counts. "one by one" is a client that waits for
-each answer: what a request takes when no other is under way. The first run makes the shop and trains,
-which takes minutes; --work keeps it.
+each answer: what a request takes when no other is under way. The first run makes the shop and
+trains, which takes minutes; --work keeps it.
 """
 
 from __future__ import annotations
