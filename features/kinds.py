@@ -282,7 +282,7 @@ def slate_relative(
             total = np.bincount(np.zeros_like(known), weights=value, minlength=1)  # as below
             relative[known] = value - total[0] / max(value.size, 1)
             return relative
-        order = np.argsort(value, kind="stable")
+        order = np.argsort(value)  # whichever of equals comes first: they share their place
         differs = value[order[1:]] != value[order[:-1]]
         relative[known[order]] = (_tied(differs, value.size) + 0.5) / max(value.size, 1)
         return relative

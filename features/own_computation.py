@@ -144,8 +144,7 @@ class OwnComputation(Computation):
             if name == "hits":
                 step = (events.weight >= threshold).astype(np.float64)
             total = np.bincount(group_of, weights=step, minlength=known.size)
-        place = self._found(group, known, asked, window_us)
-        return np.asarray(np.append(total.astype(np.float64), missing)[place])
+        return _spread(total, missing, self._found(group, known, asked, window_us))
 
     def _distinct_counts(
         self, group: Group, asked: Asked, of: str, window_us: int | None
@@ -162,8 +161,7 @@ class OwnComputation(Computation):
             group_of = group_of[position]
         counted = np.unique(np.stack([group_of, value]), axis=1)[0]
         count = np.bincount(counted, minlength=known.size)
-        place = self._found(group, known, asked, window_us)
-        return np.asarray(np.append(count.astype(np.float64), 0.0)[place])
+        return _spread(count, 0.0, self._found(group, known, asked, window_us))
 
     def _newest(self, event: str | None, last: int) -> Past:
         until = int(self.moments[0]) if self.moments.size else 0
@@ -227,6 +225,14 @@ class OwnComputation(Computation):
         if group.column is not None:
             return asked.value
         return asked.item if group.by in ("item", "user_item") else np.zeros_like(asked.item)
+
+
+def _spread(total: np.ndarray, missing: float, place: np.ndarray) -> np.ndarray:
+    """[Q] float64 of totals at their places, ``missing`` one beyond the last."""
+    values = np.full(total.size + 1, missing)
+    values[:-1] = total
+    spread: np.ndarray = values[place]
+    return spread
 
 
 def _places(known: np.ndarray, asked: np.ndarray) -> np.ndarray:

@@ -56,11 +56,11 @@ class LiveFunnel:
         self._features = features
         self._ranker = ranker
         self._item_ids = item_ids
-        self._item_values = {
-            name: _by_index(item_ids, item_values, name)
-            for name in item_values.columns
-            if name not in (ITEM, "as_of")
-        }
+        self._value_names = [one for one in item_values.columns if one not in (ITEM, "as_of")]
+        # [N + 1, V]: an item's values lie side by side, and are found together.
+        self._item_values = np.empty((item_ids.size, len(self._value_names)), dtype=np.float32)
+        for place, name in enumerate(self._value_names):
+            self._item_values[:, place] = _by_index(item_ids, item_values, name)
         self._logged = logged
         self._as_of = as_of
         self._candidates_per_source = candidates_per_source
@@ -95,7 +95,7 @@ class LiveFunnel:
         if item_index.size == 0:
             return np.zeros(0)
         past = self.past(user_id, recent_items, fresh, moment)
-        order = np.argsort(item_index, kind="stable")
+        order = np.argsort(item_index)
         pool = self.pool_of(item_index[order], user_id, past)
         if item_values is not None:
             item_values = {name: values[order] for name, values in item_values.items()}
@@ -206,8 +206,8 @@ class LiveFunnel:
             item_values: see `rank_items`.
         """
         if item_values is None:
-            index = pool.item_index[0]
-            item_values = {name: values[index] for name, values in self._item_values.items()}
+            columns = self._item_values[pool.item_index[0]].T.copy()
+            item_values = dict(zip(self._value_names, columns, strict=True))
         return self._features.live_rows(pool, user_id or ANONYMOUS, past, item_values)
 
 

@@ -27,6 +27,7 @@ __all__ = ["Score", "SearchesVectors", "TwoTowerRetriever"]
 
 Score = Literal["cosine", "dot"]
 _ITEM_BLOCK = 16_384  # items encoded at a time
+_SMALL = 1e-12  # torch's bound of a norm that is divided by
 _QUERY_BLOCK = 4_096  # queries encoded at a time
 
 
@@ -204,7 +205,9 @@ class TwoTowerRetriever:
         if user_row is not None and user_index is not None:
             user_vector = user_row[int(user_index[0])].numpy()
         query = light(items[-self.tower.options.history_length :], user_vector)
-        return self._finish(torch.from_numpy(query[None])).numpy()
+        if self.score_kind == "cosine":
+            query = query / max(float(np.linalg.norm(query)), _SMALL)
+        return query[None].astype(np.float32, copy=False)
 
     @cached_property
     def _light_query(self) -> LightQuery | None:
