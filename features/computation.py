@@ -118,6 +118,7 @@ class Computation(ABC):
         self._rows = Level(user, item, moment_of_row, np.arange(moment.size))
         self._levels: dict[str, Level] = {"user_item": self._rows}
         self._pairs: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
+        self._pair_counts: dict[tuple[str, str], np.ndarray] = {}
         self._asked: dict[tuple[str, str | None], tuple[Asked, np.ndarray | None]] = {}
         self._pasts: dict[tuple[str | None, int], Past] = {}
 
@@ -372,9 +373,13 @@ class Computation(ABC):
         size = self.level(group.level).item.size
         if extreme is not None:
             return _extreme(extreme, value, position, size)
-        count = np.bincount(position, minlength=size)
-        total = np.bincount(position, weights=value, minlength=size)
-        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        key = (group.level, group.column)
+        if key not in self._pair_counts:
+            count = np.bincount(position, minlength=size).astype(np.float64)
+            self._pair_counts[key] = np.where(count > 0, count, np.nan)
+        mean: np.ndarray = np.bincount(position, weights=value, minlength=size)
+        mean /= self._pair_counts[key]
+        return mean
 
     def _value_pairs(self, scope: str, column: str) -> tuple[np.ndarray, np.ndarray]:
         key = (scope, column)

@@ -143,7 +143,8 @@ class Histories:
                 f"moment_us must have one entry per row: got shape {moment_us.shape} for "
                 f"{len(self)} rows"
             )
-        return self._keep(self.timestamp < np.repeat(moment_us, self.counts))
+        kept = self.timestamp < np.repeat(moment_us, self.counts)
+        return self if bool(kept.all()) else self._keep(kept)
 
     def last(self, n: int) -> Histories:
         """The newest ``n`` events of each row; n >= 0.

@@ -200,7 +200,10 @@ class OwnComputation(Computation):
             if window_us is not None:
                 events = events.take(np.flatnonzero(events.happened >= until - window_us))
             place, code = self._groups(group, events.item)
-            known, group_of = np.unique(code, return_inverse=True)
+            if group.level == "user":  # one group, if there are events
+                known, group_of = code[:1], code
+            else:
+                known, group_of = np.unique(code, return_inverse=True)
             self._by_group[key] = (known, group_of, events.take(place))
         return self._by_group[key]
 

@@ -202,8 +202,37 @@ class LiveItems:
             key=lambda event: event.happened_us,
         )
         old = logged.of(user_id, min(as_of_us, moment_us)) if user_id else _nothing()
-        ids = [*(event.item_id for event in fresh), *recent_items]
-        index = self._items.index(ids) if ids else np.zeros(0, dtype=np.int64)
+        item = old.item_index
+        events = OwnEvents(
+            np.where(old.outside > 0, self._num_known + old.outside, self.known[item]),
+            old.happened,
+            old.arrived,
+            old.weight.astype(np.float64),
+            old.kind,
+        )
+        if fresh or recent_items:
+            index, added = self._added(fresh, recent_items, moment_us, logged.mean_weight)
+            events = OwnEvents(*map(np.concatenate, zip(events, added, strict=True)))
+            order = np.argsort(events.happened, kind="stable")
+            item, events = np.append(item, index)[order], events.take(order)
+        inside = np.flatnonzero(item > 0)
+        history = Histories(
+            np.array([0, inside.size], dtype=np.int64),
+            item[inside],
+            events.happened[inside],
+            events.weight[inside].astype(np.float32),
+        )
+        return LivePast(history, events, moment_us)
+
+    def _added(
+        self,
+        fresh: Sequence[FreshEvent],
+        recent_items: Sequence[str],
+        moment_us: int,
+        mean_weight: float,
+    ) -> tuple[np.ndarray, OwnEvents]:
+        """Vocabulary indices, and the events, of what came after the log; known items alone."""
+        index = self._items.index([*(event.item_id for event in fresh), *recent_items])
         count = len(recent_items)
         happened = np.array(
             [
@@ -214,39 +243,16 @@ class LiveItems:
         )
         weight = np.array(
             [
-                *(logged.mean_weight if event.weight is None else event.weight for event in fresh),
-                *[logged.mean_weight] * count,
+                *(mean_weight if event.weight is None else event.weight for event in fresh),
+                *[mean_weight] * count,
             ],
             dtype=np.float32,
         )
         kind = np.array([*(event.event for event in fresh), *[RECENT] * count], dtype=object)
         known = np.flatnonzero(index > 0)
-        item = np.concatenate([old.item_index, index[known]])
-        times = np.concatenate([old.happened, happened[known]])
-        order = np.argsort(times, kind="stable")
-        events = OwnEvents(
-            np.concatenate(
-                [
-                    np.where(
-                        old.outside > 0, self._num_known + old.outside, self.known[old.item_index]
-                    ),
-                    self.known[index[known]],
-                ]
-            ),
-            times,
-            np.concatenate([old.arrived, happened[known]]),
-            np.concatenate([old.weight, weight[known]]).astype(np.float64),
-            np.concatenate([old.kind, kind[known]]),
-        ).take(order)
-        item = item[order]
-        inside = np.flatnonzero(item > 0)
-        history = Histories(
-            np.array([0, inside.size], dtype=np.int64),
-            item[inside],
-            events.happened[inside],
-            events.weight[inside].astype(np.float32),
-        )
-        return LivePast(history, events, moment_us)
+        item = index[known]
+        happened, weight = happened[known], weight[known].astype(np.float64)
+        return item, OwnEvents(self.known[item], happened, happened, weight, kind[known])
 
 
 def _nothing() -> PastEvents:
