@@ -71,6 +71,19 @@ def test_dot_equals_the_dequantised_product(table: torch.Tensor, block_rows: int
     )
 
 
+@pytest.mark.parametrize("scale_dtype", ["float32", "float16"])
+def test_dot_rows_is_dot_at_those_rows(table: torch.Tensor, scale_dtype: str) -> None:
+    rows = quantize_rows(table[:50], scale_dtype=scale_dtype)
+    query = torch.randn(5, 64, generator=torch.Generator().manual_seed(4))
+    index = np.random.default_rng(0).integers(0, 50, (5, 9))
+    found = rows.dot_rows(query.numpy(), index)
+    expected = np.take_along_axis(rows.dot(query).numpy(), index, axis=1)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(IndexError):
+        rows.dot_rows(query.numpy(), np.full((5, 1), 50))
+
+
 def test_dequantize_takes_any_index_shape(table: torch.Tensor) -> None:
     rows = quantize_rows(table)
     index = np.array([[0, 5], [2, 2999]])

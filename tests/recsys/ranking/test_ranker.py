@@ -42,6 +42,15 @@ def test_lists_of_orders_each_request_and_pads() -> None:
     assert lists_of(score, request_index, 3).tolist() == [[1, 2, 0], [3, 4, -1]]
 
 
+def test_one_request_is_listed_as_among_others() -> None:
+    score = np.random.default_rng(0).integers(0, 5, 40).astype(float)  # with ties
+    both = lists_of(np.append(score, 9.0), np.append(np.zeros(40, np.int64), 1), 60)
+    alone = lists_of(score, np.zeros(40, np.int64), 60)
+    assert alone.dtype == both.dtype
+    assert alone.tolist() == both[:1].tolist()
+    assert lists_of(score, np.zeros(40, np.int64), 3).tolist() == both[:1, :3].tolist()
+
+
 def test_trees_find_the_signal_and_repeat_themselves(rows: RankingRows) -> None:
     def fit() -> GbdtRanker:
         return GbdtRanker.fit(

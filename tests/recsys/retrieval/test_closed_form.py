@@ -132,6 +132,25 @@ def test_what_every_retriever_keeps_to(
     assert model.retrieve(histories.take([]), 3).item_index.shape == (0, 3)
 
 
+@pytest.mark.parametrize("which", range(4))
+def test_one_history_alone_scores_as_among_others(
+    make_histories: MakeHistories, which: int
+) -> None:
+    rng = np.random.default_rng(3)
+    rows = [rng.integers(1, 7, rng.integers(0, 9)).tolist() for _ in range(40)]  # with repeats
+    histories = make_histories(rows)
+    model = retrievers(make_histories(LOG))[which]
+    moment = rng.integers(0, 6_000_000, 40)
+    whole = model.ask(histories, moment=moment).score(np.tile(np.arange(-1, 7), (40, 1)))
+    assert np.isneginf(whole[:, :2]).all()
+    for row in [*range(40), *range(40)]:  # the second time what was kept is asked for
+        alone = model.ask(histories.take([row]), moment=moment[row : row + 1])
+        score = alone.score(np.arange(-1, 7)[None])
+        np.testing.assert_allclose(score[0], whole[row], rtol=1e-6, atol=1e-7)
+        with pytest.raises(ValueError, match="item_index must be <= 6, got 7"):
+            alone.score(np.array([[7]]))
+
+
 def test_blocks_do_not_change_the_answer(make_histories: MakeHistories) -> None:
     histories = make_histories(LOG)
     model = ItemItemRetriever.fit(histories, 6)
