@@ -377,9 +377,8 @@ class Computation(ABC):
         if key not in self._pair_counts:
             count = np.bincount(position, minlength=size).astype(np.float64)
             self._pair_counts[key] = np.where(count > 0, count, np.nan)
-        mean: np.ndarray = np.bincount(position, weights=value, minlength=size)
-        mean /= self._pair_counts[key]
-        return mean
+        total = np.bincount(position, weights=value, minlength=size)
+        return np.asarray(total / self._pair_counts[key])
 
     def _value_pairs(self, scope: str, column: str) -> tuple[np.ndarray, np.ndarray]:
         key = (scope, column)
