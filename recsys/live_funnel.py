@@ -190,6 +190,11 @@ class LiveFunnel:
             user_index=self._user_index([user_id]),
         )
 
+    def item_values(self, item_index: np.ndarray) -> dict[str, np.ndarray]:
+        """[C] float32 by published definition: the values of items [C] that the bundle has."""
+        columns = self._item_values[item_index].T.copy()
+        return dict(zip(self._value_names, columns, strict=True))
+
     def rows(
         self,
         pool: CandidatePool,
@@ -206,8 +211,7 @@ class LiveFunnel:
             item_values: see `rank_items`.
         """
         if item_values is None:
-            columns = self._item_values[pool.item_index[0]].T.copy()
-            item_values = dict(zip(self._value_names, columns, strict=True))
+            item_values = self.item_values(pool.item_index[0])
         return self._features.live_rows(pool, user_id or ANONYMOUS, past, item_values)
 
 

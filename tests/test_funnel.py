@@ -560,7 +560,8 @@ def test_given_item_values_stand_for_those_of_the_bundle(
 ) -> None:
     user, index = data.user_list[3], np.arange(1, 40)
     names = [one.name for one in recommender.features.computer.published]
-    own = {name: recommender.live._item_values[name][index] for name in names}
+    own = recommender.live.item_values(index)
+    assert sorted(own) == sorted(names)
     score = recommender.live.rank_items(user, index)
     np.testing.assert_array_equal(recommender.live.rank_items(user, index, item_values=own), score)
     others = {name: np.full(index.size, np.nan, dtype=np.float32) for name in names}
