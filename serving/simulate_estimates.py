@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator
 
 from recsys.simulation.estimate import Estimate
-from recsys.simulation.log_estimates import CLIPS, LogEstimate
+from recsys.simulation.log_estimates import LogEstimate
 from recsys.simulation.report_input import EstimateLine, TablePart
+from recsys.simulation.slope import SHOWN_LIMITS
 from recsys.simulation.trial import Trial
 
 __all__ = [
@@ -63,14 +64,14 @@ def policy_table(trial: Trial) -> TablePart:
 
 def clip_table(trial: Trial) -> TablePart:
     """Clipped IPS at fixed limits, and at the one that the log chose."""
-    head = ("arm", *(f"weights up to {_limit(clip)}" for clip in CLIPS), "chosen by the log",
+    head = ("arm", *(f"weights up to {_limit(clip)}" for clip in SHOWN_LIMITS), "chosen by the log",
             "at the chosen limit", "true value")  # fmt: skip
     rows = []
     for one in trial.estimates:
         truth = "-" if one.truth is None else f"{one.truth:.4f}"
-        values = ["-"] * (len(CLIPS) + 2)
+        values = ["-"] * (len(SHOWN_LIMITS) + 2)
         if one.usable:
-            values = [f"{one.at_limit[clip]:.4f}" for clip in CLIPS]
+            values = [f"{one.at_limit[clip]:.4f}" for clip in SHOWN_LIMITS]
             values += [_limit(one.clip), f"{one.clipped.value:.4f}"]
         rows.append((one.arm, *values, truth))
     text = (

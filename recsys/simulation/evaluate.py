@@ -41,11 +41,10 @@ from recsys.simulation.evaluation_table import Evaluation, EvaluationTable
 from recsys.simulation.feedback_problems import problems
 from recsys.simulation.logged_feedback import LoggedFeedback
 from recsys.simulation.reward_models import CrossFitted, LookupRewards, RewardModel, cross_fit
-from recsys.simulation.slope import LIMITS, choose_clip, choose_lepski, sampled_spread
+from recsys.simulation.slope import LIMITS, SHOWN_LIMITS, choose_clip, choose_lepski, sampled_spread
 
 __all__ = ["evaluate_policies"]
 
-SHOWN_LIMITS = (5.0, 10.0, 50.0, np.inf)
 STRENGTHS = (0.0, 0.001, 0.01, 0.1, 0.5)
 
 

@@ -23,14 +23,11 @@ from recsys.simulation.diagnostics import (
 )
 from recsys.simulation.estimate import Contributions, Estimate
 from recsys.simulation.estimators import clipped_ips, dm, dr, importance_weights, ips, snips
-from recsys.simulation.place_rewards import PlaceRewards, ranks_in
-from recsys.simulation.sessions import SessionLog
-from recsys.simulation.slope import choose_clip
+from recsys.simulation.place_rewards import PlaceRewards
+from recsys.simulation.sessions import SessionLog, ranks_of
+from recsys.simulation.slope import SHOWN_LIMITS, choose_clip
 
-__all__ = ["CLIPS", "LogEstimate", "coverage_of", "estimate_from_log", "place_weights"]
-
-CLIPS = (5.0, 10.0, 50.0, float("inf"))
-"""Largest weights at which the sensitivity to clipping is shown."""
+__all__ = ["LogEstimate", "coverage_of", "estimate_from_log", "place_weights"]
 
 
 class LogEstimate(NamedTuple):
@@ -43,7 +40,7 @@ class LogEstimate(NamedTuple):
         snips: self-normalised.
         clipped: by inverse propensities of at most ``clip``.
         clip: largest weight, as `recsys.simulation.slope.choose_clip` chose it from the log.
-        at_limit: clicks per session by clipped IPS at each of `CLIPS`.
+        at_limit: clicks per session by clipped IPS at each of `SHOWN_LIMITS`.
         dm: direct method; its interval leaves out the error of the model. None: no model.
         dr: doubly robust. None: no model.
         diagnostics: of the weights, and of ``dm`` against ``snips``; its verdict says whether the
@@ -95,7 +92,7 @@ def place_weights(log: SessionLog, logging: SimulatedArm, judged: SimulatedArm) 
     k = log.rank.shape[1]
     place = np.arange(k)
     shown = logging.marginals(k)[log.rank, place]
-    there = ranks_in(logging, judged)[log.user[:, None], log.rank]  # [n, k] rank in the judged
+    there = ranks_of(judged.item_index, logging.item_index)[log.user[:, None], log.rank]  # [n, k]
     wanted = np.where(there >= 0, judged.marginals(k)[np.maximum(there, 0), place], 0.0)
     weight = importance_weights(wanted.ravel(), shown.ravel())
     return weight.reshape(wanted.shape)
@@ -111,7 +108,7 @@ def coverage_of(logging: SimulatedArm, judged: SimulatedArm, user: np.ndarray, k
         k: places.
     """
     possible = np.append(logging.marginals(k) > 0, np.zeros((1, k), bool), axis=0)  # row -1: no
-    there = ranks_in(judged, logging)  # [U, M of judged] rank in the logging arm
+    there = ranks_of(logging.item_index, judged.item_index)  # [U, M of judged]
     mass = judged.marginals(k)
     covered = (possible[there] * mass).sum(axis=(1, 2)) / k  # [U]
     return float(covered[user].mean())
@@ -165,7 +162,7 @@ def estimate_from_log(
         normalised,
         found(clipped_ips(weight, reward, limit=clip)),
         clip,
-        {limit: k * clipped_ips(weight, reward, limit=limit).value for limit in CLIPS},
+        {limit: k * clipped_ips(weight, reward, limit=limit).value for limit in SHOWN_LIMITS},
         direct,
         robust,
         seen,

@@ -15,7 +15,7 @@ from recsys.simulation.logged_feedback import LoggedFeedback
 from recsys.simulation.reward_models import CrossFitted, LookupRewards, Predicted, cross_fit
 from recsys.simulation.sessions import SessionLog, ranks_of
 
-__all__ = ["PlaceRewards", "fit_place_rewards", "ranks_in"]
+__all__ = ["PlaceRewards", "fit_place_rewards"]
 
 _BLOCK = 4_000_000
 """Probabilities of a policy that are held at once."""
@@ -45,7 +45,9 @@ class PlaceRewards:
         """
         width, k = self.models.log.num_actions - 1, self.k
         same = np.array_equal(judged.item_index, self._logging.item_index)
-        there = ranks_in(self._logging, judged)[: 1 if same else None, :width]  # [U or 1, R]
+        # [U or 1, R] rank of what was logged among what is judged
+        asked = slice(1) if same else slice(None)
+        there = ranks_of(judged.item_index[asked], self._logging.item_index[asked, :width])
         chance = judged.marginals(k)
         n = len(self._user)
         found = Predicted(np.empty(n * k), np.empty(n * k))
@@ -92,9 +94,3 @@ def fit_place_rewards(
     )
     models = cross_fit(rounds, LookupRewards.fit, rng=rng)
     return PlaceRewards(models, k, logging, log.user)
-
-
-def ranks_in(mine: SimulatedArm, theirs: SimulatedArm) -> np.ndarray:
-    """[U, M of mine] int64 rank of each of my candidates among theirs, -1 = not there."""
-    pairs = zip(theirs.item_index, mine.item_index, strict=True)
-    return np.stack([ranks_of(a, b) for a, b in pairs])

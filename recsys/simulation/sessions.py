@@ -305,10 +305,8 @@ class _Loop:
     def _same_items(self, number: int, other: int) -> np.ndarray:
         """[U, M of other] rank of the other arm's items among this arm's candidates, or -1."""
         if other not in self._columns:
-            mine, theirs = (self._tables.arms[each].item_index for each in (number, other))
-            self._columns[other] = np.stack(
-                [ranks_of(a, b) for a, b in zip(mine, theirs, strict=True)]
-            )
+            arms = self._tables.arms
+            self._columns[other] = ranks_of(arms[number].item_index, arms[other].item_index)
         return self._columns[other]
 
     def _come_and_go(self, clicked: np.ndarray) -> None:
@@ -332,12 +330,23 @@ class _Loop:
 
 
 def ranks_of(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """[M2] int64 places of ``theirs`` [M2] in ``mine`` [M1], all different; -1 = not there."""
-    order = np.argsort(mine, kind="stable")
-    at = np.minimum(np.searchsorted(mine[order], theirs), mine.size - 1)
-    found = order[at]
-    ranks: np.ndarray = np.where(mine[found] == theirs, found, -1)
-    return ranks
+    """Places of items in another list of the same user.
+
+    Args:
+        mine: [U, M1] int64 items >= 1, all different within a row.
+        theirs: [U, M2], likewise.
+
+    Returns:
+        [U, M2] int64 place of each of ``theirs`` in its row of ``mine``, -1 = not there.
+    """
+    above = max(int(mine.max()), int(theirs.max())) + 1
+    row = np.arange(len(mine))[:, None] * above
+    order = np.argsort(mine, axis=1)
+    rising = (np.take_along_axis(mine, order, axis=1) + row).ravel()  # rows one after another
+    wanted = (theirs + row).ravel()
+    at = np.minimum(np.searchsorted(rising, wanted), rising.size - 1)
+    ranks: np.ndarray = np.where(rising[at] == wanted, order.ravel()[at], -1)
+    return ranks.reshape(theirs.shape)
 
 
 def _scores(arm: SimulatedArm, user: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from recsys.simulation.estimators import snips
 
 __all__ = [
     "LIMITS",
+    "SHOWN_LIMITS",
     "choose_clip",
     "choose_least_error",
     "choose_lepski",
@@ -27,6 +28,8 @@ __all__ = [
 
 LIMITS = (np.inf, 200.0, 100.0, 50.0, 20.0, 10.0, 5.0)
 """Of weights, least biased first."""
+SHOWN_LIMITS = (5.0, 10.0, 50.0, np.inf)
+"""At which the sensitivity to clipping is shown."""
 
 
 def choose_slope(candidates: Sequence[Estimate]) -> int:

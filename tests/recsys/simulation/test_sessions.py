@@ -8,7 +8,7 @@ import pytest
 from recsys.experiment_design import ArmSettings
 from recsys.simulation.arms import ArmTables, SimulatedArm, arm_from_scores, tables_of
 from recsys.simulation.clicks import ClickModel
-from recsys.simulation.sessions import Behaviour, simulate_sessions
+from recsys.simulation.sessions import Behaviour, ranks_of, simulate_sessions
 from tests.recsys.simulation.world_of_two_tastes import NUM_USERS, fitted
 
 ITEMS = np.tile(np.arange(1, 31), (NUM_USERS, 1))
@@ -127,3 +127,14 @@ def test_refusals() -> None:
         SimulatedArm("x", np.ones_like(ITEMS), -ITEMS)
     with pytest.raises(ValueError, match="never rise"):
         SimulatedArm("x", ITEMS, ITEMS)
+
+
+def test_places_in_another_list_of_the_same_user() -> None:
+    rng = np.random.default_rng(0)
+    mine = np.stack([rng.permutation(30)[:9] + 1 for _ in range(50)])
+    theirs = np.stack([rng.permutation(30)[:12] + 1 for _ in range(50)])
+    expected = [
+        [row.tolist().index(item) if item in row else -1 for item in other]
+        for row, other in zip(mine, theirs.tolist(), strict=True)
+    ]
+    assert ranks_of(mine, theirs).tolist() == expected
