@@ -9,7 +9,7 @@ import numpy as np
 
 from features.errors import DataError
 from recsys.artifacts import Bundle
-from recsys.bundle_evidence import Measured, find_leakage, write_evidence
+from recsys.bundle_evidence import Measured, calibration_of, find_leakage, write_evidence
 from recsys.config import Config
 from recsys.dataset import cut_histories, read_dataset
 from recsys.errors import ArtifactError
@@ -18,7 +18,6 @@ from recsys.evaluation import evaluate as measure
 from recsys.lineage import numbered_as, trained_until
 from recsys.progress import Progress
 from recsys.recommender import Ranked, Recommender
-from recsys.score_calibration import calibration_error, read_map
 from recsys.topk import TopK
 
 __all__ = ["MEASURED_AT", "evaluate"]
@@ -99,13 +98,7 @@ def evaluate(
         )
         for name, lists in systems.items()
     }
-    calibration = calibration_error(
-        read_map(bundle.file("ranking")),
-        both,
-        rows.label,
-        rows.request_index,
-        rng=np.random.default_rng(config.seed),
-    )
+    calibration = calibration_of(bundle, both, rows, seed=config.seed)
     _write_report(bundle, found, rng, calibration)
     measured = Measured(
         found["funnel"],

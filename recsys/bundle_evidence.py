@@ -27,12 +27,14 @@ from recsys.lookup import lookup
 from recsys.manifest import Manifest
 from recsys.ranking.leakage import check_feature_leakage, check_time_leakage
 from recsys.ranking.ranker import RankingRows
+from recsys.score_calibration import calibration_error, read_map
 from recsys.simulation.gate_evidence import Evidence, UserValues
 from recsys.topk import TopK
 
 __all__ = [
     "EVIDENCE",
     "Measured",
+    "calibration_of",
     "find_leakage",
     "make_evidence",
     "read_evidence",
@@ -76,6 +78,29 @@ def find_leakage(cut: Cut, rows: RankingRows, trained_until: np.ndarray) -> list
             "are from before the end of what the bundle was trained on"
         )
     return found
+
+
+def calibration_of(
+    bundle: Bundle, score: np.ndarray, rows: RankingRows, *, seed: int
+) -> Interval | None:
+    """How far a bundle's map from scores to rates is off; see `calibration_error`.
+
+    Args:
+        bundle: with or without such a map.
+        score: [R] of both stages.
+        rows: R candidates of the held-out part, labelled.
+        seed: of the interval.
+
+    Raises:
+        ArtifactError: the map is damaged.
+    """
+    return calibration_error(
+        read_map(bundle.file("ranking")),
+        score,
+        rows.label,
+        rows.request_index,
+        rng=np.random.default_rng(seed),
+    )
 
 
 def _enough_rows(rows: RankingRows) -> RankingRows | None:

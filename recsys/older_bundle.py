@@ -10,7 +10,7 @@ from features.interactions import Interactions
 from features.schema import ITEM
 from recsys.artifacts import Bundle
 from recsys.bundle_evaluation import MEASURED_AT
-from recsys.bundle_evidence import Measured, find_leakage, make_evidence
+from recsys.bundle_evidence import Measured, calibration_of, find_leakage, make_evidence
 from recsys.config import Config
 from recsys.dataset import Dataset, cut_histories, read_dataset
 from recsys.errors import ArtifactError
@@ -18,7 +18,6 @@ from recsys.evaluation import Truth
 from recsys.evaluation import evaluate as measure
 from recsys.lineage import numbered_as, trained_until
 from recsys.recommender import Recommender
-from recsys.score_calibration import calibration_error, read_map
 from recsys.simulation.gate_evidence import Evidence
 from recsys.topk import TopK
 
@@ -74,8 +73,7 @@ def measure_as(config: Config, older: Bundle, newer: Bundle) -> Evidence:
     label = cut.target.seen_mask(data.num_items)[:, : known + 1]
     log = _known_events(split.train, data, known)
     rows = recommender.features.rows(pool, users, cut.moment, log, label=label)
-    first = recommender.ranker.gbdt.predict(rows.features)
-    both = recommender.ranker.reorder(rows.features, first, rows.request_index)
+    both = recommender.ranker.score(rows.features, rows.request_index)
     ranked = recommender.order(pool, both, max(*config.evaluation.ks, MEASURED_AT))
     lists, truth = TopK(ranked.item_index, ranked.score), Truth.from_histories(cut.target)
     evaluation = measure(
@@ -90,13 +88,7 @@ def measure_as(config: Config, older: Bundle, newer: Bundle) -> Evidence:
     )
     leakage = find_leakage(cut, rows, trained_until(older, data))
     item_ids = data.item_ids.to_series().to_list()
-    calibration = calibration_error(
-        read_map(older.file("ranking")),
-        both,
-        rows.label,
-        rows.request_index,
-        rng=np.random.default_rng(config.seed),
-    )
+    calibration = calibration_of(older, both, rows, seed=config.seed)
     measured = Measured(
         evaluation, lists, truth, cut.history, users, item_ids, leakage, calibration
     )
