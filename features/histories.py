@@ -209,7 +209,7 @@ class Histories:
         """
         from scipy.sparse import csr_array
 
-        self._check_width(num_items)
+        self.check_width(num_items)
         if isinstance(weights, str):
             if weights not in ("one", "weight"):
                 raise ValueError(f"weights must be 'one', 'weight' or an array, got {weights!r}")
@@ -236,12 +236,17 @@ class Histories:
         Raises:
             ValueError: an item index exceeds ``num_items``.
         """
-        self._check_width(num_items)
+        self.check_width(num_items)
         seen = np.zeros((len(self), num_items + 1), dtype=bool)
         seen[self.rows, self.item_index] = True
         return seen
 
-    def _check_width(self, num_items: int) -> None:
+    def check_width(self, num_items: int) -> None:
+        """Refuse items beyond a catalogue.
+
+        Raises:
+            ValueError: an item index exceeds ``num_items``.
+        """
         if self.item_index.size and int(self.item_index.max()) > num_items:
             raise ValueError(
                 f"num_items must be at least the largest item index "

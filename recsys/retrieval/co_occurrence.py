@@ -91,14 +91,14 @@ class CoOccurrenceRetriever(DenseRetriever):
 
     def score_all(self, histories: Histories, moment: np.ndarray | None = None) -> np.ndarray:
         """[Q, N + 1] float32 >= 0; ``moment`` is not used."""
-        if len(histories) == 1 and histories.item_index.size:
+        if len(histories) == 1:
             return self._of_one(histories)[None]
         asked = histories.to_csr(self.num_items, recency_weights(histories, self.half_life))
         return np.asarray((asked @ self._matrix).toarray(), dtype=np.float32)
 
     def _of_one(self, histories: Histories) -> np.ndarray:
         """[N + 1] of one history: for the few rows of a request a sparse product does too much."""
-        histories._check_width(self.num_items)
+        histories.check_width(self.num_items)
         order = np.argsort(histories.item_index, kind="stable")
         items = histories.item_index[order]
         weight = recency_weights(histories, self.half_life)[order]
