@@ -37,9 +37,7 @@ _SWITCH_S = 0.0005
 _KEEP_ALIVE_S = 75  # longer than the usual load balancer's minute: it closes first
 _MODEL_WAIT_S = 300.0  # for the first model before readiness is asked for without it
 _LOOK_S = 0.2  # between two looks for a generation
-_ALONE_S = (
-    30.0  # a process that replaces another and finds nothing to serve answers then all the same
-)
+_ALONE_S = 30.0  # a process that replaces another and finds nothing to serve says so after that
 _READ_PARTS = ("recommender.json", "data", "content", "retrieval", "index", "ranking", "features")
 
 
