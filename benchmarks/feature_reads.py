@@ -11,7 +11,7 @@ compared: what is timed is equal.
 `features.feast.online_store`. "direct": `features.feast.direct`, arrays out, ttl applied; on a
 connection of the client, and through its pipeline as in a cluster. "HMGET alone": the direct tier's
 round trip without decoding, most of it the server's own work. "packed": one row an item
-(`features.packing`), by one MGET, and in the process (`features.near_cache`), all rows held. A
+(`features.packing.schema`), by one MGET, and in the process (`features.packing.near_cache`), all rows held. A
 packed row has no field for every value and no time, so its readers do less work.
 """
 
@@ -37,10 +37,10 @@ import polars as pl
 
 from features.feast.direct import DirectReader
 from features.feast.redis_reads import HashRequest, read_hashes
-from features.near_cache import NearCache
-from features.packing import PackedField, PackedSchema
-from serving.connection import connect
-from serving.embedded import EmbeddedStore
+from features.packing.near_cache import NearCache
+from features.packing.schema import PackedField, PackedSchema
+from serving.connection.clients import connect
+from serving.connection.embedded import EmbeddedStore
 
 FLOATS = [f"f{number:02d}" for number in range(16)]
 WHOLES = [f"n{number:02d}" for number in range(4)]

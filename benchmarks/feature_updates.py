@@ -38,9 +38,9 @@ from features import (
     read_interactions,
     read_items,
 )
-from serving.connection import connect
-from serving.embedded import EmbeddedStore
-from serving.feature_state import RedisStateStore
+from serving.connection.clients import connect
+from serving.connection.embedded import EmbeddedStore
+from serving.events.feature_state import RedisStateStore
 
 BUNDLED = Path(__file__).resolve().parents[1] / "examples" / "data"
 

@@ -29,17 +29,17 @@ import numpy as np
 import polars as pl
 from scipy.stats import kendalltau, spearmanr
 
-from features.histories import Histories
-from recsys.experiment_design import ArmSettings
+from features.tables.histories import Histories
+from recsys.config.experiment_design import ArmSettings
 from recsys.retrieval.co_occurrence import CoOccurrenceRetriever
 from recsys.retrieval.item_item import ItemItemRetriever
 from recsys.retrieval.popularity import PopularityRetriever
 from recsys.retrieval.protocol import Retriever
-from recsys.simulation.arms import SimulatedArm, arm_from_scores, tables_of
-from recsys.simulation.calibration import DecileRate
-from recsys.simulation.log_estimates import estimate_from_log, place_weights
-from recsys.simulation.sessions import Behaviour, SessionLog, simulate_sessions
-from recsys.simulation.world_fit import fit_world
+from recsys.simulation.world.arms import SimulatedArm, arm_from_scores, tables_of
+from recsys.simulation.world.calibration import DecileRate
+from recsys.simulation.trial.log_estimates import estimate_from_log, place_weights
+from recsys.simulation.world.sessions import Behaviour, SessionLog, simulate_sessions
+from recsys.simulation.world.fit import fit_world
 
 ROOT = Path(__file__).resolve().parents[1]
 K, CANDIDATES, BLOCK, RESAMPLES = 10, 30, 1000, 200

@@ -28,27 +28,27 @@ from typing import Any
 
 import numpy as np
 
-from recsys.simulation.estimate import Estimate, from_contributions, ratio_estimate
-from recsys.simulation.slate_comparison import compare_slates
-from recsys.simulation.slate_estimators import (
+from recsys.simulation.estimates.estimate import Estimate, from_contributions, ratio_estimate
+from recsys.simulation.slates.comparison import compare_slates
+from recsys.simulation.slates.estimators import (
     independent_ips,
     reward_interaction_ips,
     standard_slate_ips,
 )
-from recsys.simulation.slate_feedback import SlateFeedback
-from recsys.simulation.slate_policies import (
+from recsys.simulation.slates.feedback import SlateFeedback
+from recsys.simulation.slates.policies import (
     EpsilonGreedyPolicy,
     FactoredPolicy,
     PlackettLucePolicy,
     SlatePolicy,
 )
-from recsys.simulation.slate_probabilities import (
+from recsys.simulation.slates.probabilities import (
     enumerate_slates,
     place_probabilities,
     sample_slates,
     slot_marginals,
 )
-from recsys.simulation.slate_pseudo_inverse import factored_pseudo_inverse, pseudo_inverse_weights
+from recsys.simulation.slates.pseudo_inverse import factored_pseudo_inverse, pseudo_inverse_weights
 
 KINDS, K, L = 10, 5, 3
 EXAMINED = np.array([0.9, 0.7, 0.5])

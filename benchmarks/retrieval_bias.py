@@ -44,9 +44,9 @@ from retrieval_data import load_split
 from retrieval_exposure import ExposureWorld, RankingError, relevance_error, semi_synthetic_exposure
 from retrieval_matrix import rows_of_users, train_matrix
 
-from features.histories import Histories
+from features.tables.histories import Histories
 from recsys.evaluation import paired_difference
-from recsys.retrieval.propensity import inverse_propensity_weights
+from recsys.retrieval.sampling.propensity import inverse_propensity_weights
 
 EPOCHS = 16
 CLIP = 0.1

@@ -11,11 +11,11 @@ from retrieval_data import Measured, Split, measure, topk_lists
 from retrieval_matrix import judged, rows_of_users, train_matrix
 from torch import Tensor
 
-from features.histories import Histories
+from features.tables.histories import Histories
 from recsys.evaluation import RetrieverDiagnostics, Truth, diagnose_retriever
-from recsys.retrieval.batch import Batch
-from recsys.retrieval.objectives import OBJECTIVES
-from recsys.retrieval.two_tower import TwoTowerRetriever
+from recsys.retrieval.training.batch import Batch
+from recsys.retrieval.training.objectives import OBJECTIVES
+from recsys.retrieval.towers.retriever import TwoTowerRetriever
 
 DIM = 64
 SEED = 0

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from retrieval_peers import OnEpoch, Peer
 
-from features.histories import Histories
-from recsys.retrieval.batch import LossSettings
-from recsys.retrieval.towers import TowerOptions
-from recsys.retrieval.training import train_two_tower
-from recsys.retrieval.training_options import EpochReport, TrainingOptions
-from recsys.retrieval.two_tower import TwoTowerRetriever
+from features.tables.histories import Histories
+from recsys.retrieval.training.batch import LossSettings
+from recsys.retrieval.towers.model import TowerOptions
+from recsys.retrieval.training.train import train_two_tower
+from recsys.retrieval.training.options import EpochReport, TrainingOptions
+from recsys.retrieval.towers.retriever import TwoTowerRetriever
 
 Options = Mapping[str, Any]
 

@@ -36,10 +36,10 @@ import numpy as np
 
 from benchmarks.open_loop import Load, ask_at, ask_closed, post
 from benchmarks.serving_world import World, make_world
-from recsys.config import load_config
+from recsys.config.config import load_config
 from serving.assembly import open_store, store_directory
-from serving.candidate_codec import decode_candidates
-from serving.embedded import EmbeddedStore
+from serving.store.candidate_codec import decode_candidates
+from serving.connection.embedded import EmbeddedStore
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARES = (0.2, 0.4, 0.6, 0.8)
@@ -92,7 +92,7 @@ class Server:
     """`recsys serve` in processes of its own."""
 
     def __init__(self, world: World, workers: int) -> None:
-        command = [sys.executable, "-c", "from serving.cli import main; main()"]
+        command = [sys.executable, "-c", "from serving.cli.command import main; main()"]
         command += ["serve", "--config", str(world.config)]
         command += ["--port", "0", "--workers", str(workers)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -17,17 +17,17 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import save_file
 
-from features.histories import Histories
-from features.schema import TIMESTAMP, USER
-from recsys.artifacts import Bundle, latest
-from recsys.config import Config, load_config
-from recsys.dataset import read_dataset
+from features.tables.histories import Histories
+from features.tables.schema import TIMESTAMP, USER
+from recsys.bundle.bundle import Bundle, latest
+from recsys.config.config import Config, load_config
+from recsys.dataset.run_data import read_dataset
 from recsys.errors import ArtifactError
-from recsys.pipeline import train
-from recsys.recommender import Recommender
-from recsys.user_events import USER_EVENTS, UserEvents
+from recsys.pipeline.run import train
+from recsys.recommender.recommender import Recommender
+from recsys.dataset.user_events import USER_EVENTS, UserEvents
 from serving.assembly import POPULAR
-from serving.publish_job import publish
+from serving.jobs.publish import publish
 
 GROUPS = 50
 END = datetime(2026, 1, 1, tzinfo=UTC)
@@ -196,7 +196,7 @@ def _write_tables(directory: Path, users: int, items: int, trained_users: int, s
 def _fill(config: Config, bundle: Bundle, candidates: int) -> None:
     """The directory of candidates, with lists of the towers."""
     from recsys.progress import Progress
-    from serving.candidates import _neighbours, _popular
+    from serving.jobs.candidates import _neighbours, _popular
 
     data = read_dataset(config)
     recommender = Recommender.load(bundle.path)

@@ -30,11 +30,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from serving.connection import connect
-from serving.embedded import EmbeddedStore
-from serving.estimates import Estimate, mean_of
-from serving.keys import Keys
-from serving.store import GenerationStore
+from serving.connection.clients import connect
+from serving.connection.embedded import EmbeddedStore
+from serving.store.estimates import Estimate, mean_of
+from serving.store.keys import Keys
+from serving.store.generations import GenerationStore
 
 K = 100
 BAR_BYTES = 720

@@ -12,11 +12,11 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from recsys.bundle_evaluation import evaluate
-from recsys.config import Config
-from recsys.dataset import read_dataset
-from recsys.pipeline import train
-from recsys.recommender import Recommender
+from recsys.pipeline.evaluation import evaluate
+from recsys.config.config import Config
+from recsys.dataset.run_data import read_dataset
+from recsys.pipeline.run import train
+from recsys.recommender.recommender import Recommender
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", type=Path, default=Path(__file__).parent / "data")
@@ -24,7 +24,7 @@ DATA: Path = parser.parse_args().data
 
 
 def settings(output: Path) -> Config:
-    """Everything that is not named has the default of recsys/config.py."""
+    """Everything that is not named has the default of recsys/config/config.py."""
     return Config.model_validate(
         {
             "seed": 42,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.definitions import (
+from features.definitions.columns import (
     Category,
     DayOfWeek,
     Definition,
@@ -18,33 +18,33 @@ from features.definitions import (
     VectorComponent,
 )
 from features.errors import DataError, Problem, UnknownIdError
-from features.event_definitions import Age, Count, MeanWeight, Rate, Recency, Trend, UniqueCount
-from features.histories import Histories
-from features.history_definitions import Affinity, LastNOverlap, Session, Similarity
-from features.interactions import Interactions, read_interactions
-from features.near_cache import NearCache
-from features.offline import FeatureComputer, compute_features, item_features, request_features
+from features.definitions.events import Age, Count, MeanWeight, Rate, Recency, Trend, UniqueCount
+from features.tables.histories import Histories
+from features.definitions.history import Affinity, LastNOverlap, Session, Similarity
+from features.tables.interactions import Interactions, read_interactions
+from features.packing.near_cache import NearCache
+from features.computation.computer import FeatureComputer, compute_features, item_features, request_features
 from features.online.arrivals import Arrival, arrival
 from features.online.features import OnlineFeatures, UpdateReport
 from features.online.parity import Divergence, ParityReport, check_parity
 from features.online.store import MemoryStateStore, StateStore
-from features.packed_reader import Migration, PackedReader, migration
-from features.packing import FeatureBlock, PackedField, PackedSchema
-from features.publishing import append_impressions
-from features.registry import (
+from features.packing.reader import Migration, PackedReader, migration
+from features.packing.schema import FeatureBlock, PackedField, PackedSchema
+from features.sources.publishing import append_impressions
+from features.definitions.registry import (
     default_definitions,
     definitions_sha256,
     dump_definitions,
     load_definitions,
 )
-from features.schema import CREATED, EVENT, ITEM, TIMESTAMP, USER, WEIGHT, EventColumns
+from features.tables.schema import CREATED, EVENT, ITEM, TIMESTAMP, USER, WEIGHT, EventColumns
 from features.sources.memory import InMemorySource
 from features.sources.parquet_directory import ParquetDirectory
 from features.sources.protocol import FeatureSource, ViewDescription, WriteReceipt
 from features.suggest.suggestions import Suggestions, suggest_definitions
-from features.tables import ItemTable, UserTable, read_items, read_users
-from features.validation import find_problems
-from features.vocabulary import Vocabulary
+from features.tables.entities import ItemTable, UserTable, read_items, read_users
+from features.tables.validation import find_problems
+from features.tables.vocabulary import Vocabulary
 
 __all__ = [
     "CREATED",

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from recsys.errors import ArtifactError, ConfigError, LeakageError, NotFittedError
 
 if TYPE_CHECKING:
-    from recsys.artifacts import Bundle
-    from recsys.config import Config, load_config
-    from recsys.pipeline import evaluate, train
-    from recsys.recommender import Recommender, Slate, SlateItem
+    from recsys.bundle.bundle import Bundle
+    from recsys.config.config import Config, load_config
+    from recsys.pipeline.run import evaluate, train
+    from recsys.recommender.recommender import Recommender, Slate, SlateItem
 
 __all__ = [
     "ArtifactError",
@@ -32,14 +32,14 @@ __all__ = [
 ]
 
 _HOME = {
-    "Bundle": "recsys.artifacts",
-    "Config": "recsys.config",
-    "Recommender": "recsys.recommender",
-    "Slate": "recsys.recommender",
-    "SlateItem": "recsys.recommender",
-    "evaluate": "recsys.pipeline",
-    "load_config": "recsys.config",
-    "train": "recsys.pipeline",
+    "Bundle": "recsys.bundle.bundle",
+    "Config": "recsys.config.config",
+    "Recommender": "recsys.recommender.recommender",
+    "Slate": "recsys.recommender.recommender",
+    "SlateItem": "recsys.recommender.recommender",
+    "evaluate": "recsys.pipeline.run",
+    "load_config": "recsys.config.config",
+    "train": "recsys.pipeline.run",
 }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
-from features.reading import read_frame
+from features.tables.reading import read_frame
 
 TARGET = Path(__file__).resolve().parents[1] / "examples" / "data"
 NO_GENRES = "(no genres listed)"

@@ -10,24 +10,24 @@ import importlib
 from typing import Any
 
 _HOME = {
-    "BundledPopular": "serving.snapshot",
-    "CandidateList": "serving.candidate_codec",
-    "EmbeddedStore": "serving.embedded",
+    "BundledPopular": "serving.request.snapshot",
+    "CandidateList": "serving.store.candidate_codec",
+    "EmbeddedStore": "serving.connection.embedded",
     "Event": "serving.messages",
     "ExplainRequest": "serving.messages",
-    "GenerationStore": "serving.store",
-    "LiveModel": "serving.live",
+    "GenerationStore": "serving.store.generations",
+    "LiveModel": "serving.models.live",
     "RankRequest": "serving.messages",
     "RecommendRequest": "serving.messages",
-    "RecommendationService": "serving.service",
+    "RecommendationService": "serving.request.service",
     "Recommendations": "serving.messages",
-    "ServiceSettings": "serving.settings",
+    "ServiceSettings": "serving.request.settings",
     "ServingError": "serving.errors",
     "SimilarRequest": "serving.messages",
-    "connect": "serving.connection",
-    "create_app": "serving.api",
-    "redact": "serving.connection",
-    "vectors_of_field": "serving.slates",
+    "connect": "serving.connection.clients",
+    "create_app": "serving.http.app",
+    "redact": "serving.connection.clients",
+    "vectors_of_field": "serving.request.slate_rule",
 }
 
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -8,20 +8,20 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsys.artifacts import Bundle, latest
-from recsys.config import Config
+from recsys.bundle.bundle import Bundle, latest
+from recsys.config.config import Config
 from recsys.errors import ArtifactError
-from serving.connection import EMBEDDED, URL_VARIABLE, TlsFiles, connect, redact
-from serving.event_stream import EventStream
+from serving.connection.clients import EMBEDDED, URL_VARIABLE, TlsFiles, connect, redact
+from serving.events.event_stream import EventStream
 from serving.exposure import open_experiments, open_feedback_log, open_impression_log
-from serving.live import LiveModels
-from serving.service import RecommendationService
-from serving.sessions import Sessions
-from serving.settings import ServiceSettings
-from serving.slates import vectors_of_field
-from serving.snapshot import BundledPopular
-from serving.store import GenerationStore
-from serving.telemetry import Telemetry
+from serving.models.live import LiveModels
+from serving.request.service import RecommendationService
+from serving.events.sessions import Sessions
+from serving.request.settings import ServiceSettings
+from serving.request.slate_rule import vectors_of_field
+from serving.request.snapshot import BundledPopular
+from serving.store.generations import GenerationStore
+from serving.telemetry.metrics import Telemetry
 
 if TYPE_CHECKING:
     import redis
@@ -120,7 +120,7 @@ def make_service(
         bundled = None
     store = open_store(config, timeout_s=serving.store_timeout_s)
     sessions = stream = None
-    if serving.sessions:
+    if serving.events.sessions:
         sessions = Sessions(
             store.client,
             store.keys,
@@ -165,7 +165,7 @@ def bundled_popular(bundle: Bundle) -> BundledPopular | None:
 
 def read_titles(config: Config) -> dict[str, str]:
     """Item id -> title from the items; empty when no title column is configured."""
-    from recsys.run_tables import item_titles
+    from recsys.dataset.tables import item_titles
 
     return item_titles(config)
 
@@ -179,8 +179,8 @@ def find_problems(config: Config) -> tuple[list[Problem], dict[str, Any] | None]
     Raises:
         DataError: the views cannot be read.
     """
-    from recsys.ranker_definitions import find_definition_problems
-    from recsys.run_tables import open_tables
+    from recsys.dataset.definitions import find_definition_problems
+    from recsys.dataset.tables import open_tables
 
     tables = open_tables(config)
     problems = tables.problems()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from recsys.config import Config
-from serving.experiments import Experiments, KillSwitch
-from serving.impressions import FeedbackLog, ImpressionLog
-from serving.keys import Keys
-from serving.row_log import RowLogLimits
+from recsys.config.config import Config
+from serving.request.experiments import Experiments, KillSwitch
+from serving.impressions.log import FeedbackLog, ImpressionLog
+from serving.store.keys import Keys
+from serving.impressions.row_log import RowLogLimits
 
 if TYPE_CHECKING:
     import redis

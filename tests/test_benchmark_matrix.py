@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from features.histories import Histories
-from recsys.retrieval.towers import TwoTower
-from recsys.retrieval.training_options import TrainingOptions
-from recsys.retrieval.two_tower import TwoTowerRetriever
+from features.tables.histories import Histories
+from recsys.retrieval.towers.model import TwoTower
+from recsys.retrieval.training.options import TrainingOptions
+from recsys.retrieval.towers.retriever import TwoTowerRetriever
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 

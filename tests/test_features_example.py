@@ -8,12 +8,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from features.offline import FeatureComputer
-from features.registry import KINDS
-from recsys.config import Config, load_config
-from recsys.dataset import read_dataset
-from recsys.ranker_definitions import find_definition_problems, ranker_definitions
-from recsys.run_tables import open_tables
+from features.computation.computer import FeatureComputer
+from features.definitions.registry import KINDS
+from recsys.config.config import Config, load_config
+from recsys.dataset.run_data import read_dataset
+from recsys.dataset.definitions import find_definition_problems, ranker_definitions
+from recsys.dataset.tables import open_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 

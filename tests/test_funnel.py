@@ -19,21 +19,22 @@ import pytest
 from safetensors.numpy import load_file
 
 from features import Histories
-from recsys import item_stages, pipeline
-from recsys.artifacts import Bundle, bundles, latest
-from recsys.config import Config
-from recsys.dataset import Dataset, read_dataset
+from recsys.pipeline import item_stages
+from recsys.pipeline import run as pipeline
+from recsys.bundle.bundle import Bundle, bundles, latest
+from recsys.config.config import Config
+from recsys.dataset.run_data import Dataset, read_dataset
 from recsys.errors import ArtifactError, ConfigError, LeakageError
-from recsys.pipeline import evaluate, train
-from recsys.recommender import FeatureInputs, Recommender
-from recsys.retrieval.item_fields import FieldVocabulary
-from recsys.retrieval.two_tower import TwoTowerRetriever
+from recsys.pipeline.run import evaluate, train
+from recsys.recommender.recommender import FeatureInputs, Recommender
+from recsys.retrieval.towers.item_fields import FieldVocabulary
+from recsys.retrieval.towers.retriever import TwoTowerRetriever
 from serving import EmbeddedStore, RecommendRequest, SimilarRequest
 from serving.assembly import make_service, open_store, store_directory
-from serving.candidates import build_candidates
-from serving.live import OneModel
-from serving.loaded_model import LoadedModel
-from serving.publish_job import publish
+from serving.jobs.candidates import build_candidates
+from serving.models.live import OneModel
+from serving.models.loaded import LoadedModel
+from serving.jobs.publish import publish
 
 MOVIES = Path(__file__).resolve().parents[1] / "examples" / "data"
 STAGES = [
@@ -786,8 +787,8 @@ def test_diversity_draws_from_below_the_first_k(trained: Bundle) -> None:
 def test_the_configuration_knows_every_retriever() -> None:
     from typing import get_args
 
-    from recsys.config import RetrieverName
-    from recsys.sources import COUNTED, LOADERS
+    from recsys.config.config import RetrieverName
+    from recsys.pipeline.retrievers import COUNTED, LOADERS
 
     assert set(get_args(RetrieverName)) == {"two_tower", *COUNTED} == set(LOADERS)
 

@@ -14,15 +14,15 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from recsys.artifacts import Bundle, bundles
-from recsys.bundle_evidence import read_evidence
+from recsys.bundle.bundle import Bundle, bundles
+from recsys.pipeline.evidence import read_evidence
 from recsys.errors import ArtifactError
-from serving.cli import app
-from serving.embedded import EmbeddedStore
-from serving.gate_job import find
-from serving.gate_log import first_items
-from serving.impressions import FEEDBACK_COLUMNS, IMPRESSION_COLUMNS
-from serving.row_journal import new_stem
+from serving.cli.command import app
+from serving.connection.embedded import EmbeddedStore
+from serving.jobs.gate import find
+from serving.jobs.gate_log import first_items
+from serving.impressions.log import FEEDBACK_COLUMNS, IMPRESSION_COLUMNS
+from serving.impressions.row_journal import new_stem
 
 MOVIES = Path(__file__).resolve().parents[1] / "examples" / "data"
 
@@ -163,7 +163,7 @@ def test_from_two_bundles_to_a_published_one(home, monkeypatch):
 
 
 def find_id(home: Path, name: str) -> str:
-    from recsys.config import load_config
+    from recsys.config.config import load_config
 
     return find(load_config(home / "recsys.toml"), name).id
 

@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from recsys.artifacts import bundles
-from serving.cli import app
-from serving.cli_simulate import parse_count
+from recsys.bundle.bundle import bundles
+from serving.cli.command import app
+from serving.cli.simulate import parse_count
 from tests.test_gate_end_to_end import settings, write_world
 
 FAST = ["--sessions", "20k", "--log-sessions", "3k", "-k", "5"]

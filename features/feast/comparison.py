@@ -10,7 +10,7 @@ import numpy as np
 
 from features.errors import DataError
 from features.feast.redis_format import KeyType
-from features.packing import FeatureBlock
+from features.packing.schema import FeatureBlock
 
 if TYPE_CHECKING:
     from feast import FeatureStore

@@ -22,7 +22,7 @@ from features.feast.redis_reads import (
     require_bytes,
     stored_ids,
 )
-from features.packing import FeatureBlock
+from features.packing.schema import FeatureBlock
 
 if TYPE_CHECKING:
     from feast import FeatureStore

@@ -19,7 +19,7 @@ from features.feast.redis_format import (
 from features.feast.redis_reads import Reply
 from features.feast.values import ValueColumn
 from features.moments import microseconds
-from features.packing import FeatureBlock
+from features.packing.schema import FeatureBlock
 
 if TYPE_CHECKING:
     from feast import FeatureStore

@@ -20,7 +20,7 @@ from features.feast.online import read_online
 from features.feast.plan import PlannedView, all_views, plan_of
 from features.feast.writing import Destination, push_rows, write_rows
 from features.moments import utc
-from features.packing import FeatureBlock
+from features.packing.schema import FeatureBlock
 from features.sources.parquet_batches import parquet_batches
 from features.sources.point_in_time import (
     PointInTimeTable,

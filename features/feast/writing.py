@@ -9,7 +9,7 @@ import polars as pl
 
 from features.errors import DataError
 from features.feast.plan import PlannedView
-from features.schema import CREATED, TIMESTAMP
+from features.tables.schema import CREATED, TIMESTAMP
 from features.sources.point_in_time import as_utc
 from features.sources.protocol import WriteReceipt
 

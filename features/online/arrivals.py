@@ -12,7 +12,7 @@ import polars as pl
 
 from features.errors import DataError
 from features.moments import microseconds
-from features.schema import CREATED, EVENT, EVENT_ID, ITEM, TIMESTAMP, USER, WEIGHT
+from features.tables.schema import CREATED, EVENT, EVENT_ID, ITEM, TIMESTAMP, USER, WEIGHT
 
 __all__ = ["Arrival", "arrival", "arrivals"]
 

@@ -16,7 +16,7 @@ from bisect import insort
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from features.grouped import Statistic
+from features.computation.grouped import Statistic
 from features.online.plan import CellPlan
 
 __all__ = ["Cell", "Happening", "Tape"]

@@ -1,7 +1,7 @@
 """Definitions to running state: updated event by event, read at any moment from then on.
 
 The state is what `features.online.plan` found that the definitions ask for. Values come from the
-code that computes them offline (`features.kinds`); only where it looks for the past is different.
+code that computes them offline (`features.computation.kinds`); only where it looks for the past is different.
 Replaying a log through `OnlineFeatures` gives what `features.compute_features` gives for it, which
 `features.online.parity` checks.
 
@@ -25,21 +25,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from features.attributes import AttributeValues
-from features.definitions import Definition
+from features.computation.attributes import AttributeValues
+from features.definitions.columns import Definition
 from features.errors import DataError
-from features.feature_tables import Vectors
-from features.offline import FeatureComputer
+from features.computation.feature_tables import Vectors
+from features.computation.computer import FeatureComputer
 from features.online.arrivals import Arrival, arrivals
 from features.online.cells import Cell, Happening, Tape
 from features.online.computation import StateComputation
 from features.online.keys import CLOCK, SEEN, StateKeys
 from features.online.plan import plan_state
 from features.online.store import Field, MemoryStateStore, StateStore
-from features.packing import PackedField, PackedSchema
-from features.requests import checked_requests, item_requests
-from features.schema import ITEM
-from features.tables import ItemTable, UserTable
+from features.packing.schema import PackedField, PackedSchema
+from features.computation.requests import checked_requests, item_requests
+from features.tables.schema import ITEM
+from features.tables.entities import ItemTable, UserTable
 
 __all__ = ["OnlineFeatures", "UpdateReport"]
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from features.definitions import (
+from features.definitions.columns import (
     Category,
     DayOfWeek,
     Definition,
@@ -17,17 +17,17 @@ from features.definitions import (
     ListSize,
 )
 from features.errors import DataError
-from features.event_definitions import Count, UniqueCount
-from features.feature_tables import Vectors
-from features.history_definitions import Session
-from features.interactions import Interactions
-from features.offline import FeatureComputer
+from features.definitions.events import Count, UniqueCount
+from features.computation.feature_tables import Vectors
+from features.definitions.history import Session
+from features.tables.interactions import Interactions
+from features.computation.computer import FeatureComputer
 from features.online.arrivals import arrivals
 from features.online.features import NO_EVENTS, OnlineFeatures, UpdateReport
 from features.online.store import StateStore
-from features.requests import checked_requests
-from features.schema import CREATED, EVENT, EVENT_ID, ITEM, TIMESTAMP, USER, WEIGHT
-from features.tables import ItemTable, UserTable
+from features.computation.requests import checked_requests
+from features.tables.schema import CREATED, EVENT, EVENT_ID, ITEM, TIMESTAMP, USER, WEIGHT
+from features.tables.entities import ItemTable, UserTable
 
 __all__ = ["Divergence", "ParityReport", "check_parity"]
 

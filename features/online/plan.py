@@ -10,14 +10,14 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from features.computation import Asked, Computation, Group
-from features.definitions import Definition, SlateRelative, TextMatch
-from features.feature_tables import FeatureTables
-from features.grouped import Statistic
-from features.kinds import COMPUTE
-from features.pasts import Past
-from features.registry import definitions_sha256
-from features.schema import ITEM
+from features.computation.base import Asked, Computation, Group
+from features.definitions.columns import Definition, SlateRelative, TextMatch
+from features.computation.feature_tables import FeatureTables
+from features.computation.grouped import Statistic
+from features.computation.kinds import COMPUTE
+from features.computation.pasts import Past
+from features.definitions.registry import definitions_sha256
+from features.tables.schema import ITEM
 
 __all__ = ["CellPlan", "StatePlan", "plan_state"]
 

@@ -10,7 +10,7 @@ import polars as pl
 
 from features.errors import DataError
 from features.moments import utc
-from features.schema import CREATED, TIMESTAMP
+from features.tables.schema import CREATED, TIMESTAMP
 from features.sources.protocol import FeatureSource
 
 __all__ = ["DescribedRows", "described_rows"]

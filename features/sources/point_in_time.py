@@ -14,8 +14,8 @@ import polars as pl
 
 from features.errors import DataError
 from features.moments import utc
-from features.packing import FeatureBlock
-from features.schema import CREATED, TIMESTAMP
+from features.packing.schema import FeatureBlock
+from features.tables.schema import CREATED, TIMESTAMP
 from features.sources.newest_rows import key_numbers, newest_rows
 from features.sources.protocol import Id, ViewDescription
 

@@ -22,7 +22,7 @@ from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 import polars as pl
 
 from features.errors import DataError
-from features.packing import FeatureBlock
+from features.packing.schema import FeatureBlock
 
 __all__ = ["FeatureSource", "Id", "ViewDescription", "WriteReceipt"]
 

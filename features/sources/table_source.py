@@ -8,7 +8,7 @@ from datetime import datetime
 
 import polars as pl
 
-from features.packing import FeatureBlock
+from features.packing.schema import FeatureBlock
 from features.sources.point_in_time import ViewTable, join_as_of, newest
 from features.sources.protocol import Id
 

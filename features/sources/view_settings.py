@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from features.errors import DataError
-from features.schema import CREATED, TIMESTAMP
+from features.tables.schema import CREATED, TIMESTAMP
 from features.sources.point_in_time import as_utc
 from features.sources.protocol import ViewDescription
 

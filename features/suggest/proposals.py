@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from features.interactions import Interactions
-from features.schema import ITEM, TIMESTAMP, USER, WEIGHT
+from features.tables.interactions import Interactions
+from features.tables.schema import ITEM, TIMESTAMP, USER, WEIGHT
 from features.suggest.profile import ColumnProfile, EventProfile
-from features.tables import ItemTable, UserTable
+from features.tables.entities import ItemTable, UserTable
 
 __all__ = ["Proposal", "propose_columns", "propose_events"]
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import polars as pl
 
-from features.interactions import Interactions
-from features.schema import TIMESTAMP, USER
+from features.tables.interactions import Interactions
+from features.tables.schema import TIMESTAMP, USER
 
 __all__ = ["Split", "leave_last_out", "split_at", "split_per_user"]
 

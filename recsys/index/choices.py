@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recsys.damage import telling_damage
+from recsys.files.damage import telling_damage
 from recsys.index.annoy import AnnoyIndex
 from recsys.index.exact import ExactIndex
 from recsys.index.files import read_description

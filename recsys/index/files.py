@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from recsys.errors import ArtifactError
-from recsys.mapped_arrays import map_arrays
+from recsys.files.mapped_arrays import map_arrays
 
 __all__ = ["DESCRIPTION", "read_description", "read_vectors", "write_index"]
 
@@ -70,7 +70,7 @@ def read_description(directory: Path, kind: str | None = None) -> dict[str, obje
 def read_vectors(directory: Path, description: Mapping[str, object]) -> np.ndarray:
     """The [N + 1, D] float32 vectors, of the size the description promises.
 
-    They are a view into the file, which processes share; see `recsys.mapped_arrays`.
+    They are a view into the file, which processes share; see `recsys.files.mapped_arrays`.
 
     Raises:
         ArtifactError: missing, unreadable or of another size.

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recsys.model_files import read_model, write_model
+from recsys.files.model_files import read_model, write_model
 from recsys.ranking.light_encoder import LightEncoder
 
 __all__ = ["ListwiseOptions", "ListwiseRanker", "listnet"]
@@ -256,7 +256,7 @@ class ListwiseRanker:
         )
 
     def save(self, directory: Path) -> None:
-        """See `recsys.model_files.write_model`."""
+        """See `recsys.files.model_files.write_model`."""
         tensors = {
             f"encoder.{name}": tensor.detach().numpy()
             for name, tensor in self._encoder.state_dict().items()
@@ -274,7 +274,7 @@ class ListwiseRanker:
         """Read what `save` wrote.
 
         Raises:
-            ArtifactError: see `recsys.model_files.read_model`.
+            ArtifactError: see `recsys.files.model_files.read_model`.
         """
         settings, tensors = read_model(directory, "listwise")
         options = ListwiseOptions(**settings["options"])

@@ -8,8 +8,8 @@ from typing import Literal, Self
 import numpy as np
 from scipy.sparse import csr_array, diags_array
 
-from features.histories import Histories
-from recsys.model_files import read_model, write_model
+from features.tables.histories import Histories
+from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.blocks import DenseRetriever
 from recsys.retrieval.recency import recency_weights
 
@@ -112,7 +112,7 @@ class CoOccurrenceRetriever(DenseRetriever):
         return score
 
     def save(self, directory: Path) -> None:
-        """See `recsys.model_files.write_model`."""
+        """See `recsys.files.model_files.write_model`."""
         settings = {"name": self.name, "num_items": self.num_items, "half_life": self.half_life}
         tensors = {
             "data": self._matrix.data,
@@ -126,7 +126,7 @@ class CoOccurrenceRetriever(DenseRetriever):
         """Read what `save` wrote.
 
         Raises:
-            ArtifactError: see `recsys.model_files.read_model`.
+            ArtifactError: see `recsys.files.model_files.read_model`.
         """
         settings, tensors = read_model(directory, "co_occurrence")
         width = settings["num_items"] + 1

@@ -9,8 +9,8 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_array
 
-from features.histories import Histories
-from recsys.model_files import read_model, write_model
+from features.tables.histories import Histories
+from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.blocks import DenseRetriever
 from recsys.retrieval.recency import recency_weights
 
@@ -124,7 +124,7 @@ class ItemItemRetriever(DenseRetriever):
         )
 
     def save(self, directory: Path) -> None:
-        """See `recsys.model_files.write_model`."""
+        """See `recsys.files.model_files.write_model`."""
         settings = {"name": self.name, "num_items": self.num_items, "half_life": self.half_life}
         write_model(directory, "item_item", settings, self._tensors)
 
@@ -133,7 +133,7 @@ class ItemItemRetriever(DenseRetriever):
         """Read what `save` wrote.
 
         Raises:
-            ArtifactError: see `recsys.model_files.read_model`.
+            ArtifactError: see `recsys.files.model_files.read_model`.
         """
         settings, tensors = read_model(directory, "item_item")
         return cls(**settings, tensors=tensors)

@@ -7,8 +7,8 @@ from typing import Self
 
 import numpy as np
 
-from features.histories import Histories
-from recsys.model_files import read_model, write_model
+from features.tables.histories import Histories
+from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.blocks import DenseRetriever
 
 __all__ = ["PopularityRetriever"]
@@ -132,7 +132,7 @@ class PopularityRetriever(DenseRetriever):
         return counts
 
     def save(self, directory: Path) -> None:
-        """See `recsys.model_files.write_model`."""
+        """See `recsys.files.model_files.write_model`."""
         settings = {"name": self.name, "num_items": self.num_items, "window_days": self.window_days}
         tensors = {"timestamp": self._timestamp, "item_index": self._item_index}
         write_model(directory, "popularity", settings, tensors)
@@ -142,7 +142,7 @@ class PopularityRetriever(DenseRetriever):
         """Read what `save` wrote.
 
         Raises:
-            ArtifactError: see `recsys.model_files.read_model`.
+            ArtifactError: see `recsys.files.model_files.read_model`.
         """
         settings, tensors = read_model(directory, "popularity")
         return cls(**settings, timestamp=tensors["timestamp"], item_index=tensors["item_index"])

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from recsys.simulation.diagnostics import (
+from recsys.simulation.estimates.diagnostics import (
     Reason,
     Verdict,
     WeightDiagnostics,
     support_coverage,
     weight_diagnostics,
 )
-from recsys.simulation.embeddings import (
+from recsys.simulation.estimates.cells import (
     estimated_marginal_weights,
     marginal_weights,
     prefix_cells,
 )
-from recsys.simulation.estimate import (
+from recsys.simulation.estimates.estimate import (
     Contributions,
     Estimate,
     bootstrap_estimates,
     from_contributions,
     ratio_estimate,
 )
-from recsys.simulation.estimators import (
+from recsys.simulation.estimates.estimators import (
     clipped_ips,
     dm,
     dr,
@@ -37,22 +37,22 @@ from recsys.simulation.estimators import (
     snmips,
     switch_dr,
 )
-from recsys.simulation.evaluate import evaluate_policies
-from recsys.simulation.evaluation_table import Evaluation, EvaluationTable, UnusableError
-from recsys.simulation.feedback_problems import FeedbackProblem, problems
-from recsys.simulation.gate import GateDecision, decide
-from recsys.simulation.gate_evidence import Evidence, UserValues
-from recsys.simulation.gate_reason import Reason as GateReason
-from recsys.simulation.gate_report import gate_report
-from recsys.simulation.logged_feedback import LoggedFeedback
-from recsys.simulation.readers import (
+from recsys.simulation.estimates.evaluate import evaluate_policies
+from recsys.simulation.estimates.evaluation_table import Evaluation, EvaluationTable, UnusableError
+from recsys.simulation.estimates.feedback_problems import FeedbackProblem, problems
+from recsys.simulation.gate.decide import GateDecision, decide
+from recsys.simulation.gate.evidence import Evidence, UserValues
+from recsys.simulation.gate.reason import Reason as GateReason
+from recsys.simulation.gate.report import gate_report
+from recsys.simulation.estimates.logged_feedback import LoggedFeedback
+from recsys.simulation.estimates.readers import (
     FeedbackTable,
     from_impressions,
     read_feedback_parquet,
     read_open_bandit,
 )
-from recsys.simulation.report import report_page, write_report
-from recsys.simulation.report_input import (
+from recsys.simulation.report.page import report_page, write_report
+from recsys.simulation.report.parts import (
     CurveLine,
     CurvePlot,
     DecisionPart,
@@ -64,7 +64,7 @@ from recsys.simulation.report_input import (
     TablePart,
     WeightsPart,
 )
-from recsys.simulation.reward_models import (
+from recsys.simulation.estimates.reward_models import (
     CrossFitted,
     LightGbmRewards,
     LookupRewards,
@@ -72,35 +72,35 @@ from recsys.simulation.reward_models import (
     RewardModel,
     cross_fit,
 )
-from recsys.simulation.slate_comparison import SlateComparison, compare_slates
-from recsys.simulation.slate_estimators import (
+from recsys.simulation.slates.comparison import SlateComparison, compare_slates
+from recsys.simulation.slates.estimators import (
     cascade_dr,
     independent_ips,
     prefix_weights,
     reward_interaction_ips,
     standard_slate_ips,
 )
-from recsys.simulation.slate_feedback import SlateFeedback
-from recsys.simulation.slate_policies import (
+from recsys.simulation.slates.feedback import SlateFeedback
+from recsys.simulation.slates.policies import (
     EpsilonGreedyPolicy,
     FactoredPolicy,
     PlackettLucePolicy,
     SlatePolicy,
 )
-from recsys.simulation.slate_probabilities import (
+from recsys.simulation.slates.probabilities import (
     enumerate_slates,
     place_probabilities,
     sample_slates,
     slate_probability,
     slot_marginals,
 )
-from recsys.simulation.slate_pseudo_inverse import (
+from recsys.simulation.slates.pseudo_inverse import (
     factored_pseudo_inverse,
     pseudo_inverse,
     pseudo_inverse_weights,
 )
-from recsys.simulation.slate_rewards import SlotValues, cross_fitted_slot_values
-from recsys.simulation.slope import (
+from recsys.simulation.slates.rewards import SlotValues, cross_fitted_slot_values
+from recsys.simulation.estimates.slope import (
     choose_least_error,
     choose_lepski,
     choose_slope,

@@ -13,14 +13,14 @@ import typer
 import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from recsys.config_serving import ServingConfig
-from serving.cli import app
-from serving.collectors import ServingState
-from serving.live_models import ModelsStatus
-from serving.metrics_sharing import WorkerMetrics
-from serving.row_log import RowLogStats
-from serving.supervisor import Supervisor, restart_registry
-from serving.telemetry import Telemetry
+from recsys.config.serving import ServingConfig
+from serving.cli.command import app
+from serving.telemetry.collectors import ServingState
+from serving.models.holder import ModelsStatus
+from serving.telemetry.sharing import WorkerMetrics
+from serving.impressions.row_log import RowLogStats
+from serving.process.supervisor import Supervisor, restart_registry
+from serving.telemetry.metrics import Telemetry
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

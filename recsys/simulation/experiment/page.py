@@ -7,7 +7,7 @@ import math
 from recsys.simulation.experiment.effect import normal_quantile
 from recsys.simulation.experiment.power import power_at
 from recsys.simulation.experiment.report import ExperimentReport, MetricResult
-from recsys.simulation.report_input import (
+from recsys.simulation.report.parts import (
     CurveLine,
     CurvePlot,
     DecisionPart,
@@ -28,7 +28,7 @@ CANNOT_CONCLUDE = (
 
 
 def report_input(report: ExperimentReport) -> ReportInput:
-    """What `recsys.simulation.report.write_report` makes a page of.
+    """What `recsys.simulation.report.page.write_report` makes a page of.
 
     Effects are relative where the control's mean allows, and signed so that above 0 is better.
 

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from serving.embedded import EmbeddedStore
+from serving.connection.embedded import EmbeddedStore
 from tests.feast_repository import redis_connection_string
 
 NOW = datetime.now(UTC).replace(microsecond=0)

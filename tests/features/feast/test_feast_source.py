@@ -18,7 +18,7 @@ from polars.testing import assert_frame_equal
 
 from features import DataError
 from features.feast.source import FeastSource
-from serving.embedded import EmbeddedStore
+from serving.connection.embedded import EmbeddedStore
 from tests.feast_repository import build_feast_repository, redis_connection_string, tables
 
 pytest.importorskip("feast", reason="the feast extra is not installed")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recsys.simulation.slope import LIMITS
-from recsys.simulation.trial_guardrails import GUARDRAILS
+from recsys.simulation.estimates.slope import LIMITS
+from recsys.simulation.trial.guardrails import GUARDRAILS
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs/simulation.md").read_text()
 

@@ -6,9 +6,9 @@ from functools import cache
 
 import numpy as np
 
-from features.histories import Histories
-from recsys.simulation.world import World
-from recsys.simulation.world_fit import Honesty, fit_world
+from features.tables.histories import Histories
+from recsys.simulation.world.world import World
+from recsys.simulation.world.fit import Honesty, fit_world
 
 NUM_USERS, NUM_ITEMS = 240, 80
 

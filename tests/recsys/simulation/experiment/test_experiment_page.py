@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from recsys.simulation.experiment import ExperimentReport, Metric, analyse, report_input
-from recsys.simulation.report import report_page
+from recsys.simulation.report.page import report_page
 
 
 def report(*arms: str, better: str = "higher", planned: int | None = 3000) -> ExperimentReport:

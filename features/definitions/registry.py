@@ -1,0 +1,230 @@
+"""Definitions to and from plain dicts (JSON, TOML), and the set a data set starts with."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from features.definitions.columns import (
+    Category,
+    DayOfWeek,
+    Definition,
+    Field,
+    HourOfDay,
+    ListContains,
+    ListSize,
+    Position,
+    RetrievalRank,
+    RetrievalScore,
+    SlateRelative,
+    TextMatch,
+    VectorComponent,
+)
+from features.errors import DataError
+from features.definitions.events import Age, Count, MeanWeight, Rate, Recency, Trend, UniqueCount
+from features.definitions.history import Affinity, LastNOverlap, Session, Similarity
+from features.tables.entities import ItemTable
+
+__all__ = [
+    "KINDS",
+    "check_definitions",
+    "default_definitions",
+    "definitions_sha256",
+    "dump_definitions",
+    "load_definitions",
+]
+
+KINDS: Mapping[str, type[Definition]] = {
+    "affinity": Affinity,
+    "age": Age,
+    "category": Category,
+    "count": Count,
+    "day_of_week": DayOfWeek,
+    "field": Field,
+    "hour_of_day": HourOfDay,
+    "last_n_overlap": LastNOverlap,
+    "list_contains": ListContains,
+    "list_size": ListSize,
+    "mean_weight": MeanWeight,
+    "position": Position,
+    "rate": Rate,
+    "recency": Recency,
+    "retrieval_rank": RetrievalRank,
+    "retrieval_score": RetrievalScore,
+    "session": Session,
+    "similarity": Similarity,
+    "slate_relative": SlateRelative,
+    "text_match": TextMatch,
+    "trend": Trend,
+    "unique_count": UniqueCount,
+    "vector_component": VectorComponent,
+}
+
+
+def dump_definitions(definitions: Sequence[Definition]) -> list[dict[str, Any]]:
+    """One plain dict per definition: its kind and the arguments that differ from the defaults."""
+    kind_of = {cls: kind for kind, cls in KINDS.items()}
+    dumped = []
+    for definition in definitions:
+        record: dict[str, Any] = {"kind": kind_of[type(definition)]}
+        for field in dataclasses.fields(definition):
+            value = getattr(definition, field.name)
+            if value != field.default:
+                record[field.name] = list(value) if isinstance(value, tuple) else value
+        dumped.append(record)
+    return dumped
+
+
+def load_definitions(records: Sequence[Mapping[str, Any]]) -> tuple[Definition, ...]:
+    """The definitions that `dump_definitions` or a person wrote.
+
+    Raises:
+        DataError: an unknown kind or argument (the message names the nearest known one), a
+            missing argument, a value out of range, or a name used twice.
+    """
+    definitions = []
+    for record in records:
+        arguments = dict(record)
+        label = f"definition {record.get('name', '?')!r}"
+        kind = str(arguments.pop("kind", ""))
+        if kind not in KINDS:
+            raise DataError(f"{label}: unknown kind {kind!r}; {_nearest(kind, KINDS)}")
+        fields = {field.name: field for field in dataclasses.fields(KINDS[kind])}
+        for name in arguments:
+            if name not in fields:
+                raise DataError(f"{label}: {kind} has no {name!r}; {_nearest(name, fields)}")
+        for name, field in fields.items():
+            if field.default is dataclasses.MISSING and name not in arguments:
+                raise DataError(f"{label}: {kind} needs {name!r}; add it")
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in arguments.items()
+        }
+        definitions.append(KINDS[kind](**values))
+    return check_definitions(definitions)
+
+
+def check_definitions(definitions: Sequence[Definition]) -> tuple[Definition, ...]:
+    """The definitions as a tuple, if they fit together.
+
+    Raises:
+        DataError: a name is used twice, or a relative feature refers to none or to a relative one.
+    """
+    by_name: dict[str, Definition] = {}
+    for definition in definitions:
+        if definition.name in by_name:
+            raise DataError(f"name {definition.name!r} must be used once; rename one of the two")
+        by_name[definition.name] = definition
+    for definition in definitions:
+        if not isinstance(definition, SlateRelative):
+            continue
+        if definition.of not in by_name:
+            raise DataError(
+                f"definition {definition.name!r}: of must name another definition, got "
+                f"{definition.of!r}; {_nearest(definition.of, by_name)}"
+            )
+        if isinstance(by_name[definition.of], SlateRelative):
+            raise DataError(
+                f"definition {definition.name!r}: of must not be relative itself, got "
+                f"{definition.of!r}"
+            )
+    return tuple(definitions)
+
+
+def definitions_sha256(definitions: Sequence[Definition]) -> str:
+    """Hex digest of the definitions in their order."""
+    text = json.dumps(dump_definitions(definitions), sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def default_definitions(
+    items: ItemTable,
+    retrievers: Sequence[str] = (),
+    *,
+    vectors: Sequence[str] = (),
+    short_days: float = 30.0,
+    long_days: float = 365.0,
+    refresh_s: float = 86_400.0,
+) -> tuple[Definition, ...]:
+    """A good first set for what columns the catalogue has.
+
+    Item popularity, quality, freshness and trend; the user's activity; how often and how lately
+    the user met the candidate's categories and list values; the hour and the day; each retriever's
+    score and rank; similarity to the user's last items for each kind of vectors.
+
+    Args:
+        items: the catalogue; text columns are left to the content encoder.
+        retrievers: names whose ``score__`` and ``rank__`` columns requests carry.
+        vectors: names of item vectors to compare with the user's last items.
+        short_days: the short window of counts and trends.
+        long_days: the long window.
+        refresh_s: how often the windows of items and attributes move on, in seconds; running state
+            keeps a count for each refresh of the long window. 0: with every event.
+    """
+    found: list[Definition] = [
+        Count(name="item_count", log=True),
+        Count(name="item_count_short", window_days=short_days, log=True, refresh_s=refresh_s),
+        Count(name="item_count_long", window_days=long_days, log=True, refresh_s=refresh_s),
+        MeanWeight(name="item_mean_weight"),
+        Recency(name="item_recency"),
+        Age(name="item_age"),
+        Trend(name="item_trend", short_days=short_days, long_days=long_days, refresh_s=refresh_s),
+        Count(name="user_count", by="user", log=True),
+        Count(name="user_count_day", by="user", window_days=1.0, log=True),
+        MeanWeight(name="user_mean_weight", by="user", prior_count=0.0),
+        Recency(name="user_recency", by="user"),
+        Age(name="user_age", by="user"),
+        Count(name="user_item_count", by="user_item"),
+        SlateRelative(name="item_count_in_slate", of="item_count"),
+        HourOfDay(name="hour_of_day"),
+        DayOfWeek(name="day_of_week"),
+    ]
+    for column in items.number_columns:
+        found.append(Field(name=column, column=column))
+        if _holds_years(items, column):
+            found.append(Age(name=f"{column}_age", year_column=column))
+    for column in items.category_columns:
+        values = items.frame[column].drop_nulls().cast(str).unique().sort().to_list()
+        found.append(Category(name=f"{column}_code", column=column, values=tuple(values)))
+    for column in (*items.list_columns, *items.category_columns):
+        found += [
+            Count(
+                name=f"{column}_count",
+                by="attribute",
+                column=column,
+                window_days=long_days,
+                log=True,
+                refresh_s=refresh_s,
+            ),
+            Affinity(name=f"{column}_affinity", column=column),
+            Affinity(name=f"{column}_affinity_last", column=column, last=20),
+            LastNOverlap(name=f"{column}_overlap", column=column, last=10),
+            MeanWeight(name=f"{column}_user_mean_weight", by="user_attribute", column=column),
+            Recency(name=f"{column}_user_recency", by="user_attribute", column=column),
+        ]
+    for name in vectors:
+        found.append(Similarity(name=f"{name}_similarity", vectors=name))
+    for name in retrievers:
+        found += [
+            RetrievalScore(name=f"score__{name}", retriever=name),
+            RetrievalRank(name=f"rank__{name}", retriever=name),
+            SlateRelative(name=f"score__{name}_in_slate", of=f"score__{name}"),
+        ]
+    return check_definitions(found)
+
+
+def _holds_years(items: ItemTable, column: str) -> bool:
+    values = items.frame[column].drop_nulls()
+    if len(values) == 0 or not values.dtype.is_integer():
+        return False
+    return bool(values.is_between(1800, 2200).all())
+
+
+def _nearest(name: str, known: Mapping[str, object]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"known: {', '.join(sorted(known)) or 'none'}{hint}"

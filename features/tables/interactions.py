@@ -1,0 +1,177 @@
+"""The event log as one checked table."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+import polars as pl
+
+from features.errors import DataError
+from features.tables.hashing import update_with_series
+from features.tables.reading import read_frame
+from features.tables.schema import (
+    CREATED,
+    EVENT,
+    EVENT_ID,
+    INTERACTION_SCHEMA,
+    ITEM,
+    TIMESTAMP,
+    USER,
+    WEIGHT,
+    EventColumns,
+)
+from features.tables.entities import ItemTable
+from features.tables.validation import event_problems, time_in_microseconds
+
+__all__ = ["Interactions", "read_interactions"]
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Who did what with which item, when, and how much it counts.
+
+    Make one with `from_frame` or `read_interactions`, which check every rule; the constructor
+    trusts its rows and checks only the schema.
+
+    Attributes:
+        frame: columns user_id String, item_id String, timestamp Datetime("us") (UTC, no zone),
+            event String, weight Float32; sorted by timestamp, user_id, item_id, event. A log that
+            knows when its events arrived has a sixth column, created Datetime("us"), at or after
+            the timestamp: what happened is seen from then on.
+
+    Raises:
+        DataError: ``frame`` has other columns or types.
+    """
+
+    frame: pl.DataFrame
+
+    def __post_init__(self) -> None:
+        schema = dict(self.frame.schema)
+        if schema not in (INTERACTION_SCHEMA, INTERACTION_SCHEMA | {CREATED: pl.Datetime("us")}):
+            wanted = ", ".join(f"{name} {dtype}" for name, dtype in INTERACTION_SCHEMA.items())
+            got = ", ".join(f"{name} {dtype}" for name, dtype in self.frame.schema.items())
+            raise DataError(
+                f"frame must have exactly the columns {wanted}; got {got or 'none'}; "
+                "make it with Interactions.from_frame"
+            )
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pl.DataFrame,
+        *,
+        columns: EventColumns | None = None,
+        source: str = "interactions",
+        items: ItemTable | None = None,
+        now: datetime | None = None,
+    ) -> Self:
+        """Check a raw log and bring it into the one form used inside.
+
+        Where the log says when events arrived or has ids of events, an event that arrived twice
+        (same user and id, or without an id same user, item, time and kind) counts from its first
+        arrival. One without a time of arrival arrived when it happened, and one dated later than
+        its arrival happened at its arrival.
+
+        Args:
+            frame: the raw log; other columns than the roles are dropped.
+            columns: roles of the columns; None: the names of `features.tables.schema`.
+            source: what to call the log in messages.
+            items: the catalogue; an event of an item it does not hold is then a problem.
+            now: UTC time without zone for the check of units; None: the clock.
+
+        Raises:
+            DataError: with one `Problem` for every rule that is broken.
+        """
+        columns = columns or EventColumns()
+        item_ids = None if items is None else items.frame[ITEM]
+        problems = event_problems(frame, columns, source=source, item_ids=item_ids, now=now)
+        if problems:
+            raise DataError(problems=problems)
+        event = columns.optional("event", frame.columns)
+        weight = columns.optional("weight", frame.columns)
+        time = time_in_microseconds(
+            columns.timestamp, frame.schema[columns.timestamp], columns.unit
+        )
+        kind = pl.lit(columns.default_event) if event is None else pl.col(event)
+        amount = pl.lit(1.0) if weight is None else pl.col(weight)
+        checked = frame.select(
+            pl.col(columns.user).cast(pl.String).alias(USER),
+            pl.col(columns.item).cast(pl.String).alias(ITEM),
+            time.alias(TIMESTAMP),
+            kind.cast(pl.String).alias(EVENT),
+            amount.cast(pl.Float32).alias(WEIGHT),
+        )
+        created = columns.optional("created", frame.columns)
+        event_id = columns.optional("event_id", frame.columns)
+        if created is not None:
+            arrival = time_in_microseconds(created, frame.schema[created], columns.unit)
+            arrived = frame.select(arrival.alias(CREATED))[CREATED]
+            checked = checked.with_columns(arrived.fill_null(checked[TIMESTAMP]))
+        if created is not None or event_id is not None:
+            ids = pl.lit(None, dtype=pl.String) if event_id is None else frame[event_id]
+            checked = _once(checked.with_columns(ids.cast(pl.String).alias(EVENT_ID)))
+        return cls(checked.sort(TIMESTAMP, USER, ITEM, EVENT, maintain_order=True))
+
+    def __len__(self) -> int:
+        return self.frame.height
+
+    @property
+    def num_users(self) -> int:
+        """Number of different users."""
+        return self.frame[USER].n_unique()
+
+    @property
+    def num_items(self) -> int:
+        """Number of different items."""
+        return self.frame[ITEM].n_unique()
+
+    def before(self, moment: datetime) -> Interactions:
+        """The events that happened, and had arrived, strictly before ``moment`` (UTC, no zone)."""
+        seen = CREATED if CREATED in self.frame.columns else TIMESTAMP
+        return Interactions(self.frame.filter(pl.col(seen) < moment))
+
+    def filter_users(self, ids: Sequence[str] | pl.Series) -> Interactions:
+        """The events of these users; ids without events are allowed."""
+        wanted = pl.Series(USER, ids, dtype=pl.String)
+        return Interactions(self.frame.filter(pl.col(USER).is_in(wanted.implode())))
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the content; equal logs have equal fingerprints in any input order."""
+        digest = hashlib.sha256()
+        for name in self.frame.columns:
+            update_with_series(digest, self.frame[name])
+        return digest.hexdigest()
+
+
+def _once(frame: pl.DataFrame) -> pl.DataFrame:
+    """The first arrival of every event, without the column of ids."""
+    order = [CREATED] if CREATED in frame.columns else [TIMESTAMP]
+    without = pl.col(EVENT_ID).is_null()
+    parts = [pl.when(without).then(pl.col(name)) for name in (ITEM, TIMESTAMP, EVENT)]
+    identity = pl.struct(USER, EVENT_ID, *parts)
+    frame = frame.sort(order, maintain_order=True).filter(identity.is_first_distinct())
+    if CREATED in frame.columns:
+        frame = frame.with_columns(pl.min_horizontal(TIMESTAMP, CREATED).alias(TIMESTAMP))
+    return frame.drop(EVENT_ID)
+
+
+def read_interactions(
+    path: Path | str,
+    *,
+    columns: EventColumns | None = None,
+    items: ItemTable | None = None,
+    now: datetime | None = None,
+) -> Interactions:
+    """Read and check an event log from a Parquet or CSV file; see `Interactions.from_frame`.
+
+    Raises:
+        DataError: a rule is broken, or the file is of another kind.
+        FileNotFoundError: there is no such file.
+    """
+    frame = read_frame(path)
+    return Interactions.from_frame(frame, columns=columns, source=str(path), items=items, now=now)

@@ -1,0 +1,254 @@
+"""The configuration of a run: one TOML file, checked before anything starts.
+
+Sections are frozen pydantic models, one per stage; every default lives in them and nowhere else.
+Only the places that join the stages (`recsys.pipeline.run`, `serving.cli.command`, examples) read them; layers,
+losses, indexes and metrics take plain arguments. To add a setting, add a field with its default
+and its bound to the section of its stage, in one of the modules `recsys.config_*`:
+loading, messages and fingerprints follow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import (
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from recsys.config.base import Count, Natural, Positive, Section
+from recsys.config.data import (
+    DataConfig,
+    EntityColumnsConfig,
+    EventColumnsConfig,
+    FeastConfig,
+)
+from recsys.config.messages import explain
+from recsys.config.experiments import ArmConfig, ExperimentConfig, ImpressionsConfig
+from recsys.config.features import parsed_records, read_features_file
+from recsys.config.gate import GateConfig
+from recsys.config.retrieval import LossName, RetrievalConfig, RetrieverName
+from recsys.config.sections import (
+    CandidatesConfig,
+    ContentConfig,
+    EvaluationConfig,
+    GbdtConfig,
+    ListwiseConfig,
+    OutputConfig,
+    RankingConfig,
+    SemanticIdsConfig,
+    SplitConfig,
+)
+from recsys.config.serving import ServingConfig
+from recsys.config.store import StoreConfig
+from recsys.errors import ConfigError
+from recsys.config.experiment_design import lay_out
+from recsys.tuning.space import Dimension, read_space
+
+__all__ = [
+    "ArmConfig",
+    "CandidatesConfig",
+    "Config",
+    "ContentConfig",
+    "DataConfig",
+    "EntityColumnsConfig",
+    "EvaluationConfig",
+    "EventColumnsConfig",
+    "ExperimentConfig",
+    "FeastConfig",
+    "GateConfig",
+    "GbdtConfig",
+    "ImpressionsConfig",
+    "ListwiseConfig",
+    "LossName",
+    "OutputConfig",
+    "RankingConfig",
+    "RetrievalConfig",
+    "RetrieverName",
+    "Section",
+    "SemanticIdsConfig",
+    "ServingConfig",
+    "SplitConfig",
+    "StoreConfig",
+    "TuningConfig",
+    "load_config",
+]
+
+
+class TuningConfig(Section):
+    """What `recsys tune` searches, and for how long."""
+
+    minutes: Positive = 60.0  # of one call; it stops after the epoch that is then trained
+    trials: Count = 100  # of a study, over all calls
+    # Setting -> values; empty: search_space.default_space.
+    space: dict[str, Dimension] = Field(default_factory=dict)
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _searchable(cls, value: Any) -> Any:
+        return read_space(value, RetrievalConfig)
+
+
+class Config(Section):
+    """Everything a run can be told.
+
+    Attributes:
+        seed: the one seed of the run; every stage derives its own generator from it.
+        features_file: where `load_config` took ``features`` from. None: they stand in the
+            configuration itself, or nowhere.
+        features: definitions of the ranker's features, as `features.load_definitions` takes them;
+            `recsys.config.features` says what is added. None: the defaults.
+    """
+
+    seed: Natural = 42
+    data: DataConfig
+    output: OutputConfig = OutputConfig()
+    split: SplitConfig = SplitConfig()
+    content: ContentConfig = ContentConfig()
+    semantic_ids: SemanticIdsConfig = SemanticIdsConfig()
+    retrieval: RetrievalConfig = RetrievalConfig()
+    ranking: RankingConfig = RankingConfig()
+    features_file: Path | None = None
+    features: tuple[dict[str, Any], ...] | None = None
+    candidates: CandidatesConfig = CandidatesConfig()
+    store: StoreConfig = StoreConfig()
+    serving: ServingConfig = ServingConfig()
+    impressions: ImpressionsConfig = ImpressionsConfig()
+    experiments: tuple[ExperimentConfig, ...] = ()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    gate: GateConfig = GateConfig()
+    tuning: TuningConfig = TuningConfig()
+
+    _directory: Path = PrivateAttr(default_factory=Path)
+
+    @field_validator("features", mode="before")
+    @classmethod
+    def _known_definitions(cls, value: Any, info: ValidationInfo) -> Any:
+        retrieval, ranking = info.data.get("retrieval"), info.data.get("ranking")
+        if value is None or retrieval is None or ranking is None:  # what is wrong there is told
+            return None
+        try:
+            return parsed_records(
+                value, retrieval.sources, retrieval_features=ranking.retrieval_features
+            )
+        except ValueError as error:
+            file = info.data.get("features_file")
+            raise ValueError(f"{file.name}: {error}" if file is not None else str(error)) from None
+
+    @field_validator("experiments")
+    @classmethod
+    def _go_together(cls, value: tuple[ExperimentConfig, ...]) -> tuple[ExperimentConfig, ...]:
+        lay_out([one.to_experiment() for one in value])
+        return value
+
+    @model_validator(mode="after")
+    def _file_is_read(self) -> Self:
+        if self.features_file is not None and self.features is None:
+            raise ValueError(
+                f"features_file {str(self.features_file)!r} is read by load_config alone; give "
+                "features as well"
+            )
+        return self
+
+    def as_used(self) -> dict[str, Any]:
+        """All settings, defaults included, as plain JSON values.
+
+        Paths are relative to the configuration file, as they are in the file itself, so that the
+        result means the same on another machine.
+        """
+        values = self.model_dump(mode="json")
+        for section, name in (
+            (values["data"], "events"),
+            (values["data"], "items"),
+            (values["data"], "users"),
+            (values["output"], "directory"),
+            (values["impressions"], "directory"),
+            (values["impressions"], "feedback_directory"),
+            (values, "features_file"),
+            *((values["store"], f"tls_{name}_file") for name in ("ca", "cert", "key")),
+            (values["data"]["feast"] or {}, "repository"),
+        ):
+            path = section.get(name)
+            if path is not None and os.path.isabs(path) and self._directory.is_absolute():
+                section[name] = Path(os.path.relpath(path, self._directory)).as_posix()
+        return values
+
+    def fingerprint(self) -> str:
+        """Sha256 (hex) of the settings that can change a model.
+
+        Where files lie is left out (their content has a fingerprint of its own), and so is what
+        only concerns publishing, serving and tuning.
+        """
+        values = self.as_used()
+        for section in (
+            "output",
+            "store",
+            "serving",
+            "impressions",
+            "experiments",
+            "gate",
+            "tuning",
+            "features_file",
+        ):
+            del values[section]
+        for name in ("events", "items", "users", "feast"):
+            del values["data"][name]
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_config(path: Path | str) -> Config:
+    """Read a TOML file; relative paths in it are taken from the file's own directory.
+
+    Raises:
+        ConfigError: no such file, not TOML, or settings that are unknown, missing, of a wrong
+            type or out of range. All of them are named, one a line. A features_file that cannot
+            be read, or stands beside [[features]].
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"config file {path} does not exist; give one with --config, or copy recsys.toml"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config file {path} cannot be read: {error}") from error
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"config file {path} is not TOML: {error}") from error
+    directory = path.absolute().parent
+    features_file = values.get("features_file")
+    if isinstance(features_file, str):
+        if "features" in values:
+            raise ConfigError(
+                f"features_file {features_file!r} must not stand beside [[features]], got "
+                f"{len(values['features'])} of these; keep the definitions in one place"
+            )
+        values["features"] = read_features_file(directory / features_file)
+    try:
+        # As JSON, because strict mode (no "64" for 64) still takes lists and text for paths there.
+        config = Config.model_validate_json(json.dumps(values, default=str), strict=True)
+    except ValidationError as error:
+        raise ConfigError(explain(error, Config)) from None
+    config = config.model_copy(
+        update={
+            "data": config.data.below(directory),
+            "store": config.store.below(directory),
+            "output": OutputConfig(directory=directory / config.output.directory),
+            "impressions": config.impressions.below(directory),
+            "features_file": None if features_file is None else directory / features_file,
+        }
+    )
+    config._directory = directory
+    return config

@@ -1,0 +1,182 @@
+"""A run's data: the checked tables, their split, and the moments questions are asked at."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import polars as pl
+
+from features.errors import DataError
+from features.tables.hashing import update_with_series
+from features.tables.histories import Histories
+from features.tables.interactions import Interactions
+from features.tables.schema import ITEM, USER
+from features.tables.entities import ItemTable, UserTable
+from features.tables.vocabulary import Vocabulary
+from recsys.config.config import Config
+from recsys.evaluation.splits import Split
+from recsys.dataset.tables import open_tables, split_of
+
+__all__ = ["Cut", "Dataset", "cut_histories", "read_dataset", "table_fingerprint"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Everything read from the configured files or views.
+
+    Attributes:
+        interactions: the whole log.
+        items: the catalogue; its order is the item vocabulary's.
+        users: the user table, if one is configured.
+        item_ids: N items, every one of the catalogue.
+        user_ids: U users, in order of their first event; `continuing` puts others before.
+    """
+
+    interactions: Interactions
+    items: ItemTable
+    users: UserTable | None
+    item_ids: Vocabulary
+    user_ids: Vocabulary
+
+    @property
+    def num_items(self) -> int:
+        """N."""
+        return len(self.item_ids)
+
+    @property
+    def user_list(self) -> list[str]:
+        """[U] user ids; row r of every `Histories` of this data set is user r."""
+        ids: list[str] = self.user_ids.to_series().to_list()
+        return ids
+
+    def fingerprint(self) -> str:
+        """Sha256 (hex) of the log, and of the item ids with their columns and what these mean."""
+        items = self.items
+        digest = hashlib.sha256(self.interactions.fingerprint().encode())
+        digest.update(self.item_ids.sha256.encode())
+        _update_with_columns(digest, items.frame)
+        # The same column is used in another way as text than as a category.
+        roles = (
+            items.text_columns,
+            items.category_columns,
+            items.list_columns,
+            items.number_columns,
+        )
+        digest.update(json.dumps([items.frame.columns, *roles]).encode())
+        return digest.hexdigest()
+
+    def histories(self, interactions: Interactions | None = None) -> Histories:
+        """[U rows] of ``interactions``; None: of the whole log."""
+        log = self.interactions if interactions is None else interactions
+        return Histories.from_interactions(log, self.user_list, self.item_ids)
+
+    def continuing(self, item_ids: Vocabulary, user_ids: Vocabulary) -> Self:
+        """The same data with ids numbered on from older vocabularies.
+
+        A model of those keeps its rows. Users of them that are not in the log have an empty
+        history.
+
+        Args:
+            item_ids: must all be in the catalogue; new ones come after them.
+            user_ids: of the older log; new ones come after them.
+
+        Raises:
+            DataError: an older item is not in the catalogue any more.
+        """
+        own = self.items.frame[ITEM]
+        gone = item_ids.to_series().filter(~item_ids.to_series().is_in(own.implode()))
+        if len(gone):
+            raise DataError(
+                f"items must hold every item of the model that is continued: {len(gone):,} of "
+                f"{len(item_ids):,} are not there, first {gone[0]!r}; put their rows back, or "
+                "train anew"
+            )
+        items = item_ids.extend(own)
+        order = np.argsort(items.index(own))
+        return replace(
+            self,
+            items=replace(self.items, frame=self.items.frame[order]),
+            item_ids=items,
+            user_ids=user_ids.extend(self.user_ids.to_series()),
+        )
+
+    def split(self, config: Config) -> Split:
+        """The held-out part the configuration asks for."""
+        return split_of(self.interactions, config.split)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A question for each user: what follows this history?
+
+    Attributes:
+        history: U rows, what is known.
+        target: U rows, what followed; empty where nothing did.
+        moment: [U] int64 microseconds, when the question is asked: at the first target event, but
+            after the last history event where the two share a timestamp.
+    """
+
+    history: Histories
+    target: Histories
+    moment: np.ndarray
+
+
+def table_fingerprint(frame: pl.DataFrame) -> str:
+    """Sha256 (hex) of the columns' names and values, in their order."""
+    digest = hashlib.sha256(json.dumps(frame.columns).encode())
+    _update_with_columns(digest, frame)
+    return digest.hexdigest()
+
+
+def _update_with_columns(digest: hashlib._Hash, frame: pl.DataFrame) -> None:
+    for column in frame.iter_columns():
+        _update_with_column(digest, column)
+
+
+def _update_with_column(digest: hashlib._Hash, column: pl.Series) -> None:
+    """Feed a column of any type, with nulls, to ``digest``; the same in every polars version."""
+    if isinstance(column.dtype, pl.List):
+        column = column.cast(pl.List(pl.String)).list.join("\x1f")
+    elif not column.dtype.is_numeric():
+        column = column.cast(pl.String)
+    update_with_series(digest, column.is_null().cast(pl.UInt8))
+    update_with_series(digest, column.fill_null("" if column.dtype == pl.String else 0))
+
+
+def cut_histories(history: Histories, target: Histories) -> Cut:
+    """Ask each user's question at the moment the target begins.
+
+    A row without target is asked just after its history; one without either at 0.
+    """
+    last = np.zeros(len(history), dtype=np.int64)
+    known = history.counts > 0
+    last[known] = history.timestamp[history.indptr[1:][known] - 1] + 1
+    first = np.zeros(len(target), dtype=np.int64)
+    asked = target.counts > 0
+    first[asked] = target.timestamp[target.indptr[:-1][asked]]
+    return Cut(history, target, np.maximum(first, last))
+
+
+def read_dataset(config: Config) -> Dataset:
+    """Read and check the configured files or views.
+
+    Raises:
+        DataError: every problem of every table at once.
+    """
+    tables = open_tables(config)
+    problems = tables.problems()
+    if problems:
+        raise DataError(problems=tuple(problems))
+    items = tables.item_table()
+    interactions = tables.interactions(items)
+    return Dataset(
+        interactions=interactions,
+        items=items,
+        users=tables.user_table(),
+        item_ids=Vocabulary.from_ids(items.frame[ITEM]),
+        user_ids=Vocabulary.from_ids(interactions.frame[USER].unique(maintain_order=True)),
+    )

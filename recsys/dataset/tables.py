@@ -1,0 +1,359 @@
+"""The log, items and users of a run as they are stored: in files, or in views of a feature store.
+
+What the tables of a feature store hold, in which values have times:
+
+- **events**: every row of the view of events.
+- **items** and **users**: one row for each id that was known when the log ends, with its newest
+  values at the *cut*, the time of the last training event. Nothing that was written later changes
+  them, so nothing of what is held out gets into a model by this way. An id that was first described
+  after the cut has its first row, without the numbers.
+- Numbers and categories that changed before the cut play no role of their own, so neither vectors
+  nor default features are made of them: training also asks about earlier moments, at which they
+  were other, and may tell what happened since. A definition of a feature that names one takes it as
+  it was at the cut, and so does a category that the configuration names.
+
+A view's ttl is not applied to tables; it holds where values are read at a moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+
+import polars as pl
+
+from features.errors import DataError, Problem
+from features.tables.interactions import Interactions, read_interactions
+from features.tables.reading import read_frame
+from features.tables.schema import EVENT, EVENT_ID, ITEM, TIMESTAMP, USER, WEIGHT, EventColumns
+from features.tables.entities import ItemTable, UserTable, read_items, read_users
+from features.tables.validation import UNDESCRIBED, event_problems, find_problems
+from recsys.config.config import Config, SplitConfig
+from recsys.config.data import FeastConfig
+from recsys.evaluation.splits import Split, split_at, split_per_user
+
+if TYPE_CHECKING:
+    from features.feast.training_data import TrainingViews
+    from features.sources.protocol import FeatureSource
+
+__all__ = [
+    "DescribedTables",
+    "RunTables",
+    "item_titles",
+    "newest_events",
+    "open_tables",
+    "read_described",
+    "split_of",
+]
+
+_REMEDY = (
+    "Add rows to the view. Where its rows are dated when they were written, set data.feast.as_of "
+    "to 'now'."
+)
+
+Stored: TypeAlias = pl.DataFrame | Path
+Table = TypeVar("Table", ItemTable, UserTable)
+
+
+class RunTables(NamedTuple):
+    """Raw tables with the roles of their columns.
+
+    Attributes:
+        events: what happened.
+        items: what describes the items.
+        users: what describes the users; None: nothing does.
+        columns: roles of the events' columns.
+        item_options: roles of the items' columns, as `features.read_items` takes them.
+        user_options: the same of the users.
+        names: what "events", "items" and "users" are called in messages where they are frames.
+        changing: of "items" and "users" the columns that changed before the cut.
+    """
+
+    events: Stored
+    items: Stored
+    users: Stored | None
+    columns: EventColumns
+    item_options: dict[str, Any]
+    user_options: dict[str, Any]
+    names: Mapping[str, str] = {}
+    changing: Mapping[str, tuple[str, ...]] = {}
+
+    def problems(self) -> list[Problem]:
+        """Every broken rule of the three; see `features.find_problems`."""
+        found = find_problems(
+            self.events,
+            self.items,
+            self.users,
+            columns=self.columns,
+            item_column=self.item_options["id_column"],
+            user_column=self.user_options["id_column"],
+        )
+        return [self._of_views(problem) for problem in found] if self.names else found
+
+    def interactions(self, items: ItemTable | None = None) -> Interactions:
+        """The checked log.
+
+        Raises:
+            DataError: with one `Problem` for every rule that is broken.
+        """
+        if isinstance(self.events, Path):
+            return read_interactions(self.events, columns=self.columns, items=items)
+        return Interactions.from_frame(
+            self.events, columns=self.columns, source=self.names["events"], items=items
+        )
+
+    def item_table(self) -> ItemTable:
+        """The checked catalogue.
+
+        Raises:
+            DataError: with one `Problem` for every rule that is broken.
+        """
+        if isinstance(self.items, Path):
+            return read_items(self.items, **self.item_options)
+        table = ItemTable.from_frame(self.items, source=self.names["items"], **self.item_options)
+        return _steady(table, self.changing.get("items", ()), self.item_options)
+
+    def user_table(self) -> UserTable | None:
+        """The checked user table; None: there is none.
+
+        Raises:
+            DataError: with one `Problem` for every rule that is broken.
+        """
+        if self.users is None:
+            return None
+        if isinstance(self.users, Path):
+            return read_users(self.users, **self.user_options)
+        table = UserTable.from_frame(self.users, source=self.names["users"], **self.user_options)
+        return _steady(table, self.changing.get("users", ()), self.user_options)
+
+    def _of_views(self, problem: Problem) -> Problem:
+        remedy = _REMEDY if problem.rule == UNDESCRIBED else problem.remedy
+        return replace(
+            problem, source=self.names.get(problem.source, problem.source), remedy=remedy
+        )
+
+
+def open_tables(config: Config) -> RunTables:
+    """The configured tables; files are named and not yet read, views are read.
+
+    Raises:
+        DataError: Feast is not installed, or the repository does not say what the tables are.
+    """
+    data = config.data
+    if data.feast is not None:
+        source, views = _views(config, data.feast)
+        return _read_views(config, data.feast, source, views)
+    if data.events is None or data.items is None:
+        raise RuntimeError("a configuration without files and without a repository was accepted")
+    return RunTables(
+        data.events,
+        data.items,
+        data.users,
+        data.columns.to_event_columns(),
+        data.item_columns.to_options(ITEM),
+        data.user_columns.to_options(USER),
+    )
+
+
+class DescribedTables(NamedTuple):
+    """What describes items and users.
+
+    Attributes:
+        items: the catalogue.
+        users: the user table, if there is one.
+    """
+
+    items: ItemTable
+    users: UserTable | None
+
+
+def read_described(config: Config) -> DescribedTables:
+    """The checked catalogue, and the user table if there is one.
+
+    Raises:
+        DataError: with one `Problem` for every rule that is broken.
+    """
+    tables = open_tables(config)
+    return DescribedTables(tables.item_table(), tables.user_table())
+
+
+def newest_events(config: Config, limit: int) -> Interactions:
+    """The checked newest events of the log; of Parquet and of views the rest is not kept.
+
+    Args:
+        config: the run.
+        limit: how many at most.
+
+    Raises:
+        DataError: a rule is broken.
+    """
+    data = config.data
+    if data.feast is not None:
+        source, views = _views(config, data.feast)
+        columns = _event_columns(config, views)
+        frame = _events(source, views.events, columns, limit)
+        return Interactions.from_frame(frame, columns=columns, source=f"view {views.events}")
+    tables = open_tables(config)
+    path, columns = tables.events, tables.columns
+    if isinstance(path, Path) and path.suffix == ".parquet" and path.is_file():
+        frame = _newest(pl.scan_parquet(path), columns, limit).collect(engine="streaming")
+    else:
+        frame = _newest(read_frame(str(path)).lazy(), columns, limit).collect()
+    return Interactions.from_frame(frame, columns=columns, source=str(path))
+
+
+def item_titles(config: Config) -> dict[str, str]:
+    """Item id -> its newest title; empty when no title column is configured.
+
+    Raises:
+        DataError: the items cannot be read, or have no such column.
+    """
+    data = config.data
+    title = data.item_columns.title
+    if title is None:
+        return {}
+    if data.feast is not None:
+        from features.sources.described_rows import described_rows
+
+        source, views = _views(config, data.feast)
+        if views.items is None:
+            return {}
+        key, frame = views.item_key, described_rows(source, views.items, views.item_key).frame
+    else:
+        key, frame = data.item_columns.id or ITEM, read_frame(str(data.items))
+    if title not in frame.columns:
+        raise DataError(
+            f"data.item_columns.title must be a column of the items, got {title!r}; known: "
+            f"{', '.join(frame.columns)}"
+        )
+    rows = frame.select(pl.col(key).cast(pl.String), pl.col(title))
+    return {item_id: name for item_id, name in rows.iter_rows() if name is not None}
+
+
+def split_of(interactions: Interactions, settings: SplitConfig) -> Split:
+    """The held-out part the configuration asks for."""
+    fraction = settings.fraction
+    if settings.kind == "per_user":
+        return split_per_user(interactions, fraction=fraction)
+    times = interactions.frame[TIMESTAMP]
+    moment: Any = times[min(int(fraction * len(times)), len(times) - 1)]
+    return split_at(interactions, moment)
+
+
+def _views(config: Config, settings: FeastConfig) -> tuple[FeatureSource, TrainingViews]:
+    from features.feast.source import FeastSource
+    from features.feast.training_data import find_training_views
+
+    source = FeastSource(settings.repository)
+    columns = config.data.columns
+    views = find_training_views(
+        source,
+        events=settings.events,
+        items=settings.items,
+        users=settings.users,
+        user_key=columns.user if "user" in columns.model_fields_set else None,
+        item_key=columns.item if "item" in columns.model_fields_set else None,
+    )
+    return source, views
+
+
+def _read_views(
+    config: Config, settings: FeastConfig, source: FeatureSource, views: TrainingViews
+) -> RunTables:
+    from features.sources.described_rows import DescribedRows, described_rows
+
+    if views.items is None:
+        raise DataError(
+            f"a view must be keyed by {views.item_key!r} alone and describe the items, got none in "
+            f"{settings.repository}; add one to the repository"
+        )
+    columns = _event_columns(config, views)
+    events = _events(source, views.events, columns)
+    cut = end = None
+    if settings.as_of == "training_end":
+        cut, end = _training_end(events, columns, config.split)
+
+    def described(view: str, key: str) -> DescribedRows:
+        return described_rows(source, view, key, cut=cut, end=end)
+
+    names = {"events": f"view {views.events}", "items": f"view {views.items}"}
+    items = described(views.items, views.item_key)
+    users = None if views.users is None else described(views.users, views.user_key)
+    return RunTables(
+        events,
+        items.frame,
+        None if users is None else users.frame,
+        columns,
+        config.data.item_columns.to_options(views.item_key),
+        config.data.user_columns.to_options(views.user_key),
+        names | {"users": f"view {views.users}"},
+        {"items": items.changing, "users": () if users is None else users.changing},
+    )
+
+
+def _event_columns(config: Config, views: TrainingViews) -> EventColumns:
+    keys = {"user": views.user_key, "item": views.item_key}
+    return config.data.columns.model_copy(update=keys).to_event_columns()
+
+
+def _events(
+    source: FeatureSource, view: str, columns: EventColumns, limit: int | None = None
+) -> pl.DataFrame:
+    """The columns with a role; of ``limit`` rows only the newest are kept."""
+    described = next(one for one in source.describe() if one.name == view)
+    present = [*described.keys, TIMESTAMP, *described.columns]
+    roles = (columns.optional(EVENT, present), columns.optional(WEIGHT, present))  # type: ignore[arg-type]
+    more = (columns.created, columns.optional(EVENT_ID, present))  # type: ignore[arg-type]
+    wanted = [columns.user, columns.item, TIMESTAMP]
+    wanted += [name for name in (*roles, *more) if name is not None]
+    known = [*present, *(["created"] if described.created else [])]
+    missing = [name for name in wanted if name not in known]
+    if missing:
+        raise DataError(
+            f"view {view!r} must have the column {missing[0]!r}, which data.columns names; known: "
+            f"{', '.join(known)}"
+        )
+    kept: list[pl.DataFrame] = []
+    for batch in source.scan(view):
+        kept.append(batch.select(wanted))
+        if limit is not None and sum(part.height for part in kept) > 2 * limit:
+            kept = [_newest(pl.concat(kept).lazy(), columns, limit).collect()]
+    if not kept:
+        raise DataError(f"view {view!r} must have rows to train on, got none; name another")
+    frame = pl.concat(kept)
+    return frame if limit is None else _newest(frame.lazy(), columns, limit).collect()
+
+
+def _newest(events: pl.LazyFrame, columns: EventColumns, limit: int) -> pl.LazyFrame:
+    """The newest rows; of those of one time the same ones in every run."""
+    roles = (columns.timestamp, columns.user, columns.item, columns.event)
+    by = [name for name in roles if name is not None and name in events.collect_schema()]
+    return events.top_k(limit, by=by) if columns.timestamp in by else events
+
+
+def _training_end(
+    events: pl.DataFrame, columns: EventColumns, settings: SplitConfig
+) -> tuple[datetime, datetime]:
+    """The times of the last training event and of the last event."""
+    last: Any = events[TIMESTAMP].max()
+    if event_problems(events, columns, source=""):
+        return last, last  # there is nothing to split; the problems are told later
+    newest: Any = (
+        split_of(Interactions.from_frame(events, columns=columns), settings)
+        .train.frame[TIMESTAMP]
+        .max()
+    )
+    return newest or last, last
+
+
+def _steady(table: Table, changing: Collection[str], options: Mapping[str, Any]) -> Table:
+    """The table without the roles of columns that changed, but for categories that are named."""
+    gone = set(changing) - set(options["category_columns"] or ())
+    return replace(
+        table,
+        number_columns=tuple(name for name in table.number_columns if name not in gone),
+        category_columns=tuple(name for name in table.category_columns if name not in gone),
+    )

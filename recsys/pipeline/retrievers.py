@@ -1,0 +1,150 @@
+"""The retrievers of a run by name: how each is fitted and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from features.tables.histories import Histories
+from recsys.config.config import RetrievalConfig
+from recsys.files.damage import telling_damage
+from recsys.lookup import lookup
+from recsys.progress import Progress
+from recsys.retrieval.co_occurrence import CoOccurrenceRetriever
+from recsys.retrieval.item_item import ItemItemRetriever
+from recsys.retrieval.popularity import PopularityRetriever
+from recsys.retrieval.protocol import Retriever
+from recsys.retrieval.finishing.extras import FinishedTowers
+from recsys.retrieval.training.options import EpochReport
+from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.pipeline.towers import ItemInputs, Plan, fit_towers
+
+__all__ = ["COUNTED", "LOADERS", "Fitted", "fit_sources", "load_sources"]
+
+
+class Fitted(NamedTuple):
+    """What `fit_sources` made.
+
+    Attributes:
+        retrievers: in the order of the settings.
+        towers: what was made of the towers among them. None: there are none.
+    """
+
+    retrievers: list[Retriever]
+    towers: FinishedTowers | None
+
+    def save(self, directory: Path) -> None:
+        """Write each retriever into ``directory/<name>``."""
+        for retriever in self.retrievers:
+            retriever.save(directory / retriever.name)
+        if self.towers is not None:
+            self.towers.save(directory / self.towers.retriever.name)
+
+
+@dataclass(frozen=True)
+class _Run:
+    histories: Histories
+    items: ItemInputs
+    settings: RetrievalConfig
+
+
+def _fit_item_item(run: _Run, name: str, half_life: float | None) -> ItemItemRetriever:
+    return ItemItemRetriever.fit(
+        run.histories,
+        run.items.num_items,
+        l2=run.settings.item_item_l2,
+        half_life=half_life,
+        name=name,
+    )
+
+
+COUNTED: Mapping[str, Callable[[_Run], Retriever]] = {
+    "item_item": lambda run: _fit_item_item(run, "item_item", run.settings.half_life),
+    "item_item_all": lambda run: _fit_item_item(run, "item_item_all", None),
+    "co_occurrence": lambda run: CoOccurrenceRetriever.fit(
+        run.histories, run.items.num_items, direction="both", name="co_occurrence"
+    ),
+    "next_item": lambda run: CoOccurrenceRetriever.fit(
+        run.histories, run.items.num_items, direction="forward", half_life=2.0, name="next_item"
+    ),
+    "popularity": lambda run: PopularityRetriever.fit(
+        run.histories, run.items.num_items, window_days=run.settings.popularity_window_days
+    ),
+}
+"""Name in ``retrieval.sources`` -> how it is fitted, of all but the towers."""
+
+LOADERS: Mapping[str, Callable[[Path], Retriever]] = {
+    "two_tower": TwoTowerRetriever.load,
+    "item_item": ItemItemRetriever.load,
+    "item_item_all": ItemItemRetriever.load,
+    "co_occurrence": CoOccurrenceRetriever.load,
+    "next_item": CoOccurrenceRetriever.load,
+    "popularity": PopularityRetriever.load,
+}
+
+
+def fit_sources(
+    histories: Histories,
+    items: ItemInputs,
+    settings: RetrievalConfig,
+    *,
+    seed: int,
+    plan: Plan | None = None,
+    validation: Histories | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+) -> Fitted:
+    """Fit every retriever of ``settings.sources``, in that order.
+
+    Args:
+        histories: training events, U rows.
+        items: content, Semantic IDs and fields.
+        settings: of the stage.
+        seed: of the towers.
+        plan: what the towers begin from and for how long they train. None: the settings say all.
+        validation: later events of the same rows; chooses the towers' epoch.
+        workers: processes that train the towers.
+        progress: shows a bar.
+        on_epoch: called after each epoch of the towers.
+
+    Raises:
+        ConfigError: an unknown source, or see `fit_towers`.
+    """
+    run = _Run(histories, items, settings)
+    retrievers: list[Retriever] = []
+    towers: FinishedTowers | None = None
+    for name in settings.sources:
+        if name == TwoTowerRetriever.name:
+            towers = fit_towers(
+                histories,
+                items,
+                settings,
+                seed=seed,
+                plan=plan,
+                validation=validation,
+                workers=workers,
+                progress=progress,
+                on_epoch=on_epoch,
+            )
+            retrievers.append(towers.retriever)
+        else:
+            retrievers.append(lookup(COUNTED, name, "retriever")(run))
+    return Fitted(retrievers, towers)
+
+
+def load_sources(directory: Path, names: Sequence[str]) -> list[Retriever]:
+    """The retrievers saved as ``directory/<name>``.
+
+    Raises:
+        ConfigError: an unknown source.
+        ArtifactError: one is missing or damaged.
+    """
+    found = []
+    for name in names:
+        load = lookup(LOADERS, name, "retriever")
+        with telling_damage(directory / name):
+            found.append(load(directory / name))
+    return found

@@ -1,0 +1,291 @@
+"""The towers of a run: the settings of the configuration as options, and one training with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features.tables.histories import Histories
+from recsys.config.config import RetrievalConfig
+from recsys.errors import ConfigError
+from recsys.progress import Progress
+from recsys.retrieval.training.batch import LossSettings
+from recsys.retrieval.training.devices import training_device
+from recsys.retrieval.training.feature_masking import MIN_FIELDS
+from recsys.retrieval.finishing.extras import (
+    FinishedTowers,
+    SoupPlan,
+    TowerExtras,
+    finish_towers,
+    train_soup,
+)
+from recsys.retrieval.towers.model import TowerOptions
+from recsys.retrieval.training.train import train_two_tower
+from recsys.retrieval.training.options import EpochReport, TrainingOptions
+from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.threads import torch_threads
+
+__all__ = [
+    "CURVE",
+    "ItemInputs",
+    "Plan",
+    "fit_towers",
+    "plan_of_past",
+    "tower_options",
+    "training_options",
+    "write_curve",
+]
+
+CURVE = "curve.json"
+"""What was measured after each epoch, beside the retrievers of a stage."""
+
+_NAMES = {
+    "embedding_dim": "dim",
+    "user_table": "use_user_id",
+    "num_negatives": "negatives",
+    "negatives": "negative_source",
+}
+"""What options are called in the configuration, where it is something else."""
+
+
+@dataclass(frozen=True, eq=False)
+class ItemInputs:
+    """What is known of the items besides who met them.
+
+    Attributes:
+        content: [N + 1, D] float32 content vectors, row 0 zero.
+        prefix_tokens: [N + 1, L] int64 Semantic-ID prefix tokens, row 0 zero.
+        num_prefix_tokens: largest token of the table.
+        fields: [N + 1, F] int64 tokens of categorical fields, row 0 zero.
+        num_field_tokens: largest token of the fields.
+    """
+
+    content: np.ndarray
+    prefix_tokens: np.ndarray
+    num_prefix_tokens: int
+    fields: np.ndarray
+    num_field_tokens: int
+
+    @property
+    def num_items(self) -> int:
+        """N."""
+        return len(self.content) - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What one training of the towers is told besides the settings.
+
+    Attributes:
+        epochs: instead of the configured number. None: that.
+        hard_epochs: the same of the epochs with hard negatives.
+        start: the model it begins from. None: fresh weights.
+        frozen_items: train what makes queries alone; needs ``start``.
+        old: a model whose vectors the new ones stay comparable with. None: free.
+        past: what was made of the towers of the past; soup and threshold head follow it where
+            there is no validation. None: nothing was.
+    """
+
+    epochs: int | None = None
+    hard_epochs: int | None = None
+    start: TwoTowerRetriever | None = None
+    frozen_items: bool = False
+    old: TwoTowerRetriever | None = None
+    past: FinishedTowers | None = None
+
+
+def tower_options(settings: RetrievalConfig) -> TowerOptions:
+    """The shape of the towers as configured."""
+    return TowerOptions(**_options(TowerOptions, settings))
+
+
+def training_options(
+    settings: RetrievalConfig, *, epochs: int | None = None, hard_epochs: int | None = None
+) -> TrainingOptions:
+    """How the towers are trained as configured; ``epochs`` and ``hard_epochs`` go first."""
+    values = _options(TrainingOptions, settings)
+    given = {"epochs": epochs, "hard_epochs": hard_epochs}
+    values |= {name: value for name, value in given.items() if value is not None}
+    return TrainingOptions(
+        settings=LossSettings(**_options(LossSettings, settings)),
+        **values,
+    )
+
+
+def fit_towers(
+    histories: Histories,
+    items: ItemInputs,
+    settings: RetrievalConfig,
+    *,
+    seed: int,
+    plan: Plan | None = None,
+    validation: Histories | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+) -> FinishedTowers:
+    """Train the towers and make of them what the settings ask for.
+
+    Args:
+        histories: training events, U rows.
+        items: content, Semantic IDs and fields.
+        settings: of the stage.
+        seed: of the training.
+        plan: what it begins from and for how long it goes on. None: the settings say all.
+        validation: later events of the same rows; chooses the epoch.
+        workers: processes.
+        progress: shows a bar.
+        on_epoch: called after each epoch; those of a soup are counted through.
+
+    Raises:
+        ConfigError: settings that do not fit the catalogue, the processes or the data.
+        CollapseError: see `train_two_tower`.
+        FloatingPointError: the loss is no longer finite.
+    """
+    plan, progress = plan or Plan(), progress or Progress()
+    if problem := training_options(settings).refused_by(workers):
+        raise ConfigError(f"retrieval.{problem}; leave --workers out")
+    try:
+        training_device(settings.device)
+    except ValueError as error:
+        raise ConfigError(f"retrieval.{error}") from None
+    tokens = _fields(settings, items)
+    training = training_options(settings, epochs=plan.epochs, hard_epochs=plan.hard_epochs)
+    if plan.frozen_items:
+        training = replace(training, masking_weight=0.0)  # it is about items alone
+    trainings = 1 if plan.frozen_items else settings.soup
+    total = trainings * training.epochs + training.hard_epochs
+    done = 0
+    with (
+        progress.bar(total, "train the towers", unit="epoch") as advance,
+        torch_threads(settings.num_threads),
+    ):
+
+        def report(epoch: EpochReport) -> None:
+            nonlocal done
+            done += 1
+            advance(1)
+            if on_epoch is not None:
+                on_epoch(epoch if trainings == 1 else epoch._replace(epoch=done, num_epochs=total))
+
+        def train(
+            training: TrainingOptions, *, seed: int, start: TwoTowerRetriever | None = None
+        ) -> TwoTowerRetriever:
+            return train_two_tower(
+                histories,
+                num_items=items.num_items,
+                content=items.content,
+                prefix_tokens=items.prefix_tokens,
+                num_prefix_tokens=items.num_prefix_tokens,
+                fields=tokens,
+                num_field_tokens=None if tokens is None else items.num_field_tokens,
+                validation=validation,
+                towers=tower_options(settings),
+                training=training,
+                start=plan.start if start is None else start,
+                frozen_items=plan.frozen_items,
+                old=plan.old,
+                seed=seed,
+                workers=workers,
+                on_epoch=report,
+            )
+
+        soup: SoupPlan | None = None
+        if trainings == 1:
+            retriever = train(training, seed=seed)
+        else:
+            retriever, soup, *_ = train_soup(
+                train,
+                training,
+                histories,
+                validation,
+                branches=trainings,
+                seed=seed,
+                plan=None if plan.past is None else plan.past.soup,
+                content=items.content,
+                prefix_tokens=items.prefix_tokens,
+                fields=tokens,
+            )
+        if settings.int8:
+            retriever.quantize()
+        return _finish(retriever, histories, validation, settings, seed, soup, plan.past)
+
+
+def write_curve(curve: list[EpochReport], directory: Path) -> None:
+    """What was measured after each epoch, for the report and for `plan_of_past`."""
+    text = json.dumps([epoch._asdict() for epoch in curve]) + "\n"
+    (directory / CURVE).write_text(text, encoding="utf-8")
+
+
+def plan_of_past(directory: Path, settings: RetrievalConfig) -> Plan:
+    """How to train on all of the training part what did best on its past.
+
+    Hard negatives are used again if the towers of the past gained by them, and for as long.
+
+    Args:
+        directory: output of the stage ``retrieval-past``.
+        settings: it was run with.
+
+    Raises:
+        ArtifactError: the towers of the past are missing or damaged.
+    """
+    past = FinishedTowers.load(directory / TwoTowerRetriever.name)
+    if past.soup is not None:
+        return Plan(past=past)
+    curve = json.loads((directory / CURVE).read_text(encoding="utf-8"))
+    best, usual = past.retriever.best_epoch, curve[: len(curve) - settings.hard_epochs]
+    if best <= len(usual):
+        return Plan(epochs=best, hard_epochs=0, past=past)
+    before = max(usual, key=lambda epoch: float(epoch["recall"]))
+    return Plan(epochs=before["epoch"], hard_epochs=best - len(usual), past=past)
+
+
+def _fields(settings: RetrievalConfig, items: ItemInputs) -> np.ndarray | None:
+    """The fields' tokens, if the towers are to have them."""
+    if not settings.use_fields:
+        return None
+    found = items.fields.shape[1]
+    if not found:
+        raise ConfigError(
+            "retrieval.use_fields must be false for a catalogue without category, list or number "
+            "columns of two or more values; name some in data.item_columns"
+        )
+    if settings.masking_weight and found < MIN_FIELDS:
+        raise ConfigError(
+            f"retrieval.masking_weight must be 0 for a catalogue with fewer than "
+            f"{MIN_FIELDS} fields, got {settings.masking_weight:g} with {found}; name "
+            "more category or list columns in data.item_columns"
+        )
+    return items.fields
+
+
+def _finish(
+    retriever: TwoTowerRetriever,
+    histories: Histories,
+    validation: Histories | None,
+    settings: RetrievalConfig,
+    seed: int,
+    soup: SoupPlan | None,
+    past: FinishedTowers | None,
+) -> FinishedTowers:
+    extras = TowerExtras(**_options(TowerExtras, settings))
+    try:
+        return finish_towers(
+            retriever, histories, validation, extras, seed=seed, soup=soup, past=past
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"retrieval.threshold_head and light_user_tower must be false for these data: {error}"
+        ) from error
+
+
+def _options(kind: type[Any], settings: RetrievalConfig) -> dict[str, Any]:
+    """Values of the attributes of ``kind`` that the configuration has a setting for."""
+    known = type(settings).model_fields
+    names = {each.name: _NAMES.get(each.name, each.name) for each in fields(kind)}
+    return {name: getattr(settings, setting) for name, setting in names.items() if setting in known}

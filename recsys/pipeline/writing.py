@@ -1,0 +1,103 @@
+"""What the stages of a run left, put together as a bundle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from features.tables.histories import Histories
+from features.definitions.registry import load_definitions
+from recsys.config.config import Config
+from recsys.dataset.run_data import Dataset
+from recsys.pipeline.lineage import Lineage, write_trained_until
+from recsys.dataset.definitions import describe_definitions
+from recsys.retrieval.training.noise_scores import event_losses, noise_scores
+from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.threads import torch_threads
+from recsys.pipeline.towers import CURVE
+
+__all__ = ["NOISE", "TOWERS", "write_bundle", "write_noise"]
+
+NOISE = "noise.parquet"
+"""File of a bundle's ``retrieval`` directory with the noise scores, if they were asked for."""
+TOWERS = f"retrieval/{TwoTowerRetriever.name}"
+"""Where the served towers are, in the workspace and in the bundle."""
+
+_PARTS = ("content", "semantic-ids", "fields", "retrieval", "ranking", "index", "features")
+
+
+def write_bundle(
+    out: Path,
+    work: Path,
+    config: Config,
+    data: Dataset,
+    trained: Histories,
+    lineage: Lineage,
+    *,
+    noise: bool = False,
+) -> None:
+    """Everything a recommender needs, and what a run that continues the bundle needs besides.
+
+    Args:
+        out: an existing directory.
+        work: the outputs of the stages.
+        config: the run.
+        data: the run's.
+        trained: U rows, the training part.
+        lineage: what the run continues.
+        noise: also what `write_noise` made.
+    """
+    for name in _PARTS:
+        shutil.copytree(work / name, out / name, ignore=shutil.ignore_patterns("stage.json"))
+    if not lineage.frozen_items:  # the curve that was validated says more
+        shutil.copy(work / "retrieval-past" / CURVE, out / "retrieval" / CURVE)
+    if noise:
+        shutil.copy(work / "noise" / NOISE, out / "retrieval")
+    (out / "data").mkdir()
+    data.item_ids.save(out / "data/items.parquet")
+    data.user_ids.save(out / "data/users.parquet")
+    data.items.frame.write_parquet(out / "data/catalogue.parquet")
+    write_trained_until(out, data, trained, lineage)
+    columns = asdict(data.items)
+    columns.pop("frame")
+    definitions = load_definitions(json.loads((out / "features/definitions.json").read_text()))
+    has_towers = TwoTowerRetriever.name in config.retrieval.sources
+    header = {
+        "format": 1,
+        "items_sha256": data.item_ids.sha256,
+        "item_columns": columns,
+        "title_column": config.data.item_columns.title,
+        "sources": list(config.retrieval.sources),
+        "towers": TwoTowerRetriever.load(out / TOWERS).settings if has_towers else None,
+        "index": config.retrieval.index,
+        "features": describe_definitions(config, definitions),
+        "candidates_per_source": config.ranking.candidates_per_source,
+        "diversity": config.ranking.diversity,
+    }
+    (out / "recommender.json").write_text(json.dumps(header, indent=2) + "\n")
+
+
+def write_noise(out: Path, work: Path, config: Config, data: Dataset, histories: Histories) -> None:
+    """How much each training event looks like noise to the served towers, a row an event.
+
+    `recsys.retrieval.training.noise_scores.NoiseScores.to_frame` says what the columns are; sorted by
+    falling ``noise`` the table is read from the top.
+    """
+    settings = config.retrieval
+    towers = TwoTowerRetriever.load(work / TOWERS)
+    with torch_threads(settings.num_threads):
+        loss = event_losses(
+            towers,
+            histories,
+            temperature=settings.temperature,
+            generator=torch.Generator().manual_seed(config.seed),
+            user_index=np.arange(1, len(histories) + 1),
+        )
+    found = noise_scores(loss, histories.indptr)
+    out.mkdir(parents=True, exist_ok=True)
+    found.to_frame(histories, data.user_list, data.item_ids).write_parquet(out / NOISE)

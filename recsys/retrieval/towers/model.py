@@ -1,0 +1,237 @@
+"""The two towers: items from id, fields, content and Semantic ID; queries from item vectors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recsys.embeddings.tables import TableSpec
+from recsys.retrieval.towers.pooling import AttentionPooling, pool_events
+from recsys.retrieval.towers.windows import pool_weights
+
+__all__ = ["Lookup", "Pooling", "TowerOptions", "TwoTower", "table_specs"]
+
+Lookup = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+Pooling = Literal["recency", "attention", "none"]
+
+
+@dataclass(frozen=True)
+class TowerOptions:
+    """The shape of the towers.
+
+    Attributes:
+        embedding_dim: D, a multiple of 4 so that the tables can be sharded.
+        history_length: newest events a query sees, >= 1.
+        half_lives: pools of the history, half-lives in events (inf: plain mean).
+        hidden_dim: width of the query tower's residual layer; 0 leaves it out.
+        user_table: whether known users get a row of their own on top of their history.
+        id_dropout: share of item ids hidden in each training step, so that content and Semantic
+            ID learn to stand in for them; in [0, 1].
+        pooling: how a history becomes vectors. "recency": means weighted by age, one a half-life;
+            "attention": the same number of learned means that start there; "none": histories are
+            not looked at, a query is the user's own row (matrix factorisation), and
+            ``history_length``, ``half_lives`` and ``hidden_dim`` mean nothing.
+        user_dropout: share of user rows hidden in each training step, so that the history learns
+            to answer for a user without a row; in [0, 1).
+
+    Raises:
+        ValueError: a value is out of range, or ``pooling`` "none" or ``user_dropout`` is asked
+            for without ``user_table``.
+    """
+
+    embedding_dim: int = 64
+    history_length: int = 100
+    half_lives: tuple[float, ...] = (20.0, 5.0, 2.0)
+    hidden_dim: int = 128
+    user_table: bool = False
+    id_dropout: float = 0.1
+    pooling: Pooling = "recency"
+    user_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.embedding_dim < 4 or self.embedding_dim % 4:
+            raise ValueError(
+                f"embedding_dim must be a positive multiple of 4, got {self.embedding_dim}"
+            )
+        if self.history_length < 1:
+            raise ValueError(f"history_length must be >= 1, got {self.history_length}")
+        if not self.half_lives or not all(half_life > 0 for half_life in self.half_lives):
+            raise ValueError(f"half_lives must be one or more numbers > 0, got {self.half_lives}")
+        if self.hidden_dim < 0:
+            raise ValueError(f"hidden_dim must be >= 0, got {self.hidden_dim}")
+        if not 0.0 <= self.id_dropout <= 1.0:
+            raise ValueError(f"id_dropout must be in [0, 1], got {self.id_dropout}")
+        if self.pooling not in ("recency", "attention", "none"):
+            raise ValueError(
+                f"pooling must be 'recency', 'attention' or 'none', got {self.pooling!r}"
+            )
+        if not 0.0 <= self.user_dropout < 1.0:
+            raise ValueError(f"user_dropout must be in [0, 1), got {self.user_dropout}")
+        if not self.user_table and (self.pooling == "none" or self.user_dropout):
+            raise ValueError(
+                f"user_table must be True for pooling 'none' and for user_dropout, got False with "
+                f"pooling {self.pooling!r} and user_dropout {self.user_dropout}"
+            )
+
+
+def table_specs(
+    options: TowerOptions,
+    *,
+    num_items: int,
+    num_users: int,
+    num_prefix_tokens: int,
+    num_field_tokens: int = 0,
+) -> list[TableSpec]:
+    """The id tables that are looked up: ``item``, and ``prefix``, ``field``, ``user`` if used."""
+    specs = [TableSpec("item", num_items + 1, options.embedding_dim)]
+    if num_prefix_tokens:
+        specs.append(TableSpec("prefix", num_prefix_tokens + 1, options.embedding_dim))
+    if num_field_tokens:
+        specs.append(TableSpec("field", num_field_tokens + 1, options.embedding_dim))
+    if options.user_table:
+        specs.append(TableSpec("user", num_users + 1, options.embedding_dim))
+    return specs
+
+
+class TwoTower(nn.Module):
+    """The dense part of both towers; the id tables come in as a lookup.
+
+        item   = id row + projected content + sum of Semantic-ID prefix rows + sum of field rows
+        pool_p = sum over the history of weight_p * item,  one p a half-life
+        query  = start + sum_p gate_p pool_p + user row + W2 gelu(W1 [pool_1 .. pool_P])
+
+    ``start`` is what a query with an empty history asks for. An unknown user is encoded from the
+    history alone, an item without interactions from content, prefix and fields alone. With
+    attention the weights are learned instead of added to: they start as those of the half-lives,
+    so the recency pools would only be there twice. Without pooling the query is the user row, and
+    ``start`` for a user without one.
+
+    Args:
+        options: the shape.
+        content_dim: width of the items' content vectors; 0: none.
+        generator: draws the initial weights.
+    """
+
+    def __init__(
+        self, options: TowerOptions, *, content_dim: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.options = options
+        self.content_dim = content_dim
+        dim, pools, hidden = options.embedding_dim, len(options.half_lives), options.hidden_dim
+
+        def drawn(*shape: int, std: float) -> nn.Parameter:
+            return nn.Parameter(torch.randn(*shape, generator=generator) * std)
+
+        self.content_weight = (
+            drawn(dim, content_dim, std=1 / math.sqrt(3 * content_dim)) if content_dim else None
+        )
+        self.start = drawn(dim, std=0.1)
+        if options.pooling == "none":
+            if not options.user_dropout:  # no query trains it: it must not look as if one had
+                self.start.data.zero_()
+            return
+        self.gate = nn.Parameter(torch.full((pools,), 1.0 / pools))
+        if hidden:
+            self.hidden_weight = drawn(hidden, pools * dim, std=1 / math.sqrt(3 * pools * dim))
+            self.hidden_bias = nn.Parameter(torch.zeros(hidden))
+            self.output_weight = nn.Parameter(torch.zeros(dim, hidden))
+        if options.pooling == "attention":
+            self.attention = AttentionPooling(
+                dim,
+                options.half_lives,
+                history_length=options.history_length,
+                generator=generator,
+            )
+
+    def items(
+        self,
+        lookup: Lookup,
+        item_index: Tensor,
+        *,
+        content: Tensor | None = None,
+        prefix_tokens: Tensor | None = None,
+        fields: Tensor | None = None,
+        keep_id: Tensor | None = None,
+        keep_field: Tensor | None = None,
+    ) -> Tensor:
+        """Item vectors; row 0 of every input is zero, so item 0 (padding) is the zero vector.
+
+        Args:
+            lookup: rows of the tables ``item``, ``prefix`` and ``field``.
+            item_index: [M] int64 items.
+            content: [M, content_dim] float32 content of those items; needed when the tower has it.
+            prefix_tokens: [M, L] int64 prefix tokens of those items, 0 = none.
+            fields: [M, F] int64 field tokens of those items, 0 = missing; the tokens of two fields
+                differ, see `recsys.retrieval.towers.item_fields`.
+            keep_id: [M] bool, False = leave the id row out. None: all kept.
+            keep_field: [M, F] bool, False = take that field as missing. None: all kept.
+
+        Returns:
+            [M, D] float32.
+
+        Raises:
+            ValueError: ``content`` is missing or unexpected.
+        """
+        if (content is None) != (self.content_weight is None):
+            raise ValueError(
+                f"content must be given exactly when the tower has content: content_dim is "
+                f"{self.content_dim}, content is {'missing' if content is None else 'given'}"
+            )
+        wanted = {"item": item_index if keep_id is None else item_index * keep_id}
+        if prefix_tokens is not None:
+            wanted["prefix"] = prefix_tokens
+        if fields is not None:
+            wanted["field"] = fields if keep_field is None else fields * keep_field
+        found = lookup(wanted)
+        vector = found["item"]  # [M, D]
+        for name in ("prefix", "field"):
+            if name in wanted:
+                vector = vector + found[name].sum(dim=1)
+        if content is not None and self.content_weight is not None:
+            vector = vector + content @ self.content_weight.T
+        return vector
+
+    def queries(
+        self,
+        item_vector: Tensor,
+        place: Tensor,
+        *,
+        user_vector: Tensor | None = None,
+    ) -> Tensor:
+        """Query vectors of histories.
+
+        Args:
+            item_vector: [M, D] float32 vectors of distinct items, row 0 the padding.
+            place: [B, T] int64 rows of ``item_vector``, newest event last, 0 = padding. Without
+                pooling only B counts and T may be 0.
+            user_vector: [B, D] rows of the table ``user``, zero for an unknown user. None: all
+                unknown.
+
+        Returns:
+            [B, D] float32.
+        """
+        if self.options.pooling == "none":
+            if user_vector is None:
+                return self.start.expand(len(place), -1)
+            return torch.where(user_vector.any(dim=1, keepdim=True), user_vector, self.start)
+        weight = (
+            self.attention(item_vector, place)
+            if self.options.pooling == "attention"
+            else pool_weights(place, self.options.half_lives)
+        )  # [P, B, T]
+        pools = pool_events(item_vector, place, weight)  # [P, B, D]
+        query = self.start + torch.einsum("p,pbd->bd", self.gate, pools)
+        if user_vector is not None:
+            query = query + user_vector
+        if self.options.hidden_dim:
+            side_by_side = pools.transpose(0, 1).flatten(1)  # [B, P * D]
+            hidden = F.linear(side_by_side, self.hidden_weight, self.hidden_bias)
+            query = query + F.linear(F.gelu(hidden), self.output_weight)
+        return query

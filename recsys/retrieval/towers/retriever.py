@@ -1,0 +1,436 @@
+"""The trained two-tower model as a retriever: encode a history, find its nearest items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, Protocol, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from features.tables.histories import Histories
+from recsys.embeddings.int8 import Int8Rows, quantize_rows
+from recsys.errors import ArtifactError
+from recsys.files.model_files import read_model, write_model
+from recsys.retrieval.towers.light_query import LightQuery
+from recsys.retrieval.towers.model import TowerOptions, TwoTower
+from recsys.retrieval.towers.vector_question import VectorQuestion
+from recsys.retrieval.towers.windows import latest_window
+from recsys.topk import TopK, top_k
+
+__all__ = ["Score", "SearchesVectors", "TwoTowerRetriever"]
+
+Score = Literal["cosine", "dot"]
+_ITEM_BLOCK = 16_384  # items encoded at a time
+_SMALL = 1e-12  # torch's bound of a norm that is divided by
+_QUERY_BLOCK = 4_096  # queries encoded at a time
+
+
+class SearchesVectors(Protocol):
+    """What `TwoTowerRetriever` asks of an index over its `item_vectors`."""
+
+    def search(self, query: np.ndarray, k: int, *, excluded: np.ndarray | None = None) -> TopK:
+        """The best ``k`` items of each query vector [Q, D]."""
+        ...
+
+
+class TwoTowerRetriever:
+    """Scores items by the product (or cosine) of a history's vector and theirs.
+
+    A `recsys.retrieval.protocol.Retriever`; `recsys.retrieval.training.train.train_two_tower` makes one.
+
+    Args:
+        tower: the dense weights.
+        tables: whole id tables by name, row 0 zero.
+        item_vector: [N + 1, D] float32 output of the item tower for every item, row 0 zero.
+        score: "cosine": both sides are normalised, so an index over `item_vectors` by inner
+            product or by angle gives the same order; "dot": neither is, and the length of an item
+            vector acts as a prior for popular items.
+        best_epoch: the epoch whose weights these are, from 1.
+
+    Attributes:
+        index: answers `retrieve` instead of the exact search when set.
+        memory_mb: MB that one block of scores may take in the exact search.
+
+    Raises:
+        ValueError: ``score`` is unknown or ``item_vector`` has another width than the tower.
+    """
+
+    name = "two_tower"
+
+    def __init__(
+        self,
+        tower: TwoTower,
+        tables: Mapping[str, Tensor],
+        item_vector: Tensor,
+        *,
+        score: Score = "cosine",
+        best_epoch: int = 0,
+    ) -> None:
+        if score not in ("cosine", "dot"):
+            raise ValueError(f"score must be 'cosine' or 'dot', got {score!r}")
+        dim = tower.options.embedding_dim
+        if item_vector.ndim != 2 or item_vector.shape[1] != dim:
+            raise ValueError(
+                f"item_vector must be [N + 1, {dim}], got shape {tuple(item_vector.shape)}"
+            )
+        self.tower = tower.eval()
+        self.tables = dict(tables)
+        self.score_kind = score
+        self.best_epoch = best_epoch
+        self.index: SearchesVectors | None = None
+        self.memory_mb = 64
+        self.int8: Int8Rows | None = None
+        self._encoded = item_vector.detach().float().contiguous()
+        self._scored = self._finish(self._encoded)
+
+    @classmethod
+    @torch.no_grad()
+    def from_tables(
+        cls,
+        tower: TwoTower,
+        tables: Mapping[str, Tensor],
+        *,
+        content: Tensor | None = None,
+        prefix_tokens: Tensor | None = None,
+        fields: Tensor | None = None,
+        score: Score = "cosine",
+        best_epoch: int = 0,
+    ) -> Self:
+        """Encode every item of the table ``item``, in blocks.
+
+        Args:
+            tower: the dense weights.
+            tables: whole id tables by name.
+            content: [N + 1, content_dim] float32, row 0 zero; as the tower needs it.
+            prefix_tokens: [N + 1, L] int64, row 0 zero.
+            fields: [N + 1, F] int64, row 0 zero; as the table ``field`` needs it.
+            score: see the class.
+            best_epoch: see the class.
+
+        Raises:
+            ValueError: ``content`` or ``fields`` is missing or unexpected.
+        """
+        if (fields is None) != ("field" not in tables):
+            raise ValueError(
+                f"fields must be given exactly when there is a table 'field': fields are "
+                f"{'missing' if fields is None else 'given'}, the tables are {sorted(tables)}"
+            )
+
+        def lookup(index: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: tables[name][rows] for name, rows in index.items()}
+
+        everything = torch.arange(len(tables["item"]))
+        encoded = [
+            tower.items(
+                lookup,
+                block,
+                content=None if content is None else content[block],
+                prefix_tokens=None if prefix_tokens is None else prefix_tokens[block],
+                fields=None if fields is None else fields[block],
+            )
+            for block in torch.split(everything, _ITEM_BLOCK)
+        ]
+        return cls(tower, tables, torch.cat(encoded), score=score, best_epoch=best_epoch)
+
+    @property
+    def num_items(self) -> int:
+        """N, without the padding row."""
+        return len(self._scored) - 1
+
+    @property
+    def settings(self) -> dict[str, str | int | bool]:
+        """What a reader of the vectors must know: ``score``, ``dim``, ``pooling``, ``user_table``.
+
+        With ``score`` "cosine" the vectors are unit rows, with "dot" they are not; ``user_table``
+        says whether `user_vectors` wants the rows of known users.
+        """
+        options = self.tower.options
+        return {
+            "score": self.score_kind,
+            "dim": options.embedding_dim,
+            "pooling": options.pooling,
+            "user_table": options.user_table,
+        }
+
+    @property
+    def item_vectors(self) -> np.ndarray:
+        """[N + 1, D] float32 vectors to index by inner product; unit rows for a cosine."""
+        return self._scored.numpy()
+
+    @torch.no_grad()
+    def user_vectors(
+        self,
+        histories: Histories,
+        moment: np.ndarray | None = None,
+        *,
+        user_index: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Query vectors to compare with `item_vectors` by inner product.
+
+        Args:
+            histories: Q rows; an empty one gets what the model asks for without a history. A
+                model without pooling only counts them.
+            moment: [Q] int64 microseconds since the epoch; only events strictly before it are
+                seen. None: all events.
+            user_index: [Q] int64 rows of the user table (training row + 1), 0 = unknown: such a
+                user is encoded from the history alone. Ignored by a model without that table.
+                None: all unknown.
+
+        Returns:
+            [Q, D] float32; unit rows for a cosine.
+        """
+        if self.tower.options.pooling == "none":
+            window = torch.zeros(len(histories), 0, dtype=torch.int64)
+        else:
+            seen = histories if moment is None else histories.before(moment)
+            if len(seen) == 1 and self._light_query is not None:
+                return self._one_query(seen.item_index, user_index)
+            window = latest_window(seen, self.tower.options.history_length)
+        index = None if user_index is None else torch.from_numpy(user_index)
+        return self.encode_windows(window, user_index=index).numpy()
+
+    def _one_query(self, items: np.ndarray, user_index: np.ndarray | None) -> np.ndarray:
+        """[1, D] of the one history whose items are seen."""
+        light = self._light_query
+        if light is None:
+            raise TypeError("this tower has no light query")
+        user_row = None if user_index is None else self.tables.get("user")
+        user_vector = None
+        if user_row is not None and user_index is not None:
+            user_vector = user_row[int(user_index[0])].numpy()
+        query = light(items[-self.tower.options.history_length :], user_vector)
+        if self.score_kind == "cosine":
+            query = query / max(float(np.linalg.norm(query)), _SMALL)
+        return query[None].astype(np.float32, copy=False)
+
+    @cached_property
+    def _light_query(self) -> LightQuery | None:
+        return LightQuery.of(self.tower, self._encoded)
+
+    @torch.no_grad()
+    def encode_windows(self, window: Tensor, *, user_index: Tensor | None = None) -> Tensor:
+        """Query vectors [Q, D] of windows of items [Q, T], newest last, 0 = padding.
+
+        ``user_index`` is as in `user_vectors`; `recsys.retrieval.towers.windows` makes windows.
+        """
+        user_row = None if user_index is None else self.tables.get("user")
+        found = [self._encoded.new_zeros(0, self._encoded.shape[1])]
+        for block in torch.split(torch.arange(len(window)), _QUERY_BLOCK):
+            user_vector = None
+            if user_row is not None and user_index is not None:
+                user_vector = user_row[user_index[block]]
+            found.append(self.tower.queries(self._encoded, window[block], user_vector=user_vector))
+        return self._finish(torch.cat(found))
+
+    def ask(
+        self,
+        histories: Histories,
+        *,
+        moment: np.ndarray | None = None,
+        user_index: np.ndarray | None = None,
+    ) -> VectorQuestion:
+        """See `Retriever.ask`; ``user_index`` as in `user_vectors`."""
+        return VectorQuestion(self, self.user_vectors(histories, moment, user_index=user_index))
+
+    def retrieve(
+        self,
+        histories: Histories,
+        k: int,
+        *,
+        moment: np.ndarray | None = None,
+        excluded: np.ndarray | None = None,
+        user_index: np.ndarray | None = None,
+    ) -> TopK:
+        """See `Retriever.retrieve`; ``user_index`` as in `user_vectors`."""
+        question = self.ask(histories, moment=moment, user_index=user_index)
+        return question.retrieve(k, excluded=excluded)
+
+    def search(self, query: np.ndarray, k: int, *, excluded: np.ndarray | None = None) -> TopK:
+        """The best ``k`` items of each query vector [Q, D], as `user_vectors` gives them.
+
+        Raises:
+            ValueError: ``k`` < 1, or ``excluded`` is not [Q, N + 1].
+        """
+        if k < 1:
+            raise ValueError(f"k must be >= 1, got {k}")
+        if excluded is not None and excluded.shape != (len(query), self.num_items + 1):
+            raise ValueError(
+                f"excluded must have shape {(len(query), self.num_items + 1)}, got {excluded.shape}"
+            )
+        if self.index is not None:
+            return self.index.search(query, k, excluded=excluded)
+        block_rows = max(1, self.memory_mb * 2**20 // (4 * (self.num_items + 1)))
+        parts = [
+            top_k(
+                self._all_scores(query[start : start + block_rows]),
+                k,
+                excluded=None if excluded is None else excluded[start : start + block_rows],
+            )
+            for start in range(0, len(query), block_rows)
+        ]
+        if not parts:
+            return TopK(np.zeros((0, k), np.int64), np.zeros((0, k), np.float32))
+        return TopK(
+            np.concatenate([part.item_index for part in parts]),
+            np.concatenate([part.score for part in parts]),
+        )
+
+    def score(
+        self,
+        histories: Histories,
+        item_index: np.ndarray,
+        *,
+        moment: np.ndarray | None = None,
+        user_index: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """See `Retriever.score`; ``user_index`` as in `user_vectors`.
+
+        Raises:
+            ValueError: ``item_index`` is not [Q, C] or names an item above N.
+        """
+        return self.ask(histories, moment=moment, user_index=user_index).score(item_index)
+
+    def score_vectors(self, query: np.ndarray, item_index: np.ndarray) -> np.ndarray:
+        """[Q, C] float32 scores of items [Q, C] for query vectors [Q, D]; -inf for 0 and -1.
+
+        Raises:
+            ValueError: ``item_index`` is not [Q, C] or names an item above N.
+        """
+        if item_index.ndim != 2 or len(item_index) != len(query):
+            raise ValueError(
+                f"item_index must have one row per history: got shape {item_index.shape} for "
+                f"{len(query)} histories"
+            )
+        if item_index.size and int(item_index.max()) > self.num_items:
+            raise ValueError(
+                f"item_index must be at most {self.num_items}, got {int(item_index.max())}"
+            )
+        real = item_index > 0
+        items = np.where(real, item_index, 0)
+        if self.int8 is not None:
+            score = self.int8.dot_rows(query, items)
+        else:
+            score = np.matmul(self.item_vectors[items], query[:, :, None])[:, :, 0]
+        return np.where(real, score, -np.inf).astype(np.float32)
+
+    def quantize(self) -> Self:
+        """Serve `retrieve` and `score` from an int8 copy of the item vectors from now on."""
+        self.int8 = quantize_rows(self._scored)
+        return self
+
+    @torch.no_grad()
+    def encode_items(
+        self,
+        *,
+        content: np.ndarray | None = None,
+        prefix_tokens: np.ndarray | None = None,
+        fields: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Vectors of items the model never saw, from what describes them.
+
+        Args:
+            content: [M, content_dim] float32.
+            prefix_tokens: [M, L] int64, 0 = none.
+            fields: [M, F] int64, 0 = missing.
+
+        Returns:
+            [M, D] float32, comparable with `item_vectors`.
+
+        Raises:
+            ValueError: nothing is given, the model has no table for it, or ``content`` is missing
+                for a tower that has it.
+        """
+        tokens = {"prefix": prefix_tokens, "field": fields}
+        for name, given in tokens.items():
+            if given is not None and name not in self.tables:
+                raise ValueError(
+                    f"{name} tokens were given to a model without a table {name!r}; it has the "
+                    f"tables {sorted(self.tables)}"
+                )
+        described = [given for given in (content, prefix_tokens, fields) if given is not None]
+        if not described:
+            raise ValueError("content, prefix_tokens or fields must be given to encode new items")
+
+        def lookup(index: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: self.tables[name][rows] for name, rows in index.items()}
+
+        encoded = self.tower.items(
+            lookup,
+            torch.zeros(len(described[0]), dtype=torch.int64),
+            content=None if content is None else torch.from_numpy(content).float(),
+            prefix_tokens=None if prefix_tokens is None else torch.from_numpy(prefix_tokens).long(),
+            fields=None if fields is None else torch.from_numpy(fields).long(),
+        )
+        return self._finish(encoded).numpy()
+
+    def save(self, directory: Path) -> None:
+        """Write the weights, the tables and the int8 copy, if there is one."""
+        tensors = {f"tower.{name}": value for name, value in self.tower.state_dict().items()}
+        tensors |= {f"table.{name}": value for name, value in self.tables.items()}
+        tensors["item_vector"] = self._encoded
+        shape = asdict(self.tower.options)
+        shape["half_lives"] = [str(half_life) for half_life in shape["half_lives"]]  # "inf" too
+        settings = {
+            "towers": shape,
+            "content_dim": self.tower.content_dim,
+            "score": self.score_kind,
+            "best_epoch": self.best_epoch,
+            "int8": self.int8 is not None,
+        }
+        arrays = {name: value.detach().numpy() for name, value in tensors.items()}
+        write_model(directory, self.name, settings, arrays)
+        if self.int8 is not None:
+            self.int8.save(directory / "int8")
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            ArtifactError: a file is missing, of another format, or the weights do not fit.
+        """
+        settings, arrays = read_model(directory, cls.name)
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        shape = settings["towers"]
+        shape["half_lives"] = tuple(float(half_life) for half_life in shape["half_lives"])
+        tower = TwoTower(
+            TowerOptions(**shape), content_dim=settings["content_dim"], generator=torch.Generator()
+        )
+        try:
+            tower.load_state_dict(_below("tower.", tensors))
+            retriever = cls(
+                tower,
+                _below("table.", tensors),
+                tensors["item_vector"],
+                score=settings["score"],
+                best_epoch=settings["best_epoch"],
+            )
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise ArtifactError(
+                f"{directory}: the tensors do not fit the settings ({error}); train again"
+            ) from error
+        if settings["int8"]:
+            retriever.int8 = Int8Rows.load(directory / "int8")
+        return retriever
+
+    def _finish(self, vector: Tensor) -> Tensor:
+        return F.normalize(vector, dim=1) if self.score_kind == "cosine" else vector
+
+    def _all_scores(self, query: np.ndarray) -> np.ndarray:
+        vector = torch.from_numpy(query)
+        score = vector @ self._scored.T if self.int8 is None else self.int8.dot(vector)
+        return score.numpy()
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }

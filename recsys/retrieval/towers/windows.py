@@ -1,0 +1,100 @@
+"""What a query sees: the newest events of a history, strictly before a moment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from features.tables.histories import Histories
+
+__all__ = [
+    "ends_before_own_time",
+    "latest_window",
+    "masked_softmax",
+    "pool_weights",
+    "recency_logits",
+    "window_before",
+]
+
+
+def window_before(
+    item_index: np.ndarray, start: np.ndarray, end: np.ndarray, length: int
+) -> Tensor:
+    """The events ``[end - length, end)`` of a flat log, never reaching below ``start``.
+
+        item_index  4 1 7 | 2 7      start 0, end 2, length 3  ->  0 4 1
+
+    Args:
+        item_index: [E] int64, oldest first within a row.
+        start: [B] int64 first event of the row.
+        end: [B] int64 one past the last event that may be seen.
+        length: T, >= 1.
+
+    Returns:
+        [B, T] int64, newest last, padded on the left with 0.
+    """
+    event = end[:, None] - np.arange(length, 0, -1, dtype=np.int64)[None, :]  # [B, T]
+    inside = event >= start[:, None]
+    if not item_index.size:
+        return torch.zeros(event.shape, dtype=torch.int64)
+    seen = item_index[np.where(inside, event, 0)]
+    return torch.from_numpy(np.where(inside, seen, 0))
+
+
+def latest_window(histories: Histories, length: int) -> Tensor:
+    """[U, T] int64: the newest ``length`` events of each row, padded on the left with 0."""
+    return window_before(histories.item_index, histories.indptr[:-1], histories.indptr[1:], length)
+
+
+def ends_before_own_time(histories: Histories) -> np.ndarray:
+    """[E] int64: for each event, one past the last event of its row that is strictly older.
+
+    Events at the same moment never see each other, so a training example cannot see its own
+    target or anything that happened with it.
+    """
+    event = np.arange(histories.item_index.size, dtype=np.int64)
+    if not event.size:
+        return event
+    first_of_row = np.zeros(event.size, dtype=bool)
+    first_of_row[histories.indptr[:-1][histories.counts > 0]] = True
+    later = np.concatenate([[True], np.diff(histories.timestamp) > 0])
+    return np.maximum.accumulate(np.where(first_of_row | later, event, 0))
+
+
+def recency_logits(length: int, half_lives: Sequence[float]) -> Tensor:
+    """[P, T] float32: log of the weight of each place of a window, newest last, before padding.
+
+    The event ``a`` places before the newest weighs ``0.5 ** (a / half_life)``; a half-life of
+    infinity is the plain mean.
+    """
+    age = torch.arange(length - 1, -1, -1, dtype=torch.float64)  # [T]
+    half_life = torch.tensor(half_lives, dtype=torch.float64)[:, None]
+    return (-math.log(2) * age / half_life).float()
+
+
+def masked_softmax(logit: Tensor, real: Tensor) -> Tensor:
+    """Softmax of ``logit`` [P, B, T] over the ``real`` [B, T] events of each window.
+
+    Returns:
+        [P, B, T], 0 where not real; all 0, and no gradient, for a window without a real event.
+    """
+    hidden = ~real & real.any(dim=1, keepdim=True)  # an empty window hides nothing: no NaN
+    return torch.softmax(logit.masked_fill(hidden, -torch.inf), dim=2) * real
+
+
+def pool_weights(window: Tensor, half_lives: Sequence[float]) -> Tensor:
+    """Weights of the events of each window, one set a half-life, each summing to 1.
+
+    Args:
+        window: [B, T] int64, newest last, 0 = padding.
+        half_lives: P half-lives in events, > 0; see `recency_logits`.
+
+    Returns:
+        [P, B, T] float32, 0 at the padding; all 0 for an empty window.
+    """
+    logit = recency_logits(window.shape[1], half_lives).to(window.device)
+    return masked_softmax(logit[:, None, :], window > 0)

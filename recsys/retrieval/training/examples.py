@@ -1,0 +1,133 @@
+"""What a training step is fed: events in order, what their queries see, negatives."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from features.tables.histories import Histories
+from recsys.retrieval.sampling.denoising import draw_pool
+from recsys.retrieval.sampling.frequency import StreamingFrequency, counted_log_q, item_counts
+from recsys.retrieval.sampling.negative_queue import NegativeQueue, merge_repeats, mixed_negatives
+from recsys.retrieval.sampling.negatives import KnownPositives, NegativeSampler
+from recsys.retrieval.sampling.propensity import exposure_propensities, inverse_propensity_weights
+from recsys.retrieval.training.options import TrainingOptions
+from recsys.retrieval.towers.windows import ends_before_own_time, window_before
+
+__all__ = ["EventStream"]
+
+
+class EventStream:
+    """The training events, drawn as `TrainingOptions` say. An event is its place in the log.
+
+    Args:
+        histories: U rows of events.
+        num_items: N.
+        training: how events and negatives are drawn.
+        generator: draws what all processes of a run draw alike.
+
+    Attributes:
+        row: [E] int64 row of each event.
+        item: [E] int64 its item.
+        weight: [E] float32 its weight, >= 0.
+        counts: [N + 1] int64 events of each item.
+        log_share: [N + 1] float32 log share of the events of each item, see `counted_log_q`.
+        known: the pairs that must not serve as negatives.
+    """
+
+    def __init__(
+        self,
+        histories: Histories,
+        num_items: int,
+        training: TrainingOptions,
+        *,
+        generator: torch.Generator,
+    ) -> None:
+        self.training = training
+        self.row = torch.from_numpy(histories.rows)
+        self.item = torch.from_numpy(histories.item_index).long()
+        self.counts = item_counts(histories.item_index, num_items)
+        self.weight = _event_weights(histories, self.counts, training)
+        self.known = KnownPositives(histories.indptr, histories.item_index, num_items)
+        self.log_share = counted_log_q(self.counts)
+        self._item_index = histories.item_index
+        self._start = histories.indptr[:-1][histories.rows]
+        self._end = ends_before_own_time(histories)
+        self._indptr = torch.from_numpy(histories.indptr)
+        self._active_rows = torch.from_numpy(np.flatnonzero(histories.counts))
+        self._sampler = NegativeSampler(self.counts, power=training.negative_power)
+        self._every_item = torch.arange(1, num_items + 1)
+        self._queue = NegativeQueue(training.queue_size)
+        self._streaming = (
+            StreamingFrequency(num_items + 1) if training.frequency == "streaming" else None
+        )
+        self._generator = generator
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def order(self) -> Tensor:
+        """[E] all events, shuffled; those of a user in groups of up to ``events_per_user``."""
+        size, generator = self.training.events_per_user, self._generator
+        if size == 1:
+            return torch.randperm(len(self), generator=generator)
+        drawn = torch.rand(len(self), dtype=torch.float64, generator=generator)
+        order = torch.argsort(self.row + drawn)  # shuffled within each row
+        begin = self._indptr[self.row]
+        place_in_row = torch.arange(len(self)) - begin
+        first = begin + place_in_row - place_in_row % size  # place of the event's group
+        group = torch.rand(len(self), dtype=torch.float64, generator=generator)
+        return order[torch.argsort(group[first], stable=True)]
+
+    def pools(self, size: int, pool_size: int) -> Tensor:
+        """[size, pool_size] events: each row some of the events of a user drawn uniformly."""
+        drawn = torch.randint(len(self._active_rows), (size,), generator=self._generator)
+        row = self._active_rows[drawn]
+        first = self._indptr[row]
+        pool = draw_pool(self._indptr[row + 1] - first, pool_size, generator=self._generator)
+        return first[:, None] + pool
+
+    def window(self, events: Tensor, length: int) -> Tensor:
+        """[B, length] items of the same user strictly before each event, newest last."""
+        event = events.numpy()
+        return window_before(self._item_index, self._start[event], self._end[event], length)
+
+    def negatives(self, events: Tensor) -> tuple[Tensor, Tensor]:
+        """[C] distinct items for a step on ``events``, and the log probability [C] of each."""
+        training = self.training
+        if training.negatives == "queue" and len(self._queue):
+            return merge_repeats(self._queue.items(), self.log_share)
+        if training.num_negatives >= len(self._every_item):
+            return self._every_item, torch.zeros(len(self._every_item))
+        drawn = self._sampler.sample(training.num_negatives, generator=self._generator)
+        if training.negatives == "mixed":
+            positives = self.item[events].flatten()
+            return mixed_negatives(drawn, self._sampler.log_q, positives, self.log_share)
+        return merge_repeats(drawn, self._sampler.log_q)
+
+    def trained_on(self, events: Tensor) -> None:
+        """Take note of the events of a finished step."""
+        if self.training.negatives == "queue":
+            self._queue.push(self.item[events])
+        if self._streaming is not None:
+            self._streaming.update(self.item[events])
+
+    def positive_log_q(self, item_index: Tensor) -> Tensor:
+        """[B] log probability of each item ``item_index`` [B] at the next event."""
+        if self._streaming is None:
+            return self.log_share[item_index]
+        return self._streaming.log_q(item_index)
+
+
+def _event_weights(histories: Histories, counts: np.ndarray, training: TrainingOptions) -> Tensor:
+    """[E] float32: less for old events and active users, more for seldom shown items."""
+    age = histories.indptr[1:][histories.rows] - 1 - np.arange(histories.item_index.size)
+    weight = histories.weight * (0.5 ** (age / training.positive_half_life))
+    if training.user_power:
+        weight = weight * histories.counts[histories.rows] ** -training.user_power
+    if training.propensity_power:
+        propensity = exposure_propensities(counts, power=training.propensity_power)
+        inverse = inverse_propensity_weights(propensity, clip=training.propensity_clip)
+        weight = weight * inverse[histories.item_index]
+    return torch.from_numpy(weight.astype(np.float32))

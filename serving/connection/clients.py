@@ -1,0 +1,259 @@
+"""Clients of the store: which servers, which limits, and no password in any log."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import redis
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.exceptions import ClusterError
+from redis.retry import Retry
+from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
+
+from recsys.config.store_url import StoreUrl, redact
+from serving.connection.embedded import EmbeddedStore
+from serving.errors import StageUnavailable
+from serving.connection.pools import Pool, SentinelPool, Sentinels
+
+__all__ = [
+    "EMBEDDED",
+    "PASSWORD_VARIABLE",
+    "SENTINEL_PASSWORD_VARIABLE",
+    "URL_VARIABLE",
+    "USERNAME_VARIABLE",
+    "TlsFiles",
+    "connect",
+    "is_other_type",
+    "redact",
+    "store_errors",
+]
+
+EMBEDDED = "embedded"
+URL_VARIABLE = "RECSYS_STORE_URL"
+USERNAME_VARIABLE = "RECSYS_STORE_USERNAME"
+PASSWORD_VARIABLE = "RECSYS_STORE_PASSWORD"
+SENTINEL_PASSWORD_VARIABLE = "RECSYS_STORE_SENTINEL_PASSWORD"
+_OTHER_TYPE = re.compile(r"(^|: )WRONGTYPE ")  # first, or after the command of a pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """How connections to ``rediss`` URLs are checked.
+
+    Attributes:
+        ca_file: certificates to trust, PEM. None: those of the system.
+        cert_file: the client's own certificate, PEM. None: none.
+        key_file: its key, PEM.
+        check_hostname: whether the server's certificate must name the host.
+
+    Raises:
+        ValueError: a file is missing, or a certificate comes without its key.
+    """
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    check_hostname: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("ca_file", "cert_file", "key_file"):
+            path = getattr(self, name)
+            if path is not None and not path.is_file():
+                raise ValueError(f"tls_{name} must be a file, got {path}, which is none")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file must be given together")
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of redis-py's connections."""
+        files = {
+            "ssl_ca_certs": self.ca_file,
+            "ssl_certfile": self.cert_file,
+            "ssl_keyfile": self.key_file,
+        }
+        given = {name: str(path) for name, path in files.items() if path is not None}
+        return {**given, "ssl_cert_reqs": "required", "ssl_check_hostname": self.check_hostname}
+
+
+def connect(
+    url: str | None = None,
+    *,
+    directory: Path | str | None = None,
+    timeout_s: float = 2.0,
+    connect_timeout_s: float = 0.5,
+    retries: int = 1,
+    max_connections: int = 32,
+    retry_after_s: float = 0.5,
+    tls: TlsFiles | None = None,
+) -> redis.Redis:
+    """Return a client of the store; nothing is sent yet, except to start an embedded server.
+
+    Every wait is bounded: a command takes at most about
+    ``(retries + 1) * (connect_timeout_s + timeout_s)`` before it raises, besides waiting for a
+    free connection. Behind Sentinel, and on a cluster when a node fails, one more such time for
+    each Sentinel or node that has to be asked and does not answer. Use a small ``timeout_s`` on
+    the request path (0.1 to 0.25) and the default for jobs.
+
+    A command whose reply was lost is sent again, so it can be done twice.
+
+    Args:
+        url: a form of `recsys.config.store_url`, or ``"embedded"`` (also None). The URL in
+            ``RECSYS_STORE_URL`` goes first where that is set. ``url`` must not hold a password:
+            that comes from ``RECSYS_STORE_PASSWORD``, or inside ``RECSYS_STORE_URL``. A user
+            comes from the URL or ``RECSYS_STORE_USERNAME``, the password of the Sentinels from
+            ``RECSYS_STORE_SENTINEL_PASSWORD``.
+        directory: where the embedded server keeps its data; needed for the embedded server only.
+        timeout_s: limit of one read or write, > 0.
+        connect_timeout_s: limit of one connection attempt, > 0.
+        retries: further attempts after a broken connection, >= 0, after a short random pause.
+        max_connections: connections shared by all threads (on a cluster: to each node), so calls
+            at once; a thread waits at most ``timeout_s`` for a free one.
+        retry_after_s: how long a node of a cluster, or a Sentinel, is left alone after it failed,
+            > 0.
+        tls: files for a ``rediss`` URL. None: the system's certificates.
+
+    Raises:
+        ValueError: unknown scheme, a password in ``url``, no directory for the embedded server,
+            TLS files for a connection without TLS, or a number out of range.
+        StageUnavailable: the embedded server could not be started.
+    """
+    _check_numbers(timeout_s, connect_timeout_s, retries, max_connections, retry_after_s)
+    where = _where(url or EMBEDDED)
+    if where is None:
+        if directory is None:
+            raise ValueError("directory must say where the embedded store keeps its data, got None")
+        where = StoreUrl.parse(EmbeddedStore.ensure(Path(directory)))
+    if tls is not None and not where.tls:
+        raise ValueError(f"tls files need a URL that begins with rediss, got {where.shown}")
+    limits: dict[str, Any] = {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": connect_timeout_s,
+        "driver_info": None,  # two commands less, which an ACL user may not send
+    }
+    options: dict[str, Any] = {
+        **limits,
+        **_login(where),
+        **((tls or TlsFiles()).options() if where.tls else {}),
+        "max_connections": max_connections,
+        "timeout": timeout_s,
+    }
+    retry = Retry(ExponentialWithJitterBackoff(cap=0.05, base=0.01), retries)
+    if where.kind == "cluster":
+        return _cluster(where, options, retry, retry_after_s)
+    options |= {"db": where.database, "retry": retry}
+    if where.kind == "sentinel":
+        return _behind_sentinel(where, options, limits, retry_after_s)
+    if where.kind == "socket":
+        options |= {"connection_class": UnixDomainSocketConnection, "path": where.path}
+    else:
+        [(host, port)] = where.hosts
+        kind = SSLConnection if where.tls else Connection
+        options |= {"connection_class": kind, "host": host, "port": port}
+    pool: Any = Pool
+    return redis.Redis.from_pool(pool(**options))
+
+
+@contextlib.contextmanager
+def store_errors(what: str) -> Iterator[None]:
+    """Turn the client's errors into `StageUnavailable`.
+
+    Their text names host and command, never a password.
+    """
+    try:
+        yield
+    except redis.RedisError as error:
+        answered = isinstance(error, redis.ResponseError)
+        raise StageUnavailable(
+            f"the store could not {what}: {type(error).__name__}: {error}",
+            stage="store",
+            shard=getattr(error, "shard", None),
+            refused=answered and not isinstance(error, ClusterError),
+        ) from error
+
+
+def is_other_type(error: object) -> bool:
+    """Whether a reply says that the key holds another type than the command is for."""
+    return isinstance(error, redis.ResponseError) and bool(_OTHER_TYPE.search(str(error)))
+
+
+def _where(url: str) -> StoreUrl | None:
+    """The store's address; None for the embedded one."""
+    configured = None if url == EMBEDDED else _parsed("url", url)
+    if configured is not None and configured.password is not None:
+        raise ValueError(
+            f"url must not hold a password, got {configured.shown}; set {PASSWORD_VARIABLE}, "
+            f"or put the whole URL in {URL_VARIABLE}"
+        )
+    given = os.environ.get(URL_VARIABLE)
+    if not given:
+        return configured
+    return None if given == EMBEDDED else _parsed(URL_VARIABLE, given)
+
+
+def _parsed(name: str, url: str) -> StoreUrl:
+    try:
+        return StoreUrl.parse(url)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from None
+
+
+def _login(where: StoreUrl) -> dict[str, str]:
+    username = where.username or os.environ.get(USERNAME_VARIABLE)
+    password = where.password or os.environ.get(PASSWORD_VARIABLE)
+    given = {"username": username, "password": password}
+    return {name: value for name, value in given.items() if value}
+
+
+def _cluster(
+    where: StoreUrl, options: dict[str, Any], retry: Retry, retry_after_s: float
+) -> redis.Redis:
+    from serving.connection.cluster import ClusterClient
+
+    host, port = where.hosts[0]
+    client = ClusterClient(
+        where.hosts,
+        retry_after_s=retry_after_s,
+        url=f"{'rediss' if where.tls else 'redis'}://{f'[{host}]' if ':' in host else host}:{port}",
+        connection_pool_class=Pool,
+        retry=retry,
+        **options,
+    )
+    return cast("redis.Redis", client)
+
+
+def _behind_sentinel(
+    where: StoreUrl, options: dict[str, Any], limits: dict[str, Any], retry_after_s: float
+) -> redis.Redis:
+    secured = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    asking: dict[str, Any] = {**limits, **secured, "retry": Retry(NoBackoff(), 0)}
+    if where.tls:
+        asking["ssl"] = True
+    if password := os.environ.get(SENTINEL_PASSWORD_VARIABLE):
+        asking["password"] = password
+    kind = SentinelManagedSSLConnection if where.tls else SentinelManagedConnection
+    pool: Any = SentinelPool
+    watching = Sentinels(list(where.hosts), retry_after_s=retry_after_s, options=asking)
+    return redis.Redis.from_pool(pool(where.master, watching, connection_class=kind, **options))
+
+
+def _check_numbers(
+    timeout_s: float,
+    connect_timeout_s: float,
+    retries: int,
+    max_connections: int,
+    retry_after_s: float,
+) -> None:
+    if timeout_s <= 0 or connect_timeout_s <= 0:
+        raise ValueError(f"timeouts must be > 0 s, got {timeout_s} and {connect_timeout_s}")
+    if retries < 0 or max_connections < 1:
+        raise ValueError(
+            f"retries must be >= 0 and max_connections >= 1, got {retries} and {max_connections}"
+        )
+    if retry_after_s <= 0:
+        raise ValueError(f"retry_after_s must be > 0, got {retry_after_s}")

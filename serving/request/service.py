@@ -1,0 +1,370 @@
+"""One request from question to answer: candidates, filters, slate, and a fallback for each."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from serving.request.answering import answer_of, next_page
+from serving.errors import NoGeneration, NotSupported, ServingError
+from serving.events.event_stream import EventStream
+from serving.request.experiments import Experiments
+from serving.request.explaining import explained
+from serving.impressions.log import FeedbackLog, ImpressionLog
+from serving.request.intake import Intake
+from serving.request.item_visibility import set_alive
+from serving.models.live import BoundedCalls, LiveModels
+from serving.messages import (
+    MAX_K,
+    Event,
+    EventReport,
+    ExplainRequest,
+    Explanation,
+    ItemsReport,
+    RankRequest,
+    Recommendations,
+    RecommendRequest,
+    SimilarRequest,
+)
+from serving.request.reader import GenerationReader
+from serving.request.selection import Selection
+from serving.events.sessions import Sessions
+from serving.request.settings import ServiceSettings
+from serving.request.ladder import SlateRunner, Stage
+from serving.request.slate_rule import RowVectors, SlateBuilder, SlateMaker
+from serving.request.snapshot import BundledPopular
+from serving.request.stages import Stages
+from serving.store.generations import GenerationStore
+from serving.telemetry.metrics import Telemetry
+
+__all__ = ["RecommendationService"]
+
+log = logging.getLogger(__name__)
+
+
+class RecommendationService:
+    """Answers from the store, and from less and less as things are missing.
+
+    Stages, in order: ``live`` when the user did something that the published lists do not know,
+    ``cache`` (the user's list of the served generation, ranked again where the settings say so),
+    ``previous_generation``, ``similar_to_last_item``, ``popular_in_segment``, ``popular``,
+    ``catalogue``. The first that has something allowed gives the answer; popular items fill it up
+    to ``k``. An unknown user is an ordinary case, not an error, and the list is empty only when
+    every item of the catalogue is filtered out, or when the request sets a threshold and the live
+    stage finds nothing above it.
+
+    A request that is answered from a list takes one round trip to the store, one that is ranked
+    again at most a second one, for item rows that are not in memory.
+
+    Args:
+        store: where generations are.
+        models: the models in memory. None: no live stage, nothing is ranked again.
+        sessions: what users did just now, in the same store. None: only requests tell.
+        stream: takes feedback in. None: `record` is not supported.
+        experiments: assign arms. None: nobody is in one.
+        impressions: where slates are logged. None: nowhere. It is closed with the service.
+        feedback: where feedback is logged as well. None: nowhere. It is closed with the service.
+        settings: times and sizes.
+        bundled: list to answer with when the process starts without the store.
+        row_vectors: reads item vectors out of packed rows, for diversity.
+        build_slate: the slate rule. None: `recsys.ranking.slate.build_slate`.
+        telemetry: where counts go. None: its own.
+        clock: seconds, only differences count.
+        wall_clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        store: GenerationStore,
+        *,
+        models: LiveModels | None = None,
+        sessions: Sessions | None = None,
+        stream: EventStream | None = None,
+        experiments: Experiments | None = None,
+        impressions: ImpressionLog | None = None,
+        feedback: FeedbackLog | None = None,
+        settings: ServiceSettings | None = None,
+        bundled: BundledPopular | None = None,
+        row_vectors: RowVectors | None = None,
+        build_slate: SlateBuilder | None = None,
+        telemetry: Telemetry | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings = settings or ServiceSettings()
+        self.telemetry = telemetry or Telemetry()
+        self.store = store
+        self._stream = stream
+        self.experiments = experiments
+        self._impressions = impressions
+        self._feedback = feedback
+        self._wall_clock = wall_clock
+        self._reader = GenerationReader(
+            store,
+            bundled=bundled,
+            settings=self.settings,
+            clock=clock,
+            on_error=lambda problem: self.telemetry.stage_error("store", problem),
+            sessions=sessions,
+        )
+        if self._reader.near_cache is not None:
+            self.telemetry.watch_near_cache(self._reader.near_cache.stats)
+        self._calls = None
+        if models is not None:
+            self._calls = BoundedCalls(
+                self.settings.live_workers, retry_after_s=self.settings.retry_after_s, clock=clock
+            )
+        self._stages = Stages(
+            self._reader, models=models, calls=self._calls, settings=self.settings
+        )
+        self.telemetry.watch_serving(self._reader.state)
+        for name, log_ in (("impressions", impressions), ("feedback", feedback)):
+            if log_ is not None:
+                self.telemetry.watch_row_log(name, log_.stats)
+        slates = SlateMaker(self._reader, row_vectors=row_vectors, build=build_slate)
+        self._runner = SlateRunner(slates, self.telemetry)
+        self._intake = Intake(
+            self._reader,
+            self._stages,
+            settings=self.settings,
+            experiments=experiments,
+            clock=clock,
+            wall_clock=wall_clock,
+        )
+        self._ladder: Sequence[Stage] = (
+            ("live", self._stages.live),
+            ("cache", self._stages.cache),
+            ("previous_generation", self._stages.previous),
+            (
+                "similar_to_last_item",
+                lambda one: self._stages.neighbours(one, "similar_to_last_item"),
+            ),
+        )
+
+    # -- questions ------------------------------------------------------------------------------
+
+    def recommend(self, request: RecommendRequest, *, local_only: bool = False) -> Recommendations:
+        """A slate for a user.
+
+        Args:
+            request: what is asked.
+            local_only: ask neither the store nor a model (load shedding).
+
+        Raises:
+            NoGeneration: there was never anything to serve from.
+            CursorMismatch: the cursor is damaged or of another question.
+            CursorExpired: the generation of the cursor's pages is gone.
+        """
+        return self.recommend_many([request], local_only=local_only)[0]
+
+    def recommend_many(
+        self,
+        requests: Sequence[RecommendRequest],
+        *,
+        local_only: bool = False,
+        logged: bool = True,
+    ) -> list[Recommendations]:
+        """Slates for several users; all that the store knows of them is read at once.
+
+        Args:
+            requests: what is asked.
+            local_only: see `recommend`.
+            logged: these are shown to somebody; False for a rehearsal.
+
+        Raises:
+            ServingError: as `recommend`, for the first request that fails.
+        """
+        works = [self._intake.begin(request, local_only) for request in requests]
+        self._intake.read_states(works)
+        answers = []
+        for request, work in zip(requests, works, strict=True):
+            self._runner.run(work, [] if work.arm.ranker == "popular" else self._ladder)
+            cursor = next_page(work)
+            answer = answer_of(
+                work, request.request_id, self.telemetry, debug=request.debug, cursor=cursor
+            )
+            if logged and self._impressions is not None:
+                first = len(work.page.shown) + 1
+                self._impressions.record(request, answer, self._wall_clock(), first_position=first)
+            answers.append(answer)
+        return answers
+
+    def rank(self, request: RankRequest) -> Recommendations:
+        """The items that the caller brings, best first for a user.
+
+        Items that the model does not know keep their order at the end; without a model, or when it
+        is too slow, all of them do, and the answer is a degraded one.
+
+        Args:
+            request: what is asked.
+
+        Raises:
+            NoGeneration: there was never anything to serve from.
+        """
+        view = self._intake.view()
+        work = self._intake.work(
+            view,
+            Selection(view.snapshot, exclude=(), only=None),
+            k=len(request.item_ids),
+            diversity=request.diversity or 0.0,
+            user_id=request.user_id,
+            recent=request.recent_items,
+        )
+        self._intake.read_states([work])
+        snapshot = view.snapshot
+        rows = np.array([snapshot.rows.get(one, 0) for one in request.item_ids], dtype=np.int64)
+        known = np.flatnonzero(rows)
+        model = self._stages.model(snapshot.generation)
+        score = np.zeros(rows.size)
+        work.source, work.generation = "given_order", snapshot.generation
+        if model is None:
+            work.broken.append("no_model")
+        elif known.size == 0:
+            work.missed.append("unknown_items")
+        else:
+            try:
+                with work.timed("rank"):
+                    score[known] = self._stages.rank(work, model, rows[known])
+                work.source = "rank"
+            except ServingError as error:
+                self._runner.note(work, error)
+        if work.source == "rank":
+            best = known[np.argsort(-score[known], kind="stable")]
+            entries = [(request.item_ids[at], float(score[at]), "rank") for at in best.tolist()]
+            work.selection.take(self._runner.choose(work, entries, len(entries)))
+        left = [(one, 0.0, "given_order") for one in request.item_ids]
+        work.selection.take(work.selection.left_of(left))
+        return answer_of(work, request.request_id, self.telemetry, debug=request.debug)
+
+    def similar(self, request: SimilarRequest, *, local_only: bool = False) -> Recommendations:
+        """Items like another; an unknown item gets the popular ones, and ``reason`` says so.
+
+        Args:
+            request: what is asked.
+            local_only: do not ask the store (load shedding).
+
+        Raises:
+            NoGeneration: there was never anything to serve from.
+        """
+        view = self._intake.view(local_only)
+        selection = Selection(
+            view.snapshot,
+            exclude=request.exclude,
+            silent_exclude=(request.item_id,),
+            only=request.only,
+        )
+        work = self._intake.work(
+            view,
+            selection,
+            k=request.k,
+            diversity=0.0,
+            local_only=local_only,
+            recent=(request.item_id,),
+        )
+        self._runner.run(work, [("similar", lambda one: self._stages.neighbours(one, "similar"))])
+        return answer_of(work, request.request_id, self.telemetry)
+
+    def explain(self, request: ExplainRequest) -> Explanation:
+        """Why items stand where they stand for a user, or why they do not appear.
+
+        Raises:
+            NotSupported: this process has no model of the served generation.
+            NoGeneration: there was never anything to serve from.
+            ServingError: the model is too slow, busy or broken.
+        """
+        view = self._reader.view()
+        model = self._stages.model(view.snapshot.generation)
+        if model is None or self._calls is None:
+            raise NotSupported(
+                "explanations need the model of the served generation, and this process has not "
+                "loaded it; set serving.models.live, or try again when it is loaded"
+            )
+        asked = RecommendRequest(request.user_id, MAX_K, recent_items=request.recent_items)
+        work = self._intake.begin(asked, False)
+        self._intake.read_states([work])
+        question, snapshot = work.question(), view.snapshot
+        rows = [snapshot.rows[one] for one in request.item_ids if one in snapshot.rows]
+        index = np.array(rows, dtype=np.int64)
+        found = self._calls.run(lambda: model.explain(question, index), self.settings.deadline_s)
+        self._runner.run(work, self._ladder)
+        shown = answer_of(work, request.request_id, self.telemetry)
+        return explained(request, snapshot, found, shown)
+
+    # -- feedback and items ---------------------------------------------------------------------
+
+    def record(self, events: Sequence[Event]) -> EventReport:
+        """Take feedback in; it counts in the next answer, and it is in the store on return.
+
+        Args:
+            events: what users did; the same event counts once however often it is sent.
+
+        Raises:
+            NotSupported: this process takes none.
+            ValueError: an event breaks a rule; then none of them was taken in.
+            StageUnavailable: the store does not answer; send them again.
+        """
+        if self._stream is None:
+            raise NotSupported("this process takes no feedback; set serving.events.sessions")
+        try:
+            known = self._reader.last_view().snapshot.rows
+        except NoGeneration:
+            known = None
+        stream = self._stream
+        report = self._reader.call(lambda: stream.record(events, known_items=known))
+        if self._feedback is not None:
+            self._feedback.record(events)
+        return report
+
+    def hide(self, item_ids: Sequence[str]) -> ItemsReport:
+        """Stop recommending items, at once here and within ``head_ttl_s`` everywhere.
+
+        They stay hidden in generations to come, those that do not know them yet included.
+
+        Raises:
+            NoGeneration: nothing is published.
+            StageUnavailable: the store does not answer.
+        """
+        return set_alive(self.store, self._reader, item_ids, False)
+
+    def restore(self, item_ids: Sequence[str]) -> ItemsReport:
+        """Recommend hidden items again; see `hide`."""
+        return set_alive(self.store, self._reader, item_ids, True)
+
+    # -- the process ----------------------------------------------------------------------------
+
+    def warm_up(self) -> None:
+        """Read the served generation now rather than in the first request; never raises."""
+        try:
+            self._reader.view()
+        except ServingError as error:
+            log.warning("started without a generation: %s", error)
+
+    def not_ready(self) -> str | None:
+        """Why this process should get no traffic yet; None when it may.
+
+        A process that has read a generation stays ready while the store is away: it answers,
+        flagged as degraded, which is better than nobody answering.
+        """
+        try:
+            view = self._reader.view()
+        except NoGeneration:
+            return "no_generation"
+        return None if view.from_store else view.problem or "no_generation"
+
+    def served_generation(self) -> str | None:
+        """The generation answers come from now, None before there is one."""
+        try:
+            return self._reader.last_view().snapshot.generation
+        except NoGeneration:
+            return None
+
+    def close(self) -> None:
+        """End the threads that call models, and write what the logs still hold."""
+        if self._calls is not None:
+            self._calls.close()
+        for one in (self._impressions, self._feedback):
+            if one is not None:
+                one.close()
