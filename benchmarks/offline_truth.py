@@ -35,11 +35,11 @@ from recsys.retrieval.co_occurrence import CoOccurrenceRetriever
 from recsys.retrieval.item_item import ItemItemRetriever
 from recsys.retrieval.popularity import PopularityRetriever
 from recsys.retrieval.protocol import Retriever
+from recsys.simulation.trial.log_estimates import estimate_from_log, place_weights
 from recsys.simulation.world.arms import SimulatedArm, arm_from_scores, tables_of
 from recsys.simulation.world.calibration import DecileRate
-from recsys.simulation.trial.log_estimates import estimate_from_log, place_weights
-from recsys.simulation.world.sessions import Behaviour, SessionLog, simulate_sessions
 from recsys.simulation.world.fit import fit_world
+from recsys.simulation.world.sessions import Behaviour, SessionLog, simulate_sessions
 
 ROOT = Path(__file__).resolve().parents[1]
 K, CANDIDATES, BLOCK, RESAMPLES = 10, 30, 1000, 200

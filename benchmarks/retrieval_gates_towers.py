@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from retrieval_lab import FINE_TUNING, SEED, SOFTMAX, Lab, Row, below, ratio
 
-from recsys.retrieval.training.batch import LossSettings
 from recsys.retrieval.finishing.distillation import history_means
 from recsys.retrieval.finishing.distilled_two_tower import distil_user_tower
 from recsys.retrieval.finishing.filtering import pooled_auc, threshold_at_recall
 from recsys.retrieval.finishing.soup import SoupMember, average, greedy_soup, start_digest
 from recsys.retrieval.finishing.threshold import ThresholdHead
 from recsys.retrieval.finishing.tower_soup import train_soup
-from recsys.retrieval.training.options import TrainingOptions
 from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.training.batch import LossSettings
+from recsys.retrieval.training.options import TrainingOptions
 
 
 def light_user_tower(lab: Lab) -> Iterator[Row]:

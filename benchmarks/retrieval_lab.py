@@ -13,9 +13,9 @@ from torch import Tensor
 
 from features.tables.histories import Histories
 from recsys.evaluation import RetrieverDiagnostics, Truth, diagnose_retriever
+from recsys.retrieval.towers.retriever import TwoTowerRetriever
 from recsys.retrieval.training.batch import Batch
 from recsys.retrieval.training.objectives import OBJECTIVES
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
 
 DIM = 64
 SEED = 0

@@ -12,11 +12,11 @@ import numpy as np
 from retrieval_peers import OnEpoch, Peer
 
 from features.tables.histories import Histories
-from recsys.retrieval.training.batch import LossSettings
 from recsys.retrieval.towers.model import TowerOptions
-from recsys.retrieval.training.train import train_two_tower
-from recsys.retrieval.training.options import EpochReport, TrainingOptions
 from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.training.batch import LossSettings
+from recsys.retrieval.training.options import EpochReport, TrainingOptions
+from recsys.retrieval.training.train import train_two_tower
 
 Options = Mapping[str, Any]
 

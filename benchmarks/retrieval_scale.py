@@ -21,10 +21,10 @@ import numpy as np
 import torch
 
 from features.tables.histories import Histories
-from recsys.retrieval.training.batch import LossSettings
 from recsys.retrieval.towers.model import TowerOptions
-from recsys.retrieval.training.train import train_two_tower
+from recsys.retrieval.training.batch import LossSettings
 from recsys.retrieval.training.options import EpochReport, TrainingOptions
+from recsys.retrieval.training.train import train_two_tower
 
 BAR_GIB = 20.0
 

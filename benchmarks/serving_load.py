@@ -38,8 +38,8 @@ from benchmarks.open_loop import Load, ask_at, ask_closed, post
 from benchmarks.serving_world import World, make_world
 from recsys.config.config import load_config
 from serving.assembly import open_store, store_directory
-from serving.store.candidate_codec import decode_candidates
 from serving.connection.embedded import EmbeddedStore
+from serving.store.candidate_codec import decode_candidates
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARES = (0.2, 0.4, 0.6, 0.8)

@@ -22,10 +22,10 @@ from features.tables.schema import TIMESTAMP, USER
 from recsys.bundle.bundle import Bundle, latest
 from recsys.config.config import Config, load_config
 from recsys.dataset.run_data import read_dataset
+from recsys.dataset.user_events import USER_EVENTS, UserEvents
 from recsys.errors import ArtifactError
 from recsys.pipeline.run import train
 from recsys.recommender.recommender import Recommender
-from recsys.dataset.user_events import USER_EVENTS, UserEvents
 from serving.assembly import POPULAR
 from serving.jobs.publish import publish
 

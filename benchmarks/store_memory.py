@@ -33,8 +33,8 @@ import numpy as np
 from serving.connection.clients import connect
 from serving.connection.embedded import EmbeddedStore
 from serving.store.estimates import Estimate, mean_of
-from serving.store.keys import Keys
 from serving.store.generations import GenerationStore
+from serving.store.keys import Keys
 
 K = 100
 BAR_BYTES = 720

@@ -12,9 +12,9 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from recsys.pipeline.evaluation import evaluate
 from recsys.config.config import Config
 from recsys.dataset.run_data import read_dataset
+from recsys.pipeline.evaluation import evaluate
 from recsys.pipeline.run import train
 from recsys.recommender.recommender import Recommender
 

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from features.computation.computer import (
+    FeatureComputer,
+    compute_features,
+    item_features,
+    request_features,
+)
 from features.definitions.columns import (
     Category,
     DayOfWeek,
@@ -17,32 +23,31 @@ from features.definitions.columns import (
     TextMatch,
     VectorComponent,
 )
-from features.errors import DataError, Problem, UnknownIdError
 from features.definitions.events import Age, Count, MeanWeight, Rate, Recency, Trend, UniqueCount
-from features.tables.histories import Histories
 from features.definitions.history import Affinity, LastNOverlap, Session, Similarity
-from features.tables.interactions import Interactions, read_interactions
-from features.packing.near_cache import NearCache
-from features.computation.computer import FeatureComputer, compute_features, item_features, request_features
-from features.online.arrivals import Arrival, arrival
-from features.online.features import OnlineFeatures, UpdateReport
-from features.online.parity import Divergence, ParityReport, check_parity
-from features.online.store import MemoryStateStore, StateStore
-from features.packing.reader import Migration, PackedReader, migration
-from features.packing.schema import FeatureBlock, PackedField, PackedSchema
-from features.sources.publishing import append_impressions
 from features.definitions.registry import (
     default_definitions,
     definitions_sha256,
     dump_definitions,
     load_definitions,
 )
-from features.tables.schema import CREATED, EVENT, ITEM, TIMESTAMP, USER, WEIGHT, EventColumns
+from features.errors import DataError, Problem, UnknownIdError
+from features.online.arrivals import Arrival, arrival
+from features.online.features import OnlineFeatures, UpdateReport
+from features.online.parity import Divergence, ParityReport, check_parity
+from features.online.store import MemoryStateStore, StateStore
+from features.packing.near_cache import NearCache
+from features.packing.reader import Migration, PackedReader, migration
+from features.packing.schema import FeatureBlock, PackedField, PackedSchema
 from features.sources.memory import InMemorySource
 from features.sources.parquet_directory import ParquetDirectory
 from features.sources.protocol import FeatureSource, ViewDescription, WriteReceipt
+from features.sources.publishing import append_impressions
 from features.suggest.suggestions import Suggestions, suggest_definitions
 from features.tables.entities import ItemTable, UserTable, read_items, read_users
+from features.tables.histories import Histories
+from features.tables.interactions import Interactions, read_interactions
+from features.tables.schema import CREATED, EVENT, ITEM, TIMESTAMP, USER, WEIGHT, EventColumns
 from features.tables.validation import find_problems
 from features.tables.vocabulary import Vocabulary
 

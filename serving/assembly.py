@@ -13,14 +13,17 @@ from recsys.config.config import Config
 from recsys.errors import ArtifactError
 from serving.connection.clients import EMBEDDED, URL_VARIABLE, TlsFiles, connect, redact
 from serving.events.event_stream import EventStream
-from serving.exposure import open_experiments, open_feedback_log, open_impression_log
-from serving.models.live import LiveModels
-from serving.request.service import RecommendationService
 from serving.events.sessions import Sessions
+from serving.impressions.log import FeedbackLog, ImpressionLog
+from serving.impressions.row_log import RowLogLimits
+from serving.models.live import LiveModels
+from serving.request.experiments import Experiments, KillSwitch
+from serving.request.service import RecommendationService
 from serving.request.settings import ServiceSettings
 from serving.request.slate_rule import vectors_of_field
 from serving.request.snapshot import BundledPopular
 from serving.store.generations import GenerationStore
+from serving.store.keys import Keys
 from serving.telemetry.metrics import Telemetry
 
 if TYPE_CHECKING:
@@ -34,6 +37,9 @@ __all__ = [
     "is_embedded",
     "make_service",
     "open_client",
+    "open_experiments",
+    "open_feedback_log",
+    "open_impression_log",
     "open_store",
     "read_titles",
     "store_directory",
@@ -190,3 +196,48 @@ def find_problems(config: Config) -> tuple[list[Problem], dict[str, Any] | None]
 def is_embedded(config: Config) -> bool:
     """True when the store is the server beside the artifacts."""
     return (os.environ.get(URL_VARIABLE) or config.store.url) == EMBEDDED
+
+
+def open_impression_log(config: Config) -> ImpressionLog | None:
+    """The log of what is shown; None where the configuration wants none. Close it at the end.
+
+    Raises:
+        OSError: its directory cannot be made or written to.
+    """
+    if not config.impressions.enabled:
+        return None
+    directory, _ = config.impressions.directories(config.output.directory)
+    return ImpressionLog(directory, _limits(config))
+
+
+def open_feedback_log(config: Config) -> FeedbackLog | None:
+    """The log of what users did; see `open_impression_log`."""
+    if not config.impressions.enabled:
+        return None
+    _, directory = config.impressions.directories(config.output.directory)
+    return FeedbackLog(directory, _limits(config))
+
+
+def open_experiments(config: Config, client: redis.Redis) -> tuple[Experiments, KillSwitch]:
+    """The experiments, obeying the switches in the store, and these switches.
+
+    Args:
+        config: the run's configuration.
+        client: of the store.
+    """
+    key = Keys(config.store.namespace).experiments
+    switch = KillSwitch(client, key, ttl_s=config.serving.head_ttl_s)
+    declared = [one.to_experiment() for one in config.experiments]
+    return Experiments(declared, stopped=switch.stopped), switch
+
+
+def _limits(config: Config) -> RowLogLimits:
+    section = config.impressions
+    return RowLogLimits(
+        rotate_s=section.rotate_minutes * 60,
+        rotate_bytes=round(section.rotate_mb * 1e6),
+        flush_s=section.flush_s,
+        queue_rows=section.queue_rows,
+        keep_days=section.keep_days,
+        fsync=section.fsync,
+    )

@@ -80,7 +80,11 @@ def test_no_import_points_up() -> None:
 @pytest.mark.parametrize(
     ("module", "text", "message"),
     [
-        ("features/a.py", "import recsys.config.config", "features/a.py:1: features.a imports recsys"),
+        (
+            "features/a.py",
+            "import recsys.config.config",
+            "features/a.py:1: features.a imports recsys",
+        ),
         (
             "features/a.py",
             "def f():\n    import torch",

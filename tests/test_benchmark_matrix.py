@@ -11,8 +11,8 @@ import torch
 
 from features.tables.histories import Histories
 from recsys.retrieval.towers.model import TwoTower
-from recsys.retrieval.training.options import TrainingOptions
 from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.training.options import TrainingOptions
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 

@@ -19,12 +19,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from features import Histories
-from recsys.pipeline import item_stages
-from recsys.pipeline import run as pipeline
 from recsys.bundle.bundle import Bundle, bundles, latest
 from recsys.config.config import Config
 from recsys.dataset.run_data import Dataset, read_dataset
 from recsys.errors import ArtifactError, ConfigError, LeakageError
+from recsys.pipeline import item_stages
+from recsys.pipeline import run as pipeline
 from recsys.pipeline.run import evaluate, train
 from recsys.recommender.recommender import FeatureInputs, Recommender
 from recsys.retrieval.towers.item_fields import FieldVocabulary
@@ -32,9 +32,9 @@ from recsys.retrieval.towers.retriever import TwoTowerRetriever
 from serving import EmbeddedStore, RecommendRequest, SimilarRequest
 from serving.assembly import make_service, open_store, store_directory
 from serving.jobs.candidates import build_candidates
+from serving.jobs.publish import publish
 from serving.models.live import OneModel
 from serving.models.loaded import LoadedModel
-from serving.jobs.publish import publish
 
 MOVIES = Path(__file__).resolve().parents[1] / "examples" / "data"
 STAGES = [
@@ -788,7 +788,8 @@ def test_the_configuration_knows_every_retriever() -> None:
     from typing import get_args
 
     from recsys.config.config import RetrieverName
-    from recsys.pipeline.retrievers import COUNTED, LOADERS
+    from recsys.pipeline.retrievers import COUNTED
+    from recsys.retrieval.choices import LOADERS
 
     assert set(get_args(RetrieverName)) == {"two_tower", *COUNTED} == set(LOADERS)
 

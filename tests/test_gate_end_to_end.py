@@ -15,14 +15,14 @@ import pytest
 from typer.testing import CliRunner
 
 from recsys.bundle.bundle import Bundle, bundles
-from recsys.pipeline.evidence import read_evidence
 from recsys.errors import ArtifactError
+from recsys.pipeline.evidence import read_evidence
 from serving.cli.command import app
 from serving.connection.embedded import EmbeddedStore
-from serving.jobs.gate import find
-from serving.jobs.gate_log import first_items
 from serving.impressions.log import FEEDBACK_COLUMNS, IMPRESSION_COLUMNS
 from serving.impressions.row_journal import new_stem
+from serving.jobs.gate import find
+from serving.jobs.gate_log import first_items
 
 MOVIES = Path(__file__).resolve().parents[1] / "examples" / "data"
 

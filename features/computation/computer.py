@@ -16,23 +16,23 @@ import numpy as np
 import polars as pl
 
 from features.computation.base import Computation
+from features.computation.feature_tables import FeatureTables, Vectors
+from features.computation.from_log import LogComputation
+from features.computation.from_own_events import OwnComputation, OwnEvents
+from features.computation.kinds import COMPUTE, slate_relative
+from features.computation.requests import OWN, aligned, checked_requests, item_requests, parts_of
+from features.computation.source_checks import check_sources
 from features.definitions.columns import (
     Definition,
     Position,
     SlateRelative,
 )
-from features.errors import DataError
-from features.computation.feature_tables import FeatureTables, Vectors
-from features.tables.interactions import Interactions
-from features.computation.kinds import COMPUTE, slate_relative
-from features.computation.from_log import LogComputation
-from features.moments import microseconds
-from features.computation.from_own_events import OwnComputation, OwnEvents
 from features.definitions.registry import check_definitions
-from features.computation.requests import OWN, aligned, checked_requests, item_requests, parts_of
-from features.tables.schema import ITEM, USER
-from features.computation.source_checks import check_sources
+from features.errors import DataError
+from features.moments import microseconds
 from features.tables.entities import ItemTable, UserTable
+from features.tables.interactions import Interactions
+from features.tables.schema import ITEM, USER
 from features.tables.vocabulary import Vocabulary, covering
 
 __all__ = ["FeatureComputer", "compute_features", "item_features", "request_features"]

@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 
 from features.computation.attributes import AttributeValues
-from features.tables.schema import ITEM, USER
-from features.tables.entities import ItemTable, UserTable
 from features.computation.text_match import TextMatcher
+from features.tables.entities import ItemTable, UserTable
+from features.tables.schema import ITEM, USER
 from features.tables.vocabulary import Vocabulary
 
 __all__ = ["FeatureTables", "Vectors"]

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from features.computation.base import Computation, Group
+from features.computation.grouped import COUNT, FIRST, LAST, WEIGHT
 from features.definitions.columns import (
     Category,
     DayOfWeek,
@@ -28,10 +29,9 @@ from features.definitions.columns import (
     TextMatch,
     VectorComponent,
 )
-from features.errors import DataError
 from features.definitions.events import Age, Count, MeanWeight, Rate, Recency, Trend, UniqueCount
-from features.computation.grouped import COUNT, FIRST, LAST, WEIGHT
 from features.definitions.history import Affinity, LastNOverlap, Session, Similarity
+from features.errors import DataError
 from features.tables.vocabulary import Vocabulary
 
 __all__ = ["COMPUTE", "slate_relative"]

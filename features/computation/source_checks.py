@@ -6,10 +6,16 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from features.definitions.columns import Definition, ListContains, ListSize, TextMatch, VectorComponent
-from features.errors import DataError
 from features.computation.feature_tables import FeatureTables
 from features.computation.requests import OWN
+from features.definitions.columns import (
+    Definition,
+    ListContains,
+    ListSize,
+    TextMatch,
+    VectorComponent,
+)
+from features.errors import DataError
 
 __all__ = ["check_sources"]
 

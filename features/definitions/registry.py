@@ -24,9 +24,9 @@ from features.definitions.columns import (
     TextMatch,
     VectorComponent,
 )
-from features.errors import DataError
 from features.definitions.events import Age, Count, MeanWeight, Rate, Recency, Trend, UniqueCount
 from features.definitions.history import Affinity, LastNOverlap, Session, Similarity
+from features.errors import DataError
 from features.tables.entities import ItemTable
 
 __all__ = [

@@ -26,9 +26,9 @@ import polars as pl
 
 from features.errors import DataError
 from features.feast.plan import PlannedView
-from features.tables.schema import CREATED, TIMESTAMP
 from features.sources.point_in_time import ViewTable, as_utc
 from features.sources.protocol import ViewDescription
+from features.tables.schema import CREATED, TIMESTAMP
 
 __all__ = ["StoreTable", "file_table", "store_batches"]
 

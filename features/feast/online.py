@@ -17,9 +17,9 @@ import polars as pl
 from features.errors import DataError
 from features.feast.plan import PlannedView
 from features.moments import EPOCH, utc
-from features.tables.schema import TIMESTAMP
 from features.sources.point_in_time import as_id, ids_frame
 from features.sources.protocol import Id
+from features.tables.schema import TIMESTAMP
 
 __all__ = ["read_online"]
 

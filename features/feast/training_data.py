@@ -25,11 +25,11 @@ from datetime import datetime
 import polars as pl
 
 from features.errors import DataError
-from features.tables.interactions import Interactions
-from features.tables.schema import ITEM, TIMESTAMP, USER, EventColumns
 from features.sources.described_rows import described_rows
 from features.sources.protocol import FeatureSource, ViewDescription, unknown_view
 from features.tables.entities import ItemTable, UserTable
+from features.tables.interactions import Interactions
+from features.tables.schema import ITEM, TIMESTAMP, USER, EventColumns
 
 __all__ = [
     "EVENT_NAMES",

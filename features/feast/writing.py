@@ -9,9 +9,9 @@ import polars as pl
 
 from features.errors import DataError
 from features.feast.plan import PlannedView
-from features.tables.schema import CREATED, TIMESTAMP
 from features.sources.point_in_time import as_utc
 from features.sources.protocol import WriteReceipt
+from features.tables.schema import CREATED, TIMESTAMP
 
 __all__ = ["Destination", "push_rows", "write_rows"]
 

@@ -10,15 +10,15 @@ import numpy as np
 import polars as pl
 
 from features.computation.base import Asked, Computation, Group
-from features.errors import DataError
 from features.computation.feature_tables import FeatureTables
 from features.computation.grouped import Statistic
+from features.computation.pasts import Past
+from features.errors import DataError
 from features.moments import EPOCH
 from features.online.cells import Cell, Tape
 from features.online.keys import CLOCK, StateKeys
 from features.online.plan import StatePlan
 from features.online.store import StateStore
-from features.computation.pasts import Past
 from features.tables.schema import ITEM, USER
 from features.tables.vocabulary import Vocabulary, covering
 

@@ -26,10 +26,11 @@ import numpy as np
 import polars as pl
 
 from features.computation.attributes import AttributeValues
+from features.computation.computer import FeatureComputer
+from features.computation.feature_tables import Vectors
+from features.computation.requests import checked_requests, item_requests
 from features.definitions.columns import Definition
 from features.errors import DataError
-from features.computation.feature_tables import Vectors
-from features.computation.computer import FeatureComputer
 from features.online.arrivals import Arrival, arrivals
 from features.online.cells import Cell, Happening, Tape
 from features.online.computation import StateComputation
@@ -37,9 +38,8 @@ from features.online.keys import CLOCK, SEEN, StateKeys
 from features.online.plan import plan_state
 from features.online.store import Field, MemoryStateStore, StateStore
 from features.packing.schema import PackedField, PackedSchema
-from features.computation.requests import checked_requests, item_requests
-from features.tables.schema import ITEM
 from features.tables.entities import ItemTable, UserTable
+from features.tables.schema import ITEM
 
 __all__ = ["OnlineFeatures", "UpdateReport"]
 

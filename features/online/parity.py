@@ -9,6 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from features.computation.computer import FeatureComputer
+from features.computation.feature_tables import Vectors
+from features.computation.requests import checked_requests
 from features.definitions.columns import (
     Category,
     DayOfWeek,
@@ -16,18 +19,15 @@ from features.definitions.columns import (
     ListContains,
     ListSize,
 )
-from features.errors import DataError
 from features.definitions.events import Count, UniqueCount
-from features.computation.feature_tables import Vectors
 from features.definitions.history import Session
-from features.tables.interactions import Interactions
-from features.computation.computer import FeatureComputer
+from features.errors import DataError
 from features.online.arrivals import arrivals
 from features.online.features import NO_EVENTS, OnlineFeatures, UpdateReport
 from features.online.store import StateStore
-from features.computation.requests import checked_requests
-from features.tables.schema import CREATED, EVENT, EVENT_ID, ITEM, TIMESTAMP, USER, WEIGHT
 from features.tables.entities import ItemTable, UserTable
+from features.tables.interactions import Interactions
+from features.tables.schema import CREATED, EVENT, EVENT_ID, ITEM, TIMESTAMP, USER, WEIGHT
 
 __all__ = ["Divergence", "ParityReport", "check_parity"]
 

@@ -10,8 +10,8 @@ import polars as pl
 
 from features.errors import DataError
 from features.moments import utc
-from features.tables.schema import CREATED, TIMESTAMP
 from features.sources.protocol import FeatureSource
+from features.tables.schema import CREATED, TIMESTAMP
 
 __all__ = ["DescribedRows", "described_rows"]
 

@@ -15,9 +15,9 @@ import polars as pl
 from features.errors import DataError
 from features.moments import utc
 from features.packing.schema import FeatureBlock
-from features.tables.schema import CREATED, TIMESTAMP
 from features.sources.newest_rows import key_numbers, newest_rows
 from features.sources.protocol import Id, ViewDescription
+from features.tables.schema import CREATED, TIMESTAMP
 
 __all__ = ["ViewTable", "feature_block", "join_as_of", "known_at", "newest"]
 

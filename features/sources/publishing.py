@@ -22,8 +22,8 @@ import numpy as np
 import polars as pl
 
 from features.errors import DataError
-from features.tables.schema import ITEM, TIMESTAMP, USER
 from features.sources.protocol import FeatureSource, WriteReceipt
+from features.tables.schema import ITEM, TIMESTAMP, USER
 
 __all__ = [
     "GENERATION",

@@ -11,9 +11,9 @@ from typing import Any
 import polars as pl
 
 from features.errors import DataError
-from features.tables.schema import CREATED, TIMESTAMP
 from features.sources.point_in_time import as_utc
 from features.sources.protocol import ViewDescription
+from features.tables.schema import CREATED, TIMESTAMP
 
 __all__ = ["ViewSettings"]
 

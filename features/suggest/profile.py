@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple
 
 import polars as pl
 
+from features.tables.entities import ItemTable, UserTable
 from features.tables.interactions import Interactions
 from features.tables.schema import EVENT, ITEM, TIMESTAMP, USER, WEIGHT
-from features.tables.entities import ItemTable, UserTable
 
 __all__ = ["ColumnProfile", "EventProfile", "WeightProfile", "profile_columns", "profile_events"]
 

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from features.tables.interactions import Interactions
-from features.tables.schema import ITEM, TIMESTAMP, USER, WEIGHT
 from features.suggest.profile import ColumnProfile, EventProfile
 from features.tables.entities import ItemTable, UserTable
+from features.tables.interactions import Interactions
+from features.tables.schema import ITEM, TIMESTAMP, USER, WEIGHT
 
 __all__ = ["Proposal", "propose_columns", "propose_events"]
 

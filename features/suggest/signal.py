@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from features.computation.computer import compute_features
 from features.definitions.columns import Definition
 from features.errors import DataError
-from features.tables.interactions import Interactions
-from features.computation.computer import compute_features
-from features.tables.schema import ITEM, TIMESTAMP, USER
 from features.tables.entities import ItemTable, UserTable
+from features.tables.interactions import Interactions
+from features.tables.schema import ITEM, TIMESTAMP, USER
 
 __all__ = ["FeatureSignal", "HeldOut", "hold_out", "measure"]
 

@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from features.definitions.columns import Definition
-from features.errors import DataError
-from features.tables.interactions import Interactions
 from features.definitions.registry import KINDS, dump_definitions, load_definitions
+from features.errors import DataError
 from features.suggest.profile import ColumnProfile, EventProfile, profile_columns, profile_events
 from features.suggest.proposals import Proposal, propose_columns, propose_events
 from features.suggest.signal import FeatureSignal, hold_out, measure
 from features.tables.entities import ItemTable, UserTable
+from features.tables.interactions import Interactions
 
 __all__ = ["LeftOut", "Suggestion", "Suggestions", "suggest_definitions"]
 

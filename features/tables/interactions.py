@@ -12,6 +12,7 @@ from typing import Self
 import polars as pl
 
 from features.errors import DataError
+from features.tables.entities import ItemTable
 from features.tables.hashing import update_with_series
 from features.tables.reading import read_frame
 from features.tables.schema import (
@@ -25,7 +26,6 @@ from features.tables.schema import (
     WEIGHT,
     EventColumns,
 )
-from features.tables.entities import ItemTable
 from features.tables.validation import event_problems, time_in_microseconds
 
 __all__ = ["Interactions", "read_interactions"]

@@ -26,19 +26,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
-from recsys.errors import ArtifactError
 from recsys.bundle.manifest import (
     MANIFEST,
     FileRecord,
     Manifest,
-    manifest_lock,
     read_manifest,
     records,
-    sha256,
-    sync_directory,
     write_manifest,
 )
+from recsys.errors import ArtifactError
+from recsys.files.locking import directory_lock
 from recsys.files.provenance import git_commit, library_versions
+from recsys.files.writing import sha256, sync_directory
 
 __all__ = ["Bundle", "BundleDraft", "Comparison", "bundles", "compare", "latest", "sweep"]
 
@@ -241,7 +240,7 @@ class Bundle:
             yield draft
             if not draft.exists():
                 raise ArtifactError(f"nothing was written for {name} of bundle {self.id}")
-            with manifest_lock(self.path):
+            with directory_lock(self.path):
                 if target.exists():
                     os.rename(target, replaced)
                 os.rename(draft, target)
@@ -252,7 +251,7 @@ class Bundle:
 
     def record_metrics(self, metrics: Mapping[str, Any]) -> Bundle:
         """Replace the metric table of the manifest and return the bundle as it is now."""
-        with manifest_lock(self.path):
+        with directory_lock(self.path):
             self._rewrite(lambda old: replace(old, metrics=dict(metrics)))
         return Bundle.load(self.path)
 

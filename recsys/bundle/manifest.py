@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from recsys.errors import ArtifactError
+from recsys.files.writing import sha256, sync_directory
 
 __all__ = ["MANIFEST", "FileRecord", "Manifest"]
 
@@ -103,29 +101,3 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
         os.fsync(file.fileno())
     os.replace(draft, directory / MANIFEST)
     sync_directory(directory)
-
-
-@contextmanager
-def manifest_lock(directory: Path) -> Iterator[None]:
-    """Let one process at a time change the manifest; released when the process dies."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def sha256(path: Path) -> str:
-    """Checksum (hex) of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync_directory(directory: Path) -> None:
-    """Make renames in a directory survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from pydantic import (
-    Field,
     PrivateAttr,
     ValidationError,
     ValidationInfo,
@@ -25,17 +24,18 @@ from pydantic import (
     model_validator,
 )
 
-from recsys.config.base import Count, Natural, Positive, Section
+from recsys.config.base import Natural, Section
 from recsys.config.data import (
     DataConfig,
     EntityColumnsConfig,
     EventColumnsConfig,
     FeastConfig,
 )
-from recsys.config.messages import explain
+from recsys.config.experiment_design import lay_out
 from recsys.config.experiments import ArmConfig, ExperimentConfig, ImpressionsConfig
 from recsys.config.features import parsed_records, read_features_file
 from recsys.config.gate import GateConfig
+from recsys.config.messages import explain
 from recsys.config.retrieval import LossName, RetrievalConfig, RetrieverName
 from recsys.config.sections import (
     CandidatesConfig,
@@ -50,9 +50,8 @@ from recsys.config.sections import (
 )
 from recsys.config.serving import ServingConfig
 from recsys.config.store import StoreConfig
+from recsys.config.tuning import TuningConfig
 from recsys.errors import ConfigError
-from recsys.config.experiment_design import lay_out
-from recsys.tuning.space import Dimension, read_space
 
 __all__ = [
     "ArmConfig",
@@ -82,20 +81,6 @@ __all__ = [
     "TuningConfig",
     "load_config",
 ]
-
-
-class TuningConfig(Section):
-    """What `recsys tune` searches, and for how long."""
-
-    minutes: Positive = 60.0  # of one call; it stops after the epoch that is then trained
-    trials: Count = 100  # of a study, over all calls
-    # Setting -> values; empty: search_space.default_space.
-    space: dict[str, Dimension] = Field(default_factory=dict)
-
-    @field_validator("space", mode="before")
-    @classmethod
-    def _searchable(cls, value: Any) -> Any:
-        return read_space(value, RetrievalConfig)
 
 
 class Config(Section):

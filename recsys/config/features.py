@@ -26,9 +26,9 @@ from features.definitions.columns import (
     SlateRelative,
     TextMatch,
 )
-from features.errors import DataError
 from features.definitions.history import Similarity
 from features.definitions.registry import KINDS, dump_definitions, load_definitions
+from features.errors import DataError
 from recsys.config.messages import VALUE_KINDS
 from recsys.errors import ConfigError
 

@@ -38,12 +38,12 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import polars as pl
 
-from features.tables.interactions import Interactions
 from features.moments import microseconds
+from features.tables.interactions import Interactions
 from features.tables.schema import CREATED, EVENT, ITEM, TIMESTAMP, USER, WEIGHT
 from features.tables.vocabulary import Vocabulary
 from recsys.errors import ArtifactError
-from recsys.bundle.manifest import sync_directory
+from recsys.files.writing import sync_directory
 
 __all__ = ["USER_EVENTS", "UserEvents", "UserPast"]
 

@@ -19,15 +19,15 @@ import polars as pl
 from features.tables.histories import Histories
 from features.tables.schema import USER
 from recsys.bundle.bundle import Bundle
+from recsys.bundle.manifest import Manifest
 from recsys.dataset.run_data import Cut
 from recsys.errors import ArtifactError, LeakageError
 from recsys.evaluation import Evaluation, Interval, Truth, item_slices, judge, user_slices
 from recsys.evaluation.metrics import USER_METRICS, parse_metric
 from recsys.lookup import lookup
-from recsys.bundle.manifest import Manifest
+from recsys.pipeline.calibration import calibration_error, read_map
 from recsys.ranking.leakage import check_feature_leakage, check_time_leakage
 from recsys.ranking.ranker import RankingRows
-from recsys.pipeline.calibration import calibration_error, read_map
 from recsys.simulation.gate.evidence import Evidence, UserValues
 from recsys.topk import TopK
 

@@ -21,9 +21,11 @@ from recsys.config.config import Config, SemanticIdsConfig
 from recsys.content.encoder import ContentEncoder
 from recsys.dataset.run_data import Dataset
 from recsys.errors import ConfigError
-from recsys.pipeline.lineage import Lineage
-from recsys.progress import Progress
 from recsys.files.provenance import fingerprint
+from recsys.pipeline.lineage import Lineage
+from recsys.pipeline.stages import Stage
+from recsys.pipeline.towers import ItemInputs
+from recsys.progress import Progress
 from recsys.retrieval.towers.item_fields import FieldVocabulary
 from recsys.semantic_ids import (
     RQVAE,
@@ -35,8 +37,6 @@ from recsys.semantic_ids import (
     diagnose,
     load_quantizer,
 )
-from recsys.pipeline.stages import Stage
-from recsys.pipeline.towers import ItemInputs
 
 __all__ = ["item_stages", "load_content", "load_item_inputs"]
 

@@ -33,8 +33,8 @@ import numpy as np
 import polars as pl
 
 from features.definitions.columns import Definition
-from features.tables.histories import Histories
 from features.definitions.registry import load_definitions
+from features.tables.histories import Histories
 from features.tables.schema import USER
 from features.tables.vocabulary import Vocabulary
 from recsys.bundle.bundle import Bundle, latest
@@ -42,8 +42,8 @@ from recsys.config.config import Config
 from recsys.dataset.run_data import Dataset
 from recsys.errors import ArtifactError, ConfigError
 from recsys.files.provenance import fingerprint
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
 from recsys.pipeline.towers import tower_options
+from recsys.retrieval.towers.retriever import TwoTowerRetriever
 
 __all__ = [
     "NEWEST",

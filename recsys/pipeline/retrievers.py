@@ -1,27 +1,26 @@
-"""The retrievers of a run by name: how each is fitted and loaded."""
+"""The retrievers of a run by name: how each is fitted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from features.tables.histories import Histories
 from recsys.config.config import RetrievalConfig
-from recsys.files.damage import telling_damage
 from recsys.lookup import lookup
+from recsys.pipeline.towers import ItemInputs, Plan, fit_towers
 from recsys.progress import Progress
 from recsys.retrieval.co_occurrence import CoOccurrenceRetriever
+from recsys.retrieval.finishing.extras import FinishedTowers
 from recsys.retrieval.item_item import ItemItemRetriever
 from recsys.retrieval.popularity import PopularityRetriever
 from recsys.retrieval.protocol import Retriever
-from recsys.retrieval.finishing.extras import FinishedTowers
-from recsys.retrieval.training.options import EpochReport
 from recsys.retrieval.towers.retriever import TwoTowerRetriever
-from recsys.pipeline.towers import ItemInputs, Plan, fit_towers
+from recsys.retrieval.training.options import EpochReport
 
-__all__ = ["COUNTED", "LOADERS", "Fitted", "fit_sources", "load_sources"]
+__all__ = ["COUNTED", "Fitted", "fit_sources"]
 
 
 class Fitted(NamedTuple):
@@ -75,15 +74,6 @@ COUNTED: Mapping[str, Callable[[_Run], Retriever]] = {
 }
 """Name in ``retrieval.sources`` -> how it is fitted, of all but the towers."""
 
-LOADERS: Mapping[str, Callable[[Path], Retriever]] = {
-    "two_tower": TwoTowerRetriever.load,
-    "item_item": ItemItemRetriever.load,
-    "item_item_all": ItemItemRetriever.load,
-    "co_occurrence": CoOccurrenceRetriever.load,
-    "next_item": CoOccurrenceRetriever.load,
-    "popularity": PopularityRetriever.load,
-}
-
 
 def fit_sources(
     histories: Histories,
@@ -133,18 +123,3 @@ def fit_sources(
         else:
             retrievers.append(lookup(COUNTED, name, "retriever")(run))
     return Fitted(retrievers, towers)
-
-
-def load_sources(directory: Path, names: Sequence[str]) -> list[Retriever]:
-    """The retrievers saved as ``directory/<name>``.
-
-    Raises:
-        ConfigError: an unknown source.
-        ArtifactError: one is missing or damaged.
-    """
-    found = []
-    for name in names:
-        load = lookup(LOADERS, name, "retriever")
-        with telling_damage(directory / name):
-            found.append(load(directory / name))
-    return found

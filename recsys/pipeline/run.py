@@ -21,36 +21,37 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.tables.interactions import Interactions
 from features.definitions.registry import dump_definitions
+from features.tables.interactions import Interactions
 from features.tables.schema import TIMESTAMP
 from recsys.bundle.bundle import Bundle
-from recsys.pipeline.evaluation import MEASURED_AT, evaluate
-from recsys.pipeline.writing import TOWERS, write_bundle, write_noise
-from recsys.recommender.features import FeatureInputs
-from recsys.recommender.pool import pool_candidates
 from recsys.config.config import Config
 from recsys.dataset.run_data import Cut, Dataset, cut_histories, read_dataset
 from recsys.errors import ConfigError
 from recsys.evaluation import Truth, judge
 from recsys.evaluation.metrics import ndcg
+from recsys.files.provenance import fingerprint
 from recsys.index.choices import make_index
+from recsys.pipeline.calibration import fit_map, write_map
+from recsys.pipeline.evaluation import MEASURED_AT, evaluate
 from recsys.pipeline.item_stages import item_stages, load_content, load_item_inputs
 from recsys.pipeline.lineage import Lineage
-from recsys.progress import Progress
-from recsys.files.provenance import fingerprint
 from recsys.pipeline.ranker_features import RankerFeatures
+from recsys.pipeline.retrievers import fit_sources
+from recsys.pipeline.stages import Stage, run_stages
+from recsys.pipeline.towers import Plan, plan_of_past, write_curve
+from recsys.pipeline.writing import TOWERS, write_bundle, write_noise
+from recsys.progress import Progress
 from recsys.ranking.gbdt import GbdtOptions
 from recsys.ranking.leakage import check_feature_leakage, check_time_leakage
 from recsys.ranking.listwise import ListwiseOptions
 from recsys.ranking.ranker import RankingRows, fit_ranker, lists_of
+from recsys.recommender.features import FeatureInputs
+from recsys.recommender.pool import pool_candidates
+from recsys.retrieval.choices import load_sources
 from recsys.retrieval.finishing.extras import FinishedTowers
-from recsys.retrieval.training.options import EpochReport
 from recsys.retrieval.towers.retriever import TwoTowerRetriever
-from recsys.pipeline.calibration import fit_map, write_map
-from recsys.pipeline.retrievers import fit_sources, load_sources
-from recsys.pipeline.stages import Stage, run_stages
-from recsys.pipeline.towers import Plan, plan_of_past, write_curve
+from recsys.retrieval.training.options import EpochReport
 
 __all__ = ["evaluate", "train"]
 

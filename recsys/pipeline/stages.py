@@ -15,22 +15,20 @@ it reads, reads all before it.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from recsys.errors import ArtifactError
-from recsys.progress import Progress
+from recsys.files.locking import one_holder
 from recsys.files.provenance import code_fingerprint, fingerprint
+from recsys.progress import Progress
 
 __all__ = ["Stage", "StageEvent", "StageResult", "run_stages"]
 
@@ -121,7 +119,7 @@ def run_stages(
     code = code_fingerprint() if code is None else code
     results: dict[str, StageResult] = {}
     workspace.mkdir(parents=True, exist_ok=True)
-    with _locked(workspace):
+    with one_holder(workspace, lambda holder: _in_use(workspace, holder)):
         _sweep(workspace)
         for stage in stages:
             read = [results[name] for name in (results if stage.reads is None else stage.reads)]
@@ -204,20 +202,8 @@ def _sweep(workspace: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-@contextmanager
-def _locked(workspace: Path) -> Iterator[None]:
-    path = workspace / ".lock"
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise ArtifactError(
-                f"{workspace} is in use by process {holder}; wait for it, or give this run "
-                "another output.directory"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
+def _in_use(workspace: Path, holder: str) -> str:
+    return (
+        f"{workspace} is in use by process {holder}; wait for it, or give this run another "
+        "output.directory"
+    )

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from features.tables.histories import Histories
 from features.definitions.registry import load_definitions
+from features.tables.histories import Histories
 from recsys.config.config import Config
+from recsys.dataset.definitions import describe_definitions
 from recsys.dataset.run_data import Dataset
 from recsys.pipeline.lineage import Lineage, write_trained_until
-from recsys.dataset.definitions import describe_definitions
-from recsys.retrieval.training.noise_scores import event_losses, noise_scores
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
-from recsys.threads import torch_threads
 from recsys.pipeline.towers import CURVE
+from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.training.noise_scores import event_losses, noise_scores
+from recsys.threads import torch_threads
 
 __all__ = ["NOISE", "TOWERS", "write_bundle", "write_noise"]
 

@@ -12,9 +12,9 @@ from features.definitions.registry import load_definitions
 from features.tables.entities import ItemTable, UserTable
 from features.tables.vocabulary import Vocabulary
 from recsys.config.features import CONTENT
+from recsys.dataset.definitions import USER_COLUMNS
 from recsys.errors import ArtifactError
 from recsys.files.mapped_arrays import map_arrays
-from recsys.dataset.definitions import USER_COLUMNS
 
 __all__ = ["read_computer"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.recommender.pool import CandidatePool
 from recsys.ranking.ranker import Ranker, RankingRows
+from recsys.recommender.pool import CandidatePool
 
 __all__ = ["ExplainedItem", "explain_rows"]
 

@@ -10,13 +10,13 @@ from typing import Self
 import numpy as np
 import polars as pl
 
-from features.tables.interactions import Interactions
 from features.computation.computer import FeatureComputer
 from features.tables.entities import UserTable
+from features.tables.interactions import Interactions
 from features.tables.vocabulary import Vocabulary
-from recsys.recommender.pool import CandidatePool
-from recsys.recommender.past import LiveItems, LivePast
 from recsys.ranking.ranker import RankingRows
+from recsys.recommender.past import LiveItems, LivePast
+from recsys.recommender.pool import CandidatePool
 
 __all__ = ["FeatureInputs"]
 

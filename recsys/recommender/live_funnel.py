@@ -11,11 +11,11 @@ import polars as pl
 from features.moments import microseconds
 from features.tables.schema import ITEM
 from features.tables.vocabulary import Vocabulary
-from recsys.recommender.features import FeatureInputs
-from recsys.recommender.pool import CandidatePool, pool_candidates, score_candidates
-from recsys.recommender.explanation import ExplainedItem, explain_rows
-from recsys.recommender.past import FreshEvent, LivePast, LoggedEvents
 from recsys.ranking.ranker import Ranker, RankingRows
+from recsys.recommender.explanation import ExplainedItem, explain_rows
+from recsys.recommender.features import FeatureInputs
+from recsys.recommender.past import FreshEvent, LivePast, LoggedEvents
+from recsys.recommender.pool import CandidatePool, pool_candidates, score_candidates
 from recsys.retrieval.protocol import Retriever
 
 __all__ = ["LiveFunnel"]

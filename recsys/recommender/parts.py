@@ -13,16 +13,16 @@ import polars as pl
 from features.moments import EPOCH
 from features.tables.entities import ItemTable
 from features.tables.vocabulary import Vocabulary
-from recsys.recommender.computer import read_computer
-from recsys.recommender.features import FeatureInputs
 from recsys.config.features import CONTENT
 from recsys.files.damage import telling_damage
 from recsys.index.choices import load_index
 from recsys.ranking.ranker import Ranker
-from recsys.retrieval.protocol import Retriever
+from recsys.recommender.computer import read_computer
+from recsys.recommender.features import FeatureInputs
+from recsys.retrieval.choices import load_sources
 from recsys.retrieval.finishing.extras import FinishedTowers
+from recsys.retrieval.protocol import Retriever
 from recsys.retrieval.towers.retriever import TwoTowerRetriever
-from recsys.pipeline.retrievers import load_sources
 
 __all__ = ["RecommenderParts", "read_parts"]
 

@@ -9,10 +9,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from features.computation.from_own_events import OwnEvents
+from features.moments import EPOCH
 from features.tables.histories import Histories
 from features.tables.interactions import Interactions
-from features.moments import EPOCH
-from features.computation.from_own_events import OwnEvents
 from features.tables.schema import ITEM, WEIGHT
 from features.tables.vocabulary import Vocabulary
 from recsys.dataset.user_events import UserEvents

@@ -11,24 +11,24 @@ from typing import Self
 import numpy as np
 import polars as pl
 
+from features.moments import microseconds
+from features.tables.entities import ItemTable
 from features.tables.histories import Histories
 from features.tables.interactions import Interactions
-from features.moments import microseconds
 from features.tables.schema import ITEM
-from features.tables.entities import ItemTable
 from features.tables.vocabulary import Vocabulary
-from recsys.recommender.features import FeatureInputs
-from recsys.recommender.pool import CandidatePool, pool_candidates
-from recsys.recommender.live_funnel import LiveFunnel
-from recsys.recommender.past import FreshEvent, LoggedPasts, MappedPasts
+from recsys.dataset.user_events import USER_EVENTS, UserEvents
 from recsys.ranking.ranker import Ranker
+from recsys.recommender.features import FeatureInputs
+from recsys.recommender.live_funnel import LiveFunnel
 from recsys.recommender.parts import read_parts
-from recsys.retrieval.protocol import Retriever
-from recsys.retrieval.finishing.extras import FinishedTowers
+from recsys.recommender.past import FreshEvent, LoggedPasts, MappedPasts
+from recsys.recommender.pool import CandidatePool, pool_candidates
 from recsys.recommender.similar_items import SimilarItems
 from recsys.recommender.slates import Ranked, Slate, SlateItem, order_pool
+from recsys.retrieval.finishing.extras import FinishedTowers
+from recsys.retrieval.protocol import Retriever
 from recsys.topk import TopK
-from recsys.dataset.user_events import USER_EVENTS, UserEvents
 
 __all__ = ["Ranked", "Recommender", "Slate", "SlateItem"]
 

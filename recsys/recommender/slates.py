@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recsys.recommender.pool import CandidatePool
 from recsys.ranking.slate import build_slate
+from recsys.recommender.pool import CandidatePool
 from recsys.topk import top_k
 
 __all__ = ["Ranked", "Slate", "SlateItem", "order_pool"]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from recsys.simulation.estimates.cells import (
+    estimated_marginal_weights,
+    marginal_weights,
+    prefix_cells,
+)
 from recsys.simulation.estimates.diagnostics import (
     Reason,
     Verdict,
     WeightDiagnostics,
     support_coverage,
     weight_diagnostics,
-)
-from recsys.simulation.estimates.cells import (
-    estimated_marginal_weights,
-    marginal_weights,
-    prefix_cells,
 )
 from recsys.simulation.estimates.estimate import (
     Contributions,
@@ -40,10 +40,6 @@ from recsys.simulation.estimates.estimators import (
 from recsys.simulation.estimates.evaluate import evaluate_policies
 from recsys.simulation.estimates.evaluation_table import Evaluation, EvaluationTable, UnusableError
 from recsys.simulation.estimates.feedback_problems import FeedbackProblem, problems
-from recsys.simulation.gate.decide import GateDecision, decide
-from recsys.simulation.gate.evidence import Evidence, UserValues
-from recsys.simulation.gate.reason import Reason as GateReason
-from recsys.simulation.gate.report import gate_report
 from recsys.simulation.estimates.logged_feedback import LoggedFeedback
 from recsys.simulation.estimates.readers import (
     FeedbackTable,
@@ -51,6 +47,25 @@ from recsys.simulation.estimates.readers import (
     read_feedback_parquet,
     read_open_bandit,
 )
+from recsys.simulation.estimates.reward_models import (
+    CrossFitted,
+    LightGbmRewards,
+    LookupRewards,
+    Predicted,
+    RewardModel,
+    cross_fit,
+)
+from recsys.simulation.estimates.slope import (
+    choose_least_error,
+    choose_lepski,
+    choose_slope,
+    sampled_spread,
+    weight_spread,
+)
+from recsys.simulation.gate.decide import GateDecision, decide
+from recsys.simulation.gate.evidence import Evidence, UserValues
+from recsys.simulation.gate.reason import Reason as GateReason
+from recsys.simulation.gate.report import gate_report
 from recsys.simulation.report.page import report_page, write_report
 from recsys.simulation.report.parts import (
     CurveLine,
@@ -63,14 +78,6 @@ from recsys.simulation.report.parts import (
     ReportInput,
     TablePart,
     WeightsPart,
-)
-from recsys.simulation.estimates.reward_models import (
-    CrossFitted,
-    LightGbmRewards,
-    LookupRewards,
-    Predicted,
-    RewardModel,
-    cross_fit,
 )
 from recsys.simulation.slates.comparison import SlateComparison, compare_slates
 from recsys.simulation.slates.estimators import (
@@ -100,13 +107,6 @@ from recsys.simulation.slates.pseudo_inverse import (
     pseudo_inverse_weights,
 )
 from recsys.simulation.slates.rewards import SlotValues, cross_fitted_slot_values
-from recsys.simulation.estimates.slope import (
-    choose_least_error,
-    choose_lepski,
-    choose_slope,
-    sampled_spread,
-    weight_spread,
-)
 
 __all__ = [
     "Contributions",

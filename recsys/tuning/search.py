@@ -16,30 +16,30 @@ than it is; `recsys evaluate` measures on events that no trial has seen.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
 from recsys.config.config import Config
+from recsys.config.tuning import SECTION, UNSEARCHED, field_of, is_whole
 from recsys.dataset.run_data import Dataset, read_dataset
-from recsys.errors import ArtifactError, CollapseError, ConfigError
+from recsys.errors import CollapseError, ConfigError
 from recsys.evaluation import (
     Difference,
     Interval,
     bootstrap_mean,
     paired_difference,
 )
-from recsys.progress import Progress
+from recsys.files.locking import one_holder
 from recsys.files.provenance import code_fingerprint, fingerprint
+from recsys.progress import Progress
 from recsys.retrieval.training.options import EpochReport
-from recsys.tuning.space import SECTION, UNSEARCHED, field_of, is_whole, settings_now, space_of
+from recsys.tuning.space import settings_now, space_of
 from recsys.tuning.study import Finished, Study, load_optuna
 from recsys.tuning.toml_text import to_toml
 from recsys.tuning.trials import (
@@ -121,7 +121,7 @@ def tune(
     progress = progress or Progress()
     directory = config.output.directory / "tuning"
     directory.mkdir(parents=True, exist_ok=True)
-    with _locked(directory):
+    with one_holder(directory, lambda holder: _in_use(directory, holder)):
         data = read_dataset(config)
         study = _open_study(config, data, directory / "study.jsonl")
         if study.changed:
@@ -336,14 +336,8 @@ def _run_with(config: Config, best: Mapping[str, Any], directory: Path) -> dict[
     return values
 
 
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    with (directory / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ArtifactError(
-                f"another process is tuning in {directory}; wait for it, or give this run another "
-                "output.directory"
-            ) from None
-        yield
+def _in_use(directory: Path, holder: str) -> str:
+    return (
+        f"another process is tuning in {directory}, process {holder}; wait for it, or give this "
+        "run another output.directory"
+    )

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
+from recsys.config.tuning import Dimension
 from recsys.errors import ArtifactError
 from recsys.files.provenance import fingerprint
-from recsys.tuning.space import Dimension
 
 if TYPE_CHECKING:
     import optuna

@@ -17,12 +17,12 @@ from recsys.errors import ConfigError
 from recsys.evaluation import Truth, judge
 from recsys.evaluation.metrics import recall
 from recsys.pipeline.item_stages import item_stages, load_item_inputs
-from recsys.progress import Progress
-from recsys.retrieval.finishing.extras import FinishedTowers
-from recsys.retrieval.training.options import EpochReport
 from recsys.pipeline.retrievers import fit_sources
 from recsys.pipeline.stages import run_stages
 from recsys.pipeline.towers import ItemInputs
+from recsys.progress import Progress
+from recsys.retrieval.finishing.extras import FinishedTowers
+from recsys.retrieval.training.options import EpochReport
 
 __all__ = ["MEASURED_AT", "TrialData", "changed_settings", "recall_of_towers", "trial_data"]
 

@@ -6,8 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from serving.cli.options import AsJson, ConfigPath, ShowProgress
-from serving.cli.parts import DEFAULT_CONFIG, progress_of, read_config
+from serving.cli.options import (
+    DEFAULT_CONFIG,
+    AsJson,
+    ConfigPath,
+    ShowProgress,
+    progress_of,
+    read_config,
+)
 from serving.cli.output import reporting, table
 
 if TYPE_CHECKING:

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from serving.cli.api_keys import app as keys_app
 from serving.cli.cache import app as cache_app
 from serving.cli.doctor import app as doctor_app
 from serving.cli.experiments import app as experiments_app
 from serving.cli.features import app as features_app
 from serving.cli.gate import gate
 from serving.cli.init import init
-from serving.cli.api_keys import app as keys_app
 from serving.cli.options import (
+    DEFAULT_CONFIG,
     AsJson,
     BundleId,
     CompatibleWith,
@@ -31,13 +32,15 @@ from serving.cli.options import (
     ShowProgress,
     StartFrom,
     Workers,
+    find_bundle,
+    progress_of,
+    read_config,
 )
-from serving.cli.parts import DEFAULT_CONFIG, find_bundle, progress_of, read_config
+from serving.cli.output import INTERRUPTED, REFUSED, Output, reporting, table
 from serving.cli.plan import plan
 from serving.cli.serve import serve
 from serving.cli.simulate import simulate
 from serving.cli.store import app as store_app
-from serving.cli.output import INTERRUPTED, REFUSED, Output, reporting, table
 
 if TYPE_CHECKING:
     from recsys.config.config import Config
@@ -74,8 +77,8 @@ def validate(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> No
     with reporting(as_json) as out:
         from dataclasses import asdict
 
+        from recsys.bundle.lines import features_line
         from serving.assembly import find_problems
-        from serving.cli.training_output import features_line
 
         settings = read_config(config)
         problems, features = find_problems(settings)
@@ -160,7 +163,7 @@ def tune(
         given = {name: value for name, value in wanted.items() if value is not None}
         tuning = settings.tuning.model_copy(update=given)
         settings = settings.model_copy(update={"tuning": tuning})
-        from serving.cli.tuning_output import emit_space, emit_tuning
+        from serving.cli.training_output import emit_space, emit_tuning
 
         if dry_run:
             emit_space(out, settings)

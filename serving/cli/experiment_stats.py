@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from serving.cli.options import AsJson, ConfigPath
-from serving.cli.parts import DEFAULT_CONFIG, read_config
+from serving.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, read_config
 from serving.cli.output import reporting, table
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ from typing import Annotated
 import typer
 
 from serving.cli.experiment_stats import add_statistics
-from serving.cli.options import AsJson, ConfigPath
-from serving.cli.parts import DEFAULT_CONFIG, read_config
+from serving.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, read_config
 from serving.cli.output import reporting, table
 
 __all__ = ["app"]
@@ -35,8 +34,7 @@ def list_all(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> No
         import time
 
         settings = read_config(config)
-        from serving.assembly import open_client
-        from serving.exposure import open_experiments
+        from serving.assembly import open_client, open_experiments
 
         states = open_experiments(settings, open_client(settings))[0].states(time.time())
         rows = [
@@ -72,8 +70,7 @@ def _switch(name: str, config: Path, *, on: bool, as_json: bool) -> None:
     with reporting(as_json) as out:
         settings = read_config(config)
         from recsys.lookup import lookup
-        from serving.assembly import open_client
-        from serving.exposure import open_experiments
+        from serving.assembly import open_client, open_experiments
 
         lookup({one.name: one for one in settings.experiments}, name, "experiment")
         switch = open_experiments(settings, open_client(settings))[1]

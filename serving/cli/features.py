@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from serving.cli.follow import follow
-from serving.cli.options import AsJson, BundleId, ConfigPath, ShowProgress
-from serving.cli.parts import DEFAULT_CONFIG, find_bundle, progress_of, read_config
+from serving.cli.options import (
+    DEFAULT_CONFIG,
+    AsJson,
+    BundleId,
+    ConfigPath,
+    ShowProgress,
+    find_bundle,
+    progress_of,
+    read_config,
+)
 from serving.cli.output import REFUSED, reporting, table
 
 if TYPE_CHECKING:

@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from serving.cli.options import AsJson, BundleId, ConfigPath
-from serving.cli.parts import DEFAULT_CONFIG, find_bundle, read_config
+from serving.cli.options import (
+    DEFAULT_CONFIG,
+    AsJson,
+    BundleId,
+    ConfigPath,
+    find_bundle,
+    read_config,
+)
 from serving.cli.output import reporting
 
 if TYPE_CHECKING:
@@ -71,8 +77,8 @@ def make_follower(
         max_events: of the log, the newest.
         stop: see `serving.events.feature_follower.FeatureFollower`.
     """
-    from recsys.recommender.computer import read_computer
     from recsys.dataset.tables import newest_events
+    from recsys.recommender.computer import read_computer
     from serving.assembly import open_client
     from serving.events.event_stream import EventStream
     from serving.events.feature_follower import FeatureFollower

@@ -17,9 +17,10 @@ from typing import Any
 
 import typer
 
-__all__ = ["DEBUG_VARIABLE", "Output", "reporting", "table"]
+from serving.telemetry.text_log import DEBUG_VARIABLE
 
-DEBUG_VARIABLE = "RECSYS_DEBUG"
+__all__ = ["Output", "reporting", "table"]
+
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 _INTERRUPTED = (
     "interrupted: nothing half-written is left; the same command continues at the first "

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from serving.cli.options import AsJson, ConfigPath
-from serving.cli.parts import DEFAULT_CONFIG, read_config
+from serving.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, read_config
 from serving.cli.output import reporting
 
 if TYPE_CHECKING:
@@ -78,9 +77,9 @@ def _supervise(
     import tempfile
 
     from serving.process.listening import reserve, shown_url
-    from serving.telemetry.sharing import WorkerMetrics
     from serving.process.supervisor import Child, Supervisor, restart_registry
     from serving.process.worker import WorkerOrder
+    from serving.telemetry.sharing import WorkerMetrics
 
     serving = settings.serving
     with contextlib.ExitStack() as opened:

@@ -11,8 +11,14 @@ from typing import Annotated
 
 import typer
 
-from serving.cli.options import AsJson, ConfigPath, ShowProgress
-from serving.cli.parts import DEFAULT_CONFIG, progress_of, read_config
+from serving.cli.options import (
+    DEFAULT_CONFIG,
+    AsJson,
+    ConfigPath,
+    ShowProgress,
+    progress_of,
+    read_config,
+)
 from serving.cli.output import reporting
 
 __all__ = ["parse_count", "simulate"]
@@ -116,8 +122,8 @@ def simulate(
     """
     with reporting(as_json) as out:
         settings = read_config(config)
-        from serving.jobs.simulate import SimulationOptions, run_simulation
         from serving.cli.simulate_output import simulation_text
+        from serving.jobs.simulate import SimulationOptions, run_simulation
 
         found = run_simulation(
             settings,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from recsys.simulation.report.parts import TablePart
-from serving.cli.output import table
 from recsys.simulation.trial.estimate_tables import BY_ESTIMATOR, CLIPPING, REWARD_MODEL, refusals
 from recsys.simulation.trial.guardrail_options import TITLE as GUARDRAILS
-from serving.jobs.simulate import Simulation
 from recsys.simulation.trial.rounds import TITLE as ROUNDS
+from serving.cli.output import table
+from serving.jobs.simulate import Simulation
 
 __all__ = ["simulation_text"]
 

@@ -6,8 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from serving.cli.options import AsJson, BundleId, ConfigPath, ShowProgress
-from serving.cli.parts import DEFAULT_CONFIG, find_bundle, progress_of, read_config
+from serving.cli.options import (
+    DEFAULT_CONFIG,
+    AsJson,
+    BundleId,
+    ConfigPath,
+    ShowProgress,
+    find_bundle,
+    progress_of,
+    read_config,
+)
 from serving.cli.output import Output, reporting, table
 
 if TYPE_CHECKING:

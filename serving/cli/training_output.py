@@ -1,16 +1,19 @@
-"""What `recsys train` prints of the bundle it made, and how a bundle's towers are told."""
+"""What `recsys train` prints of the bundle it made."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from serving.cli.output import Output
+from recsys.bundle.lines import features_line, towers_line
+from recsys.tuning.space import settings_now, space_of
+from serving.cli.output import Output, table
 
 if TYPE_CHECKING:
     from recsys.bundle.bundle import Bundle
+    from recsys.config.config import Config
+    from recsys.tuning.search import TuningResult
 
-__all__ = ["emit_trained", "features_line", "towers_line"]
+__all__ = ["emit_space", "emit_trained", "emit_tuning"]
 
 NOISE = "retrieval/noise.parquet"
 
@@ -51,28 +54,43 @@ def emit_trained(out: Output, bundle: Bundle, shown: str, seconds: float) -> Non
     )
 
 
-def features_line(features: Mapping[str, Any]) -> str:
-    """How many features a ranker has, and where their definitions stand.
+def emit_space(out: Output, config: Config) -> None:
+    """Print what would be searched, and for how long."""
+    space, now = space_of(config), settings_now(config)
+    rows = [[name, _text(now[name]), str(values)] for name, values in space.items()]
+    budget = f"{config.tuning.minutes:g} minutes, at most {config.tuning.trials} trials"
+    values = {
+        "space": {name: one.model_dump(exclude_none=True) for name, one in space.items()},
+        "now": now,
+        "minutes": config.tuning.minutes,
+        "trials": config.tuning.trials,
+    }
+    out.emit(values, f"{table(['setting', 'now', 'searched'], rows)}\n{budget}")
 
-    >>> features_line({"source": "features.toml", "own": ["age", "year"], "added": ["rank__als"]})
-    '3 features: 2 of features.toml, 1 of retrieval'
-    """
-    own, added = len(features["own"]), len(features["added"])
-    source = "defaults" if features["source"] == "defaults" else f"of {features['source']}"
-    parts = [f"{own} {source}", *([f"{added} of retrieval"] if added else [])]
-    return f"{own + added} features: {', '.join(parts)}"
+
+def emit_tuning(out: Output, found: TuningResult, path: str) -> None:
+    """Print what a study has found; ``path`` is where its settings lie, as a person types it."""
+    rows = [[name, _text(found.now[name]), _text(best)] for name, best in found.best.items()]
+    command = f"recsys train --config {path}"
+    lines = [
+        f"validation recall@20 {found.recall} over {found.recall.users:,} users, the best of "
+        f"{found.trials} trials ({found.pruned} given up early, {found.failed} failed)"
+    ]
+    if found.gain is not None and found.best != found.now:
+        gain = found.gain
+        lines.append(f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] over the settings now")
+    lines.append(table(["setting", "now", "best"], rows))
+    more = "raise tuning.trials to go on" if found.used_up else "the same command goes on"
+    lines.append(f"{more}; train with the best: {command}")
+    values = {
+        **found._asdict(),
+        "recall": found.recall._asdict(),
+        "gain": None if found.gain is None else found.gain._asdict(),
+        "path": str(found.path),
+        "command": command,
+    }
+    out.emit(values, "\n".join(lines))
 
 
-def towers_line(towers: Mapping[str, Any]) -> str:
-    """How the vectors of a bundle's towers are compared, in words.
-
-    >>> towers_line({"score": "dot", "dim": 64, "pooling": "recency", "user_table": False})
-    'served by dot product, 64 dimensions, pooling recency, users from their history alone'
-    """
-    score = {"cosine": "cosine", "dot": "dot product"}[towers["score"]]
-    users = (
-        "users with a row of their own"
-        if towers["user_table"]
-        else ("users from their history alone")
-    )
-    return f"served by {score}, {towers['dim']} dimensions, pooling {towers['pooling']}, {users}"
+def _text(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

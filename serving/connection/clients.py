@@ -19,8 +19,8 @@ from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnecti
 
 from recsys.config.store_url import StoreUrl, redact
 from serving.connection.embedded import EmbeddedStore
-from serving.errors import StageUnavailable
 from serving.connection.pools import Pool, SentinelPool, Sentinels
+from serving.errors import StageUnavailable
 
 __all__ = [
     "EMBEDDED",

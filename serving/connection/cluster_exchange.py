@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import redis
 from redis.cluster import ClusterNode
 from redis.crc import key_slot
 from redis.exceptions import AuthenticationError, MaxConnectionsError, RedisClusterException
 
-if TYPE_CHECKING:
-    from serving.connection.cluster import ClusterClient
-
 __all__ = [
     "NODE_FAILED",
     "NOT_THE_NODE",
+    "Cluster",
     "ClusterUnreachable",
     "Exchange",
     "NodeLeftAlone",
@@ -39,6 +37,34 @@ class NodeLeftAlone(redis.ConnectionError):
     shard: str
 
 
+class Cluster(Protocol):
+    """What messages ask of the client that sends them."""
+
+    retry: Any
+    """Its policy of trying again, of redis-py."""
+
+    def admit(self, node: ClusterNode) -> None:
+        """Return when ``node`` may be asked."""
+
+    def report(self, node: ClusterNode, error: Exception | None) -> None:
+        """Say whether ``node`` answered."""
+
+    def get_redis_connection(self, node: ClusterNode) -> Any:
+        """The client of one node."""
+
+    def node_of(self, slot: int) -> ClusterNode:
+        """The node that owns ``slot``."""
+
+    def determine_slot(self, *args: Any) -> Any:
+        """The slot of a command's keys."""
+
+    def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        """Reply to one command."""
+
+    def refresh(self) -> None:
+        """Ask for the layout."""
+
+
 class Exchange:
     """One message to one node and its replies; a failure is kept until the replies are read.
 
@@ -51,9 +77,7 @@ class Exchange:
         failure: what went wrong, if something did.
     """
 
-    def __init__(
-        self, client: ClusterClient, node: ClusterNode, stack: contextlib.ExitStack
-    ) -> None:
+    def __init__(self, client: Cluster, node: ClusterNode, stack: contextlib.ExitStack) -> None:
         self._client = client
         self._node = node
         self._stack = stack

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import redis
 from redis.cluster import ClusterNode
@@ -14,15 +14,13 @@ from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainErr
 from serving.connection.cluster_exchange import (
     NODE_FAILED,
     NOT_THE_NODE,
+    Cluster,
     ClusterUnreachable,
     Exchange,
     NodeLeftAlone,
     as_redis_errors,
     slot_of,
 )
-
-if TYPE_CHECKING:
-    from serving.connection.cluster import ClusterClient
 
 __all__ = ["ShardedPipeline"]
 
@@ -47,7 +45,7 @@ class ShardedPipeline(CoreCommands):
 
     _event_dispatcher: Any = None
 
-    def __init__(self, client: ClusterClient) -> None:
+    def __init__(self, client: Cluster) -> None:
         self._client = client
         self._commands: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 from features.errors import DataError
 from recsys.bundle.bundle import Bundle, bundles
+from recsys.bundle.lines import features_line, towers_line
 from recsys.config.config import Config, load_config
 from recsys.errors import ArtifactError, ConfigError
 from recsys.files.provenance import library_versions
@@ -24,7 +25,6 @@ from serving.assembly import (
 )
 from serving.connection.embedded import EmbeddedStore
 from serving.errors import ServingError
-from serving.cli.training_output import features_line, towers_line
 
 __all__ = ["Finding", "examine"]
 

@@ -12,15 +12,15 @@ from typing import Any, cast
 import redis
 
 from recsys.config.config import Config
-from recsys.lookup import lookup
 from recsys.config.store_url import StoreUrl
-from serving.doctor.access import CLUSTER_COMMANDS, ROLES, acl_rules, missing_rights
+from recsys.lookup import lookup
 from serving.assembly import is_embedded, open_client, store_directory, store_url
-from serving.connection.clients import URL_VARIABLE, USERNAME_VARIABLE, store_errors
-from serving.doctor.installation import Finding
-from serving.connection.embedded import EmbeddedStore
-from serving.errors import ServingError, StageUnavailable
 from serving.connection.calls import is_cluster, on_every_server
+from serving.connection.clients import URL_VARIABLE, USERNAME_VARIABLE, store_errors
+from serving.connection.embedded import EmbeddedStore
+from serving.doctor.access import CLUSTER_COMMANDS, ROLES, acl_rules, missing_rights
+from serving.doctor.installation import Finding
+from serving.errors import ServingError, StageUnavailable
 
 __all__ = ["examine_store"]
 

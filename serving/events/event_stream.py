@@ -17,9 +17,9 @@ import redis
 
 from serving.connection.clients import store_errors
 from serving.events.feedback import CheckedEvent, checked_events
-from serving.store.keys import Keys
-from serving.messages import Event, EventReport
 from serving.events.sessions import Sessions
+from serving.messages import Event, EventReport
+from serving.store.keys import Keys
 
 __all__ = ["Batch", "EventStream", "Lag", "Position", "StreamedEvent"]
 

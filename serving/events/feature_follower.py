@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from features.moments import microseconds
 from features.computation.computer import FeatureComputer
+from features.moments import microseconds
 from features.online.arrivals import Arrival
 from features.online.features import NO_EVENTS, OnlineFeatures, UpdateReport
 from features.online.store import Field, StateStore

@@ -23,8 +23,8 @@ import redis
 from serving.connection.clients import store_errors
 from serving.errors import CorruptValue
 from serving.events.feedback import CheckedEvent, checked_events
-from serving.store.keys import Keys
 from serving.messages import Event
+from serving.store.keys import Keys
 
 __all__ = ["SessionEvent", "Sessions"]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from serving.messages import Explanation, Recommendations
 from serving.http.bodies import ErrorDetail
+from serving.messages import Explanation, Recommendations
 
 __all__ = [
     "BatchAnswer",

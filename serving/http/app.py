@@ -12,9 +12,9 @@ from fastapi import FastAPI
 from serving.http import changes as http_feedback
 from serving.http import operations as http_operations
 from serving.http import recommend as http_recommend
+from serving.http.api_keys import ApiKeys
 from serving.http.error_table import install_error_handlers
 from serving.http.middleware import Gate
-from serving.http.api_keys import ApiKeys
 from serving.http.shell import Shell, Workers
 
 if TYPE_CHECKING:

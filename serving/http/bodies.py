@@ -16,7 +16,6 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
-from serving.request.cursor import MAX_CURSOR
 from serving.messages import (
     MAX_EXPLAINED,
     MAX_K,
@@ -27,6 +26,7 @@ from serving.messages import (
     RecommendRequest,
     SimilarRequest,
 )
+from serving.request.cursor import MAX_CURSOR
 
 __all__ = [
     "BatchBody",

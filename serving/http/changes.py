@@ -11,12 +11,12 @@ from fastapi import Request, Response
 
 from serving.errors import NoGeneration
 from serving.http.answers import EventsAnswer, HeadAnswer, ItemsAnswer
+from serving.http.bodies import EventsBody, FlipBody, ItemIdsBody, ItemsBody
 from serving.http.error_table import Refusal
 from serving.http.exchange import exchange_of
 from serving.http.shell import STORE_ERRORS, Shell, Workers
-from serving.store.manifest import Head
 from serving.messages import ItemsReport
-from serving.http.bodies import EventsBody, FlipBody, ItemIdsBody, ItemsBody
+from serving.store.manifest import Head
 
 if TYPE_CHECKING:
     from serving.request.service import RecommendationService

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from serving import errors
-from serving.http.exchange import exchange_of
 from serving.http.bodies import ErrorAnswer
+from serving.http.exchange import exchange_of
 
 __all__ = [
     "ERRORS",

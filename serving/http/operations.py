@@ -16,9 +16,9 @@ from serving.http.answers import (
     GenerationsAnswer,
     HealthAnswer,
 )
+from serving.http.bodies import Text
 from serving.http.exchange import exchange_of
 from serving.http.shell import STORE_ERRORS, Shell, Workers
-from serving.http.bodies import Text
 
 if TYPE_CHECKING:
     from serving.request.experiments import Experiments

@@ -16,11 +16,11 @@ from serving.http.answers import (
     explanation_json,
     recommendations_json,
 )
+from serving.http.bodies import BatchBody, ExplainBody, RankBody, RecommendBody, SimilarBody, Text
 from serving.http.error_table import ErrorRow, Refusal, invalid, logged, told
 from serving.http.exchange import exchange_of
 from serving.http.shell import STORE_ERRORS, Shell, Workers
 from serving.messages import MAX_K, Recommendations, RecommendRequest, SimilarRequest
-from serving.http.bodies import BatchBody, ExplainBody, RankBody, RecommendBody, SimilarBody, Text
 
 if TYPE_CHECKING:
     from serving.request.service import RecommendationService

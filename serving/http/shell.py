@@ -12,10 +12,10 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serving.http.api_keys import ApiKeys
 from serving.http.body import read_body
 from serving.http.error_table import Refusal, answers, error_response, invalid, logged
 from serving.http.exchange import Disconnected, Exchange, exchange_of
-from serving.http.api_keys import ApiKeys
 
 __all__ = ["STORE_ERRORS", "Shell", "Workers"]
 

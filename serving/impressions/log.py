@@ -18,9 +18,9 @@ import polars as pl
 from features.moments import utc
 from features.sources.publishing import IMPRESSION_SCHEMA
 from features.tables.schema import EVENT, ITEM, TIMESTAMP, USER, WEIGHT
-from serving.messages import Event, Recommendations, RecommendRequest
 from serving.impressions.row_journal import finished_files
 from serving.impressions.row_log import RowLog, RowLogLimits, RowLogStats
+from serving.messages import Event, Recommendations, RecommendRequest
 
 __all__ = [
     "FEEDBACK_COLUMNS",

@@ -15,8 +15,8 @@ from features.tables.histories import Histories
 from features.tables.schema import TIMESTAMP, USER
 from recsys.bundle.bundle import Bundle
 from recsys.config.config import Config
-from recsys.progress import Progress
 from recsys.dataset.user_events import USER_EVENTS, UserEvents
+from recsys.progress import Progress
 from serving.assembly import POPULAR
 from serving.jobs.popular_segments import (
     POPULAR_SEGMENTS,
@@ -58,8 +58,8 @@ def build_candidates(config: Config, bundle: Bundle, *, progress: Progress | Non
         DataError: the files break a rule, or the user table lost a column that definitions read.
         ArtifactError: the bundle is incomplete.
     """
-    from recsys.dataset.run_data import read_dataset
     from recsys.dataset.definitions import USER_COLUMNS, user_columns
+    from recsys.dataset.run_data import read_dataset
     from recsys.recommender.recommender import Recommender
 
     progress = progress or Progress()

@@ -9,18 +9,24 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from features.definitions.columns import Definition, Position, RetrievalRank, RetrievalScore, SlateRelative
+from features.definitions.columns import (
+    Definition,
+    Position,
+    RetrievalRank,
+    RetrievalScore,
+    SlateRelative,
+)
+from features.definitions.registry import load_definitions
 from features.errors import DataError
-from features.tables.interactions import Interactions
 from features.online.features import NO_EVENTS, OnlineFeatures, UpdateReport
 from features.online.parity import ParityReport, check_parity
-from features.definitions.registry import load_definitions
+from features.tables.interactions import Interactions
 from features.tables.schema import CREATED, ITEM, TIMESTAMP, USER
 from recsys.config.config import Config
 from recsys.config.features import read_features_toml
-from recsys.progress import Progress
 from recsys.dataset.definitions import ranker_definitions
 from recsys.dataset.tables import DescribedTables
+from recsys.progress import Progress
 from serving.assembly import open_client
 from serving.events.feature_state import RedisStateStore
 

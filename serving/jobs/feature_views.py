@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import load_file
 
-from features.tables.histories import Histories
 from features.moments import utc
+from features.sources.protocol import FeatureSource
 from features.sources.publishing import (
     PublishedView,
     candidate_rows,
@@ -22,8 +22,8 @@ from features.sources.publishing import (
     semantic_id_rows,
     vector_rows,
 )
+from features.tables.histories import Histories
 from features.tables.schema import ITEM, USER
-from features.sources.protocol import FeatureSource
 from recsys.bundle.bundle import Bundle
 from recsys.config.config import Config
 from recsys.progress import Progress

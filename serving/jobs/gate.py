@@ -13,9 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from features.errors import DataError
 from recsys.bundle.bundle import Bundle, latest
-from recsys.pipeline.evidence import EVIDENCE, read_evidence
 from recsys.config.config import Config
 from recsys.errors import ArtifactError, ConfigError
+from recsys.pipeline.evidence import EVIDENCE, read_evidence
 from recsys.pipeline.older_bundle import measure_as
 from recsys.pipeline.run import evaluate
 from recsys.progress import Progress

@@ -12,12 +12,13 @@ import numpy as np
 
 from recsys.bundle.bundle import Bundle, latest
 from recsys.config.config import Config, load_config
-from recsys.errors import ConfigError
 from recsys.config.experiment_design import RANKERS, ArmSettings
+from recsys.errors import ConfigError
 from recsys.lookup import lookup
 from recsys.progress import Progress
-from recsys.simulation.world.arms import SimulatedArm
-from recsys.simulation.world.clicks import CLICK_MODELS, ClickModel
+from recsys.simulation.report.page import write_report
+from recsys.simulation.trial.experiment import Trial, run_trial
+from recsys.simulation.trial.guardrail_options import parse_guardrails
 from recsys.simulation.trial.pipeline_arms import (
     Audience,
     pipeline_arm,
@@ -26,12 +27,11 @@ from recsys.simulation.trial.pipeline_arms import (
     retrieved_arm,
     with_settings,
 )
-from recsys.simulation.report.page import write_report
-from recsys.simulation.world.sessions import Behaviour
-from recsys.simulation.trial.experiment import Trial, run_trial
-from recsys.simulation.world.fit import fit_world
-from recsys.simulation.trial.guardrail_options import parse_guardrails
 from recsys.simulation.trial.rounds import run_rounds
+from recsys.simulation.world.arms import SimulatedArm
+from recsys.simulation.world.clicks import CLICK_MODELS, ClickModel
+from recsys.simulation.world.fit import fit_world
+from recsys.simulation.world.sessions import Behaviour
 
 if TYPE_CHECKING:
     import polars as pl

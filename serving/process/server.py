@@ -16,18 +16,18 @@ import uvicorn
 
 from recsys.bundle.bundle import Bundle, latest
 from recsys.config.config import Config
-from serving.http.app import create_app
 from serving.assembly import make_service
-from serving.process.client_limits import MAX_HEAD_BYTES, limited_protocol
-from serving.process.draining import DrainingServer
 from serving.http.api_keys import ApiKeys
-from serving.process.listening import bind, shown_url
+from serving.http.app import create_app
 from serving.models.holder import ModelHolder
 from serving.models.loaded import LoadedModel, load_model
-from serving.telemetry.text_log import log_event
-from serving.telemetry.sharing import WorkerMetrics
-from serving.request.service import RecommendationService
+from serving.process.client_limits import MAX_HEAD_BYTES, limited_protocol
+from serving.process.draining import DrainingServer
+from serving.process.listening import bind, shown_url
 from serving.process.warm_up import replay, sample_questions
+from serving.request.service import RecommendationService
+from serving.telemetry.sharing import WorkerMetrics
+from serving.telemetry.text_log import log_event
 
 __all__ = ["Place", "load_live_model", "run", "serve"]
 

@@ -58,8 +58,8 @@ def main(text: str) -> int:
     control = socket.socket(fileno=order.control)
     try:
         from recsys.config.config import load_config
-        from serving.process.server import Place, serve
         from serving.process.listening import join
+        from serving.process.server import Place, serve
         from serving.telemetry.text_log import configure_logging
 
         config = load_config(order.config)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import uuid
 
-from serving.request.cursor import encode_cursor
-from serving.telemetry.text_log import log_event
 from serving.messages import MAX_K, Recommendations
-from serving.telemetry.metrics import Telemetry
+from serving.request.cursor import encode_cursor
 from serving.request.work import Work
+from serving.telemetry.metrics import Telemetry
+from serving.telemetry.text_log import log_event
 
 __all__ = ["answer_of", "next_page"]
 

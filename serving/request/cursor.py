@@ -23,8 +23,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from serving.errors import CursorMismatch
-from serving.store.keys import checked_generation
 from serving.messages import RecommendRequest
+from serving.store.keys import checked_generation
 
 __all__ = ["MAX_CURSOR", "Page", "decode_cursor", "encode_cursor", "question_of"]
 

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from serving.request.cursor import Page, decode_cursor, question_of
 from serving.errors import (
     CursorExpired,
     CursorMismatch,
@@ -14,11 +13,12 @@ from serving.errors import (
     ServingError,
     StageUnavailable,
 )
-from serving.request.experiments import Assignment, Experiments
+from serving.events.sessions import SessionEvent
 from serving.messages import RecommendRequest, StageOutcome
+from serving.request.cursor import Page, decode_cursor, question_of
+from serving.request.experiments import Assignment, Experiments
 from serving.request.reader import GenerationReader, View
 from serving.request.selection import Selection
-from serving.events.sessions import SessionEvent
 from serving.request.settings import ServiceSettings
 from serving.request.stages import Stages
 from serving.request.work import Work, reason_of

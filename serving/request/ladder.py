@@ -7,14 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from serving.store.candidate_codec import CandidateList
+from recsys.config.experiment_design import ArmSettings
+from recsys.ranking import Drawn, epsilon_greedy, plackett_luce, uniform_shuffle
 from serving.errors import ServingError
 from serving.request.selection import Named
 from serving.request.slate_rule import SlateMaker
-from serving.telemetry.metrics import Telemetry
 from serving.request.work import Work, reason_of
+from serving.store.candidate_codec import CandidateList
+from serving.telemetry.metrics import Telemetry
 
-__all__ = ["SlateRunner", "Stage"]
+__all__ = ["SlateRunner", "Stage", "draw_slate"]
 
 Stage = tuple[str, Callable[[Work], list[Named]]]
 
@@ -93,7 +95,6 @@ class SlateRunner:
             work.selection.take(self.choose(work, allowed, work.k))
             return
         from recsys.ranking.exploration import seeded
-        from serving.request.arms import draw_slate
 
         shown = len(work.page.shown)
         top = int(work.arm.drawn_with("top")) - shown  # earlier pages drew theirs
@@ -119,3 +120,27 @@ class SlateRunner:
         if chosen and not work.selection.items:
             work.source = name
         work.selection.take(chosen)
+
+
+def draw_slate(settings: ArmSettings, score: np.ndarray, k: int, rng: np.random.Generator) -> Drawn:
+    """A slate as the arm's ranker draws it.
+
+    Args:
+        settings: of the arm; its ranker is one of `recsys.config.experiment_design.DRAWING`.
+        score: [C] float of the candidates, higher is better; not finite: no candidate.
+        k: most items on the slate. For a further page ask for all places up to its last and draw
+            with the first page's seed: the places above come out as they were shown.
+        rng: draws; of `recsys.ranking.seeded`.
+
+    Raises:
+        ValueError: the ranker does not draw, or an argument is wrong.
+    """
+    top = int(settings.drawn_with("top"))
+    if settings.ranker == "shuffle":
+        return uniform_shuffle(score, k, rng, top=top)
+    if settings.ranker == "epsilon":
+        return epsilon_greedy(score, k, rng, epsilon=settings.drawn_with("epsilon"), top=top)
+    if settings.ranker == "softmax":
+        temperature = settings.drawn_with("temperature")
+        return plackett_luce(score, k, rng, temperature=temperature, top=top)
+    raise ValueError(f"ranker must be one that draws, got {settings.ranker!r}")

@@ -14,14 +14,14 @@ from features.errors import DataError
 from features.packing.near_cache import NearCache
 from features.packing.schema import FeatureBlock, PackedSchema
 from serving.breaker import CircuitBreaker
-from serving.store.candidate_codec import CandidateList
-from serving.telemetry.collectors import ServingState
 from serving.errors import CorruptValue, NoGeneration, ServingError, StageUnavailable
 from serving.events.sessions import Sessions
 from serving.request.settings import ServiceSettings
 from serving.request.snapshot import BundledPopular, Snapshot, load_snapshot
-from serving.store.generations import GenerationStore
 from serving.request.user_states import UserState, read_user_states
+from serving.store.candidate_codec import CandidateList
+from serving.store.generations import GenerationStore
+from serving.telemetry.collectors import ServingState
 
 __all__ = ["GenerationReader", "View"]
 

@@ -8,15 +8,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from serving.request.answering import answer_of, next_page
 from serving.errors import NoGeneration, NotSupported, ServingError
 from serving.events.event_stream import EventStream
-from serving.request.experiments import Experiments
-from serving.request.explaining import explained
+from serving.events.sessions import Sessions
 from serving.impressions.log import FeedbackLog, ImpressionLog
-from serving.request.intake import Intake
-from serving.request.item_visibility import set_alive
-from serving.models.live import BoundedCalls, LiveModels
 from serving.messages import (
     MAX_K,
     Event,
@@ -29,11 +24,16 @@ from serving.messages import (
     RecommendRequest,
     SimilarRequest,
 )
+from serving.models.live import BoundedCalls, LiveModels
+from serving.request.answering import answer_of, next_page
+from serving.request.experiments import Experiments
+from serving.request.explaining import explained
+from serving.request.intake import Intake
+from serving.request.item_visibility import set_alive
+from serving.request.ladder import SlateRunner, Stage
 from serving.request.reader import GenerationReader
 from serving.request.selection import Selection
-from serving.events.sessions import Sessions
 from serving.request.settings import ServiceSettings
-from serving.request.ladder import SlateRunner, Stage
 from serving.request.slate_rule import RowVectors, SlateBuilder, SlateMaker
 from serving.request.snapshot import BundledPopular
 from serving.request.stages import Stages

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from serving.store.candidate_codec import CandidateList
 from serving.errors import NoGeneration, ServingError, StageUnavailable
 from serving.models.live import BoundedCalls, LiveModel, LiveModels
 from serving.request.reader import GenerationReader
@@ -14,6 +13,7 @@ from serving.request.selection import Named
 from serving.request.settings import ServiceSettings
 from serving.request.snapshot import Snapshot, item_schema
 from serving.request.work import Work, reason_of
+from serving.store.candidate_codec import CandidateList
 
 __all__ = ["Stages"]
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from recsys.config.experiment_design import DRAWING, ArmSettings
-from serving.request.cursor import Page
 from serving.errors import CorruptValue, DeadlineExceeded, NoGeneration, ServingError
-from serving.models.live import LiveQuestion
 from serving.messages import StageOutcome
+from serving.models.live import LiveQuestion
+from serving.request.cursor import Page
 from serving.request.reader import View
 from serving.request.selection import Selection
 from serving.request.user_states import UserState

@@ -16,14 +16,14 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import redis
 
-from serving.store.candidate_codec import decode_candidates
+from serving.connection.calls import in_blocks, mget
 from serving.errors import CorruptValue, PublishRefused
+from serving.store.candidate_codec import decode_candidates
 from serving.store.generation_writer import Progress, content_sha256, value_digest
 from serving.store.keys import Keys
 from serving.store.list_batches import ListSummary, encode_batches
 from serving.store.manifest import Manifest
 from serving.store.publication import UserBatch
-from serving.connection.calls import in_blocks, mget
 from serving.store.write_lock import WriteLock
 
 __all__ = ["DeltaWritten", "write_delta"]

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import redis
 
+from serving.connection.calls import scan_pages, server_time
 from serving.store.generation_writer import Progress
 from serving.store.keys import Keys
 from serving.store.manifest import Manifest
-from serving.connection.calls import scan_pages, server_time
 from serving.store.write_lock import WriteLock
 
 __all__ = ["renew_expiry"]

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from serving.store.candidate_codec import CandidateList
+from serving.connection.calls import in_blocks
 from serving.errors import NoGeneration
+from serving.store.candidate_codec import CandidateList
 from serving.store.estimates import Estimate, mean_of, share_of
 from serving.store.manifest import Manifest
-from serving.connection.calls import in_blocks
 from serving.store.reads import StoreReads
 
 __all__ = ["GenerationDiff", "compare_generations"]

@@ -9,9 +9,9 @@ from typing import Any, cast
 import numpy as np
 import redis
 
+from serving.connection.calls import PAGE, count_existing, mget, scan_pages
 from serving.errors import PublishRefused
 from serving.store.publish_marker import DIGEST_BYTES, PublishMarker
-from serving.connection.calls import PAGE, count_existing, mget, scan_pages
 from serving.store.write_lock import WriteLock
 
 __all__ = ["GenerationWriter", "Progress", "content_sha256", "value_digest"]

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import redis
 
+from serving.connection.calls import compare_and_set
 from serving.connection.clients import store_errors
-from serving.store.delta import write_delta
 from serving.errors import NoGeneration, PublishRefused
+from serving.store.delta import write_delta
 from serving.store.expiry import renew_expiry
+from serving.store.heads import GenerationInfo, StoreHeads
 from serving.store.manifest import Manifest
 from serving.store.publication import (
     DeltaReport,
@@ -30,8 +32,6 @@ from serving.store.publication import (
     check_ttl,
 )
 from serving.store.publisher import Progress, write_generation
-from serving.connection.calls import compare_and_set
-from serving.store.heads import GenerationInfo, StoreHeads
 from serving.store.write_lock import LEASE_S, WriteLock
 
 __all__ = ["DeltaReport", "GenerationInfo", "GenerationStore", "PublishReport", "UserBatch"]

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from serving.connection.calls import OTHER_TYPE, compare_and_set, count_existing
 from serving.connection.clients import store_errors
 from serving.errors import CorruptValue, HeadConflict, NoGeneration
 from serving.store.manifest import Head, Manifest
-from serving.connection.calls import OTHER_TYPE, compare_and_set, count_existing
 from serving.store.reads import StoreReads, alive_bitmap, bitmap_bytes
 
 __all__ = ["GenerationInfo", "StoreHeads"]

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from serving.store.candidate_codec import encode_candidates
 from serving.errors import PublishRefused
+from serving.store.candidate_codec import encode_candidates
 from serving.store.publication import UserBatch
 
 __all__ = ["EncodedBatch", "ListSummary", "encode_batches", "encode_one"]

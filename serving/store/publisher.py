@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import redis
 
-from serving.store.candidate_codec import decode_candidates
+from serving.connection.calls import server_time
 from serving.errors import PublishRefused
+from serving.store.candidate_codec import decode_candidates
 from serving.store.generation_writer import GenerationWriter, Progress, content_sha256
 from serving.store.id_list_codec import encode_ids
 from serving.store.keys import Keys
@@ -19,7 +20,6 @@ from serving.store.list_batches import ListSummary, encode_batches, encode_one
 from serving.store.manifest import Manifest
 from serving.store.publication import Publication, UserBatch
 from serving.store.publish_marker import PublishMarker
-from serving.connection.calls import server_time
 from serving.store.reads import alive_bitmap
 from serving.store.write_lock import WriteLock
 

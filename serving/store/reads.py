@@ -8,13 +8,13 @@ from typing import cast
 import numpy as np
 import redis
 
-from serving.store.candidate_codec import CandidateList, decode_candidates
+from serving.connection.calls import mget, scan_pages
 from serving.connection.clients import is_other_type, store_errors
 from serving.errors import CorruptValue, NoGeneration
+from serving.store.candidate_codec import CandidateList, decode_candidates
 from serving.store.id_list_codec import decode_ids
 from serving.store.keys import Keys
 from serving.store.manifest import Head, Manifest
-from serving.connection.calls import mget, scan_pages
 
 __all__ = ["StoreReads", "alive_bitmap", "bitmap_bytes"]
 

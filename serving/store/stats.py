@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import redis
 
+from serving.connection.calls import on_every_server, scan_pages
 from serving.connection.clients import store_errors
 from serving.store.estimates import Estimate, mean_of
 from serving.store.keys import Keys
-from serving.connection.calls import on_every_server, scan_pages
 
 __all__ = ["KeyStats", "ServerStats", "StoreStats", "read_stats"]
 

@@ -18,8 +18,8 @@ from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from features.packing.near_cache import NearCacheStats
-    from serving.models.holder import ModelsStatus
     from serving.impressions.row_log import RowLogStats
+    from serving.models.holder import ModelsStatus
 
 __all__ = [
     "Families",

@@ -31,8 +31,8 @@ from serving.telemetry.text_log import log_event
 
 if TYPE_CHECKING:
     from features.packing.near_cache import NearCacheStats
-    from serving.models.holder import ModelsStatus
     from serving.impressions.row_log import RowLogStats
+    from serving.models.holder import ModelsStatus
 
 __all__ = ["CONTENT_TYPE", "Telemetry", "log_request"]
 
@@ -46,7 +46,7 @@ _STAGE_S = (
     *(0.2, 0.3, 0.5),
 )
 _MOST_NAMES = 64  # of one label whose values come from code, not from a list
-_requests = logging.getLogger("serving.request")
+_requests = logging.getLogger("serving.access")
 
 
 class SharedMetrics(Protocol):

@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Literal
 
-from serving.cli.output import DEBUG_VARIABLE
+__all__ = ["DEBUG_VARIABLE", "configure_logging", "log_event"]
 
-__all__ = ["configure_logging", "log_event"]
+DEBUG_VARIABLE = "RECSYS_DEBUG"
 
 _NOISY = ("asyncio", "uvicorn.error", "uvicorn.access")
-_REQUESTS = "serving.request"
+_REQUESTS = "serving.access"
 
 
 def configure_logging(

@@ -15,12 +15,12 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from recsys.config.serving import ServingConfig
 from serving.cli.command import app
-from serving.telemetry.collectors import ServingState
-from serving.models.holder import ModelsStatus
-from serving.telemetry.sharing import WorkerMetrics
 from serving.impressions.row_log import RowLogStats
+from serving.models.holder import ModelsStatus
 from serving.process.supervisor import Supervisor, restart_registry
+from serving.telemetry.collectors import ServingState
 from serving.telemetry.metrics import Telemetry
+from serving.telemetry.sharing import WorkerMetrics
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

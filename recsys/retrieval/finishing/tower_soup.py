@@ -19,8 +19,8 @@ from recsys.evaluation import Truth, judge
 from recsys.evaluation.metrics import recall
 from recsys.retrieval.finishing.soup import SoupMember, average, greedy_soup, start_digest
 from recsys.retrieval.towers.model import TwoTower
-from recsys.retrieval.training.options import TrainingOptions
 from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.training.options import TrainingOptions
 
 __all__ = ["Branch", "SoupPlan", "SoupTowers", "TrainsTowers", "train_soup"]
 

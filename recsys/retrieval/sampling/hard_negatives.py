@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.retrieval.sampling.denoising import draw_pool
 from recsys.retrieval.losses.inputs import (
     check_at_least,
     check_negative,
@@ -32,6 +31,7 @@ from recsys.retrieval.losses.inputs import (
     check_shape,
 )
 from recsys.retrieval.losses.shared_negatives import log_total, negative_logits
+from recsys.retrieval.sampling.denoising import draw_pool
 from recsys.retrieval.sampling.negatives import KnownPositives
 from recsys.topk import top_k
 

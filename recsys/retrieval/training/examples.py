@@ -12,8 +12,8 @@ from recsys.retrieval.sampling.frequency import StreamingFrequency, counted_log_
 from recsys.retrieval.sampling.negative_queue import NegativeQueue, merge_repeats, mixed_negatives
 from recsys.retrieval.sampling.negatives import KnownPositives, NegativeSampler
 from recsys.retrieval.sampling.propensity import exposure_propensities, inverse_propensity_weights
-from recsys.retrieval.training.options import TrainingOptions
 from recsys.retrieval.towers.windows import ends_before_own_time, window_before
+from recsys.retrieval.training.options import TrainingOptions
 
 __all__ = ["EventStream"]
 

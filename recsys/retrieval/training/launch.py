@@ -19,11 +19,11 @@ from typing import IO, Any
 import torch
 
 from recsys.errors import CollapseError
-from recsys.retrieval.training.batch import LossSettings
 from recsys.retrieval.towers.model import TowerOptions
+from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.training.batch import LossSettings
 from recsys.retrieval.training.inputs import TrainingInputs
 from recsys.retrieval.training.options import EpochReport, TrainingOptions
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
 
 __all__ = ["options_from_json", "train_in_processes"]
 

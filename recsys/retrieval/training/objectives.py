@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recsys.lookup import lookup
-from recsys.retrieval.training.batch import Batch
 from recsys.retrieval.losses import (
     bpr,
     bsl,
@@ -28,6 +27,7 @@ from recsys.retrieval.losses import (
     softmax_losses,
     top_k_threshold,
 )
+from recsys.retrieval.training.batch import Batch
 
 __all__ = [
     "OBJECTIVES",

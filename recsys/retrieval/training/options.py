@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from recsys.lookup import lookup
+from recsys.retrieval.towers.retriever import Score
 from recsys.retrieval.training.batch import LossSettings
 from recsys.retrieval.training.devices import DEVICES, Device
 from recsys.retrieval.training.objectives import OBJECTIVES
-from recsys.retrieval.towers.retriever import Score
 
 __all__ = ["DENOISING", "NEGATIVES", "EpochReport", "TrainingOptions"]
 

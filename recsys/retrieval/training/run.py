@@ -15,10 +15,10 @@ from recsys.evaluation import RetrieverDiagnostics, Truth, collapse, diagnose_re
 from recsys.evaluation.metrics import recall
 from recsys.retrieval.sampling.hard_negatives import HardNegatives, mine_hard_negatives
 from recsys.retrieval.towers.model import TowerOptions
+from recsys.retrieval.towers.retriever import TwoTowerRetriever
 from recsys.retrieval.training.inputs import TrainingInputs
 from recsys.retrieval.training.options import EpochReport, TrainingOptions
 from recsys.retrieval.training.step import TrainingStep
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
 
 __all__ = ["OnEpoch", "Watch", "run_training"]
 

@@ -11,31 +11,36 @@ from torch import Tensor
 
 from recsys.embeddings.sharded import ShardedTables
 from recsys.embeddings.tables import LocalTables, TableSpec
-from recsys.retrieval.training.batch import Batch
-from recsys.retrieval.training.compatibility import compatibility_loss
+from recsys.retrieval.losses import unit_rows, weighted_mean
 from recsys.retrieval.sampling.denoising import (
     keep_small_losses,
     ramped_drop_rate,
     resample,
     reweight_small_losses,
 )
-from recsys.retrieval.training.devices import move, training_device
-from recsys.retrieval.training.examples import EventStream
-from recsys.retrieval.training.feature_masking import feature_masking_loss, mutual_information
 from recsys.retrieval.sampling.hard_negatives import (
     HardNegatives,
     hard_softmax_losses,
     suspected_positives,
 )
-from recsys.retrieval.losses import unit_rows, weighted_mean
-from recsys.retrieval.training.objectives import WITHOUT_NEGATIVES, example_losses, training_loss
 from recsys.retrieval.sampling.propensity import normalised
-from recsys.retrieval.training.smoothing import GraphSmoothing
-from recsys.retrieval.training.step_tensors import as_tensor, average_gradients, distinct_items, rows_of
 from recsys.retrieval.towers.model import TowerOptions, TwoTower, table_specs
-from recsys.retrieval.training.inputs import TrainingInputs
-from recsys.retrieval.training.options import TrainingOptions
 from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.training.batch import Batch
+from recsys.retrieval.training.compatibility import compatibility_loss
+from recsys.retrieval.training.devices import move, training_device
+from recsys.retrieval.training.examples import EventStream
+from recsys.retrieval.training.feature_masking import feature_masking_loss, mutual_information
+from recsys.retrieval.training.inputs import TrainingInputs
+from recsys.retrieval.training.objectives import WITHOUT_NEGATIVES, example_losses, training_loss
+from recsys.retrieval.training.options import TrainingOptions
+from recsys.retrieval.training.smoothing import GraphSmoothing
+from recsys.retrieval.training.step_tensors import (
+    as_tensor,
+    average_gradients,
+    distinct_items,
+    rows_of,
+)
 
 __all__ = ["TrainingStep"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from features.tables.histories import Histories
-from recsys.retrieval.training.launch import train_in_processes
 from recsys.retrieval.towers.model import TowerOptions
+from recsys.retrieval.towers.retriever import TwoTowerRetriever
 from recsys.retrieval.training.inputs import TrainingInputs
+from recsys.retrieval.training.launch import train_in_processes
 from recsys.retrieval.training.options import EpochReport, TrainingOptions
 from recsys.retrieval.training.run import OnEpoch, Watch, run_training
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
 
 __all__ = ["EpochReport", "TowerOptions", "TrainingOptions", "train_two_tower"]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from recsys.simulation.estimates.cells import estimated_marginal_weights, marginal_weights
 from recsys.simulation.estimates.diagnostics import (
     Reason,
     Verdict,
@@ -14,7 +15,6 @@ from recsys.simulation.estimates.diagnostics import (
     support_coverage,
     weight_diagnostics,
 )
-from recsys.simulation.estimates.cells import estimated_marginal_weights, marginal_weights
 from recsys.simulation.estimates.estimate import (
     Contributions,
     Estimate,
@@ -40,8 +40,19 @@ from recsys.simulation.estimates.estimators import (
 from recsys.simulation.estimates.evaluation_table import Evaluation, EvaluationTable
 from recsys.simulation.estimates.feedback_problems import problems
 from recsys.simulation.estimates.logged_feedback import LoggedFeedback
-from recsys.simulation.estimates.reward_models import CrossFitted, LookupRewards, RewardModel, cross_fit
-from recsys.simulation.estimates.slope import LIMITS, SHOWN_LIMITS, choose_clip, choose_lepski, sampled_spread
+from recsys.simulation.estimates.reward_models import (
+    CrossFitted,
+    LookupRewards,
+    RewardModel,
+    cross_fit,
+)
+from recsys.simulation.estimates.slope import (
+    LIMITS,
+    SHOWN_LIMITS,
+    choose_clip,
+    choose_lepski,
+    sampled_spread,
+)
 
 __all__ = ["evaluate_policies"]
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator
 
 from recsys.simulation.estimates.estimate import Estimate
-from recsys.simulation.trial.log_estimates import LogEstimate
-from recsys.simulation.report.parts import EstimateLine, TablePart
 from recsys.simulation.estimates.slope import SHOWN_LIMITS
+from recsys.simulation.report.parts import EstimateLine, TablePart
 from recsys.simulation.trial.experiment import Trial
+from recsys.simulation.trial.log_estimates import LogEstimate
 
 __all__ = [
     "BY_ESTIMATOR",

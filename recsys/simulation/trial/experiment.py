@@ -11,13 +11,8 @@ import numpy as np
 from scipy.special import ndtri
 
 from recsys.lookup import lookup
-from recsys.simulation.world.arms import SimulatedArm, tables_of
 from recsys.simulation.estimates.estimate import Estimate, ratio_estimate
 from recsys.simulation.experiment.srm import SampleRatio, sample_ratio
-from recsys.simulation.trial.log_estimates import LogEstimate, estimate_from_log
-from recsys.simulation.trial.place_rewards import fit_place_rewards
-from recsys.simulation.world.sessions import Behaviour, People, SessionLog, simulate_sessions
-from recsys.simulation.world.slate_traits import SlateTraits
 from recsys.simulation.trial.guardrails import (
     GUARDRAILS,
     Guardrail,
@@ -25,8 +20,13 @@ from recsys.simulation.trial.guardrails import (
     guarded_values,
     judge_guardrails,
 )
-from recsys.simulation.world.world import World
+from recsys.simulation.trial.log_estimates import LogEstimate, estimate_from_log
+from recsys.simulation.trial.place_rewards import fit_place_rewards
+from recsys.simulation.world.arms import SimulatedArm, tables_of
 from recsys.simulation.world.fit import Honesty
+from recsys.simulation.world.sessions import Behaviour, People, SessionLog, simulate_sessions
+from recsys.simulation.world.slate_traits import SlateTraits
+from recsys.simulation.world.world import World
 
 __all__ = ["ArmResult", "Lift", "Trial", "TrialVerdict", "run_trial"]
 

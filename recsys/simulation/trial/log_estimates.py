@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recsys.simulation.world.arms import SimulatedArm
 from recsys.simulation.estimates.diagnostics import (
     WeightDiagnostics,
     disagreement,
@@ -22,10 +21,18 @@ from recsys.simulation.estimates.diagnostics import (
     weight_diagnostics,
 )
 from recsys.simulation.estimates.estimate import Contributions, Estimate
-from recsys.simulation.estimates.estimators import clipped_ips, dm, dr, importance_weights, ips, snips
-from recsys.simulation.trial.place_rewards import PlaceRewards
-from recsys.simulation.world.sessions import SessionLog, ranks_of
+from recsys.simulation.estimates.estimators import (
+    clipped_ips,
+    dm,
+    dr,
+    importance_weights,
+    ips,
+    snips,
+)
 from recsys.simulation.estimates.slope import SHOWN_LIMITS, choose_clip
+from recsys.simulation.trial.place_rewards import PlaceRewards
+from recsys.simulation.world.arms import SimulatedArm
+from recsys.simulation.world.sessions import SessionLog, ranks_of
 
 __all__ = ["LogEstimate", "coverage_of", "estimate_from_log", "place_weights"]
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from features.tables.histories import Histories
 from recsys.config.config import Config
+from recsys.config.experiment_design import ArmSettings
 from recsys.dataset.run_data import Cut, Dataset, cut_histories, read_dataset
 from recsys.errors import ConfigError
 from recsys.evaluation.splits import Split
-from recsys.config.experiment_design import ArmSettings
 from recsys.recommender.recommender import Recommender
 from recsys.simulation.world.arms import SimulatedArm
 

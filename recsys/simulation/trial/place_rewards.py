@@ -10,9 +10,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from recsys.simulation.world.arms import SimulatedArm
 from recsys.simulation.estimates.logged_feedback import LoggedFeedback
-from recsys.simulation.estimates.reward_models import CrossFitted, LookupRewards, Predicted, cross_fit
+from recsys.simulation.estimates.reward_models import (
+    CrossFitted,
+    LookupRewards,
+    Predicted,
+    cross_fit,
+)
+from recsys.simulation.world.arms import SimulatedArm
 from recsys.simulation.world.sessions import SessionLog, ranks_of
 
 __all__ = ["PlaceRewards", "fit_place_rewards"]

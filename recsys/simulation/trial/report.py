@@ -16,8 +16,8 @@ from recsys.simulation.report.parts import (
     ReportInput,
     TablePart,
 )
-from recsys.simulation.trial.experiment import Trial
 from recsys.simulation.trial.estimate_tables import clip_table, estimate_lines, policy_table
+from recsys.simulation.trial.experiment import Trial
 from recsys.simulation.trial.guardrail_options import guardrail_table
 
 __all__ = ["simulation_report"]

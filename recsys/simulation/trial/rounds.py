@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recsys.simulation.world.arms import SimulatedArm
+from recsys.simulation.report.parts import CurveLine, CurvePlot, TablePart
 from recsys.simulation.trial.feedback_loop import (
     LoopRound,
     Refit,
@@ -15,7 +15,7 @@ from recsys.simulation.trial.feedback_loop import (
     debiased_click_rates,
     feedback_loop,
 )
-from recsys.simulation.report.parts import CurveLine, CurvePlot, TablePart
+from recsys.simulation.world.arms import SimulatedArm
 from recsys.simulation.world.sessions import Behaviour
 from recsys.simulation.world.world import World
 

@@ -44,8 +44,8 @@ from features import (
     item_features,
     request_features,
 )
-from features.definitions.registry import KINDS
 from features.computation.requests import parts_of
+from features.definitions.registry import KINDS
 from tests.feature_world import (
     DAY,
     EVENTS,

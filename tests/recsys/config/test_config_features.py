@@ -14,8 +14,8 @@ from features.errors import DataError
 from recsys.config.config import Config, load_config
 from recsys.config.features import combined_definitions, retrieval_definitions
 from recsys.errors import ConfigError
-from recsys.tuning.toml_text import to_toml
 from recsys.tuning.search import _run_with
+from recsys.tuning.toml_text import to_toml
 from tests.feature_world import ITEMS
 
 MINIMAL = '[data]\nevents = "events.parquet"\nitems = "items.parquet"\n'

@@ -14,10 +14,10 @@ import pytest
 from features.errors import DataError
 from recsys.config.config import Config, load_config
 from recsys.dataset.run_data import read_dataset
-from recsys.errors import ConfigError
 from recsys.dataset.tables import item_titles, newest_events, open_tables, read_described
-from recsys.tuning.toml_text import to_toml
+from recsys.errors import ConfigError
 from recsys.tuning.search import _run_with
+from recsys.tuning.toml_text import to_toml
 from tests.feast_repository import build_feast_repository, tables
 
 MINIMAL = '[data.feast]\nrepository = "feast"\n'

@@ -13,8 +13,8 @@ import pytest
 from features import Interactions, Vocabulary, read_interactions
 from features.moments import microseconds
 from features.tables.schema import EventColumns
-from recsys.errors import ArtifactError
 from recsys.dataset.user_events import UserEvents
+from recsys.errors import ArtifactError
 
 START = datetime(2026, 5, 1)
 DATA = Path(__file__).parents[3] / "examples" / "data"

@@ -22,13 +22,13 @@ from hypothesis import strategies as st
 
 from features import DataError, Interactions, Vocabulary
 from recsys.bundle.bundle import Bundle, latest
+from recsys.dataset.user_events import UserEvents
 from recsys.errors import ArtifactError, ConfigError
+from recsys.files.model_files import read_model, write_model
 from recsys.index.choices import load_index
 from recsys.index.exact import ExactIndex
-from recsys.files.model_files import read_model, write_model
+from recsys.retrieval.choices import load_sources
 from recsys.retrieval.popularity import PopularityRetriever
-from recsys.pipeline.retrievers import load_sources
-from recsys.dataset.user_events import UserEvents
 from serving.assembly import POPULAR, bundled_popular
 
 Loader = Callable[[Path], Any]

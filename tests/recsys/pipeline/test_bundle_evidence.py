@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from features.tables.histories import Histories
+from recsys.dataset.run_data import Cut
 from recsys.pipeline import evidence as bundle_evidence
 from recsys.pipeline.evidence import find_leakage
-from recsys.dataset.run_data import Cut
 from recsys.ranking.ranker import RankingRows
 
 LONG_AGO = np.iinfo(np.int64).min

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from recsys.errors import ArtifactError
-from recsys.progress import Progress
 from recsys.files.provenance import code_fingerprint, fingerprint, git_commit, library_versions
 from recsys.pipeline.stages import Stage, StageEvent, run_stages
+from recsys.progress import Progress
 
 
 class Run:

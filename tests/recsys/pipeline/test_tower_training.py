@@ -11,10 +11,6 @@ import torch
 from features.tables.histories import Histories
 from recsys.config.config import RetrievalConfig
 from recsys.errors import ConfigError
-from recsys.retrieval.training.batch import LossSettings
-from recsys.retrieval.finishing.extras import FinishedTowers, TowerExtras
-from recsys.retrieval.towers.model import TowerOptions
-from recsys.retrieval.training.options import EpochReport, TrainingOptions
 from recsys.pipeline.towers import (
     ItemInputs,
     Plan,
@@ -24,6 +20,10 @@ from recsys.pipeline.towers import (
     training_options,
     write_curve,
 )
+from recsys.retrieval.finishing.extras import FinishedTowers, TowerExtras
+from recsys.retrieval.towers.model import TowerOptions
+from recsys.retrieval.training.batch import LossSettings
+from recsys.retrieval.training.options import EpochReport, TrainingOptions
 
 RENAMED = {
     "embedding_dim": "dim",

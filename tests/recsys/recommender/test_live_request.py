@@ -7,14 +7,14 @@ import numpy as np
 import polars as pl
 import pytest
 
+from features.moments import EPOCH, microseconds
 from features.tables.histories import Histories
 from features.tables.interactions import Interactions
-from features.moments import EPOCH, microseconds
 from features.tables.schema import CREATED, INTERACTION_SCHEMA
 from features.tables.vocabulary import Vocabulary
+from recsys.dataset.user_events import UserEvents
 from recsys.recommender.past import FreshEvent, LiveItems, LivePast, LoggedPasts, MappedPasts
 from recsys.retrieval.popularity import PopularityRetriever
-from recsys.dataset.user_events import UserEvents
 
 START = datetime(2024, 1, 1)
 AS_OF = microseconds(START + timedelta(days=10))

@@ -7,8 +7,8 @@ from functools import cache
 import numpy as np
 
 from features.tables.histories import Histories
-from recsys.simulation.world.world import World
 from recsys.simulation.world.fit import Honesty, fit_world
+from recsys.simulation.world.world import World
 
 NUM_USERS, NUM_ITEMS = 240, 80
 

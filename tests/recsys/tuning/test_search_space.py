@@ -6,8 +6,9 @@ from typing import Any, get_args
 import pytest
 
 from recsys.config.config import Config, RetrievalConfig, TuningConfig, load_config
+from recsys.config.tuning import UNSEARCHED, Dimension, is_whole
 from recsys.errors import ConfigError
-from recsys.tuning.space import UNSEARCHED, Dimension, default_space, is_whole, settings_now
+from recsys.tuning.space import default_space, settings_now
 
 MINIMAL = '[data]\nevents = "events.parquet"\nitems = "items.parquet"\n'
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from recsys.tuning import study as study_module
+from recsys.config.tuning import Dimension
 from recsys.errors import ArtifactError
-from recsys.tuning.space import Dimension
+from recsys.tuning import study as study_module
 from recsys.tuning.study import Study
 
 SPACE = {

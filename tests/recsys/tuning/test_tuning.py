@@ -12,19 +12,19 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.pipeline import run as pipeline
-from recsys.tuning import study
-from recsys.tuning import search as tuning
 from recsys.config.config import Config, load_config
 from recsys.dataset.run_data import read_dataset
 from recsys.errors import ArtifactError, CollapseError, ConfigError
+from recsys.pipeline import run as pipeline
 from recsys.pipeline.item_stages import item_stages, load_content, load_item_inputs
-from recsys.progress import Progress
-from recsys.retrieval.training.options import EpochReport
 from recsys.pipeline.retrievers import fit_sources
 from recsys.pipeline.stages import Stage, run_stages
-from recsys.tuning.trials import changed_settings, recall_of_towers, trial_data
+from recsys.progress import Progress
+from recsys.retrieval.training.options import EpochReport
+from recsys.tuning import search as tuning
+from recsys.tuning import study
 from recsys.tuning.search import TuningResult, tune
+from recsys.tuning.trials import changed_settings, recall_of_towers, trial_data
 
 NUM_USERS, NUM_ITEMS, EVENTS_EACH = 40, 160, 10
 TEMPERATURES = {"retrieval.temperature": {"low": 0.05, "high": 0.5, "log": True}}

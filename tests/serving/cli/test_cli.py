@@ -20,8 +20,8 @@ from features.errors import DataError, Problem
 from recsys.bundle.bundle import Bundle
 from recsys.errors import ArtifactError, CollapseError, ConfigError
 from serving.cli.command import app
-from serving.errors import StageUnavailable
 from serving.cli.output import reporting, table
+from serving.errors import StageUnavailable
 
 VERBS = [
     "validate",

@@ -16,16 +16,16 @@ from typer.testing import CliRunner
 from features import ItemTable, Vocabulary, default_definitions
 from features.definitions.registry import dump_definitions
 from recsys.bundle.bundle import Bundle
-from recsys.recommender.computer import read_computer
 from recsys.config.config import load_config
 from recsys.errors import ArtifactError
+from recsys.recommender.computer import read_computer
 from serving.assembly import open_client
 from serving.cli.command import app
 from serving.connection.embedded import EmbeddedStore
 from serving.events.event_stream import EventStream
 from serving.events.feature_state import RedisStateStore
-from serving.store.keys import Keys
 from serving.messages import Event
+from serving.store.keys import Keys
 from tests.serving.conftest import short_directory
 
 NOW = time.time()
@@ -108,7 +108,13 @@ def test_it_begins_with_the_log_and_drains_the_stream(project):
 def test_it_runs_until_it_is_told_to_stop(project):
     open_client(project).ping()
     child = subprocess.Popen(
-        [sys.executable, "-c", "from serving.cli.command import main; main()", "features", "follow"],
+        [
+            sys.executable,
+            "-c",
+            "from serving.cli.command import main; main()",
+            "features",
+            "follow",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

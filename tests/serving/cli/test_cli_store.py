@@ -21,8 +21,8 @@ from recsys.config.config import load_config
 from recsys.errors import ArtifactError
 from serving.assembly import bundled_popular, open_store, read_titles, store_url
 from serving.cli.command import app
-from serving.doctor.installation import examine
 from serving.connection.embedded import EmbeddedStore
+from serving.doctor.installation import examine
 
 ROOT = Path(__file__).resolve().parents[3]
 SERVE = ("serve", "--port", "0", "--drain", "0")

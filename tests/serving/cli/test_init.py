@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from features.tables.schema import MICROSECONDS_PER
 from recsys.config.config import load_config
-from recsys.dataset.run_data import read_dataset
 from recsys.config.store_url import StoreUrl
+from recsys.dataset.run_data import read_dataset
 from serving.cli.command import app
 from serving.connection.clients import connect
 from serving.first_run.store_url import propose_store, url_of

@@ -8,8 +8,8 @@ import uuid
 import pytest
 import redis
 
-from serving.connection.cluster_exchange import ClusterUnreachable, NodeLeftAlone, slot_of
 from serving.connection.clients import connect, store_errors
+from serving.connection.cluster_exchange import ClusterUnreachable, NodeLeftAlone, slot_of
 from serving.errors import ServingError, StageUnavailable
 from serving.messages import RecommendRequest
 from serving.request.service import RecommendationService

@@ -10,8 +10,8 @@ import pytest
 import redis
 
 from serving.connection.clients import connect, store_errors
-from serving.errors import StageUnavailable
 from serving.connection.pools import Sentinels
+from serving.errors import StageUnavailable
 from serving.store.generations import GenerationStore
 from tests.serving.connection.servers import free_port, sentinel, wait_for
 

@@ -9,17 +9,17 @@ import uuid
 import pytest
 import redis
 
-from serving.doctor.access import CLUSTER_COMMANDS, ROLES, acl_rules, missing_rights
 from serving.connection.clients import connect
+from serving.doctor.access import CLUSTER_COMMANDS, ROLES, acl_rules, missing_rights
 from serving.errors import StageUnavailable
 from serving.events.event_stream import EventStream, Position
-from serving.request.experiments import KillSwitch
 from serving.events.feature_state import RedisStateStore
-from serving.store.keys import Keys
-from serving.messages import Event, RecommendRequest
-from serving.request.service import RecommendationService
 from serving.events.sessions import Sessions
+from serving.messages import Event, RecommendRequest
+from serving.request.experiments import KillSwitch
+from serving.request.service import RecommendationService
 from serving.store.generations import GenerationStore
+from serving.store.keys import Keys
 from tests.serving.connection.servers import cluster, standalone
 
 NAMESPACE = "shop"

@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from recsys.config.config import load_config
 from recsys.errors import ConfigError
-from serving.doctor import store as store_doctor
-from serving.doctor.access import acl_rules
 from serving.cli.command import app
 from serving.connection.clients import connect
+from serving.doctor import store as store_doctor
+from serving.doctor.access import acl_rules
 from serving.doctor.store import examine_store
 from tests.serving.connection.servers import cluster, free_port, sentinel, standalone
 

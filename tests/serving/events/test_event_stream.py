@@ -9,9 +9,9 @@ from features.moments import EPOCH
 from serving.connection.clients import connect
 from serving.errors import StageUnavailable
 from serving.events.event_stream import EventStream, Lag, Position, _batch
-from serving.store.keys import Keys
-from serving.messages import Event, EventReport
 from serving.events.sessions import Sessions
+from serving.messages import Event, EventReport
+from serving.store.keys import Keys
 from tests.serving.connection.servers import Proxy, standalone
 
 NOW = 1_790_000_000.0

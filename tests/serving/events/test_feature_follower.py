@@ -23,9 +23,9 @@ from serving.errors import StageUnavailable, WriterReplaced
 from serving.events.event_stream import EventStream, Position
 from serving.events.feature_follower import FeatureFollower, followed_to
 from serving.events.feature_state import RedisStateStore
-from serving.store.keys import Keys
-from serving.messages import Event
 from serving.events.sessions import Sessions
+from serving.messages import Event
+from serving.store.keys import Keys
 from tests.feature_world import EVERYTHING, ITEMS, USERS, VECTORS, raw_events, requests_of
 from tests.serving.connection.servers import standalone
 

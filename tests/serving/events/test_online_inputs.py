@@ -14,10 +14,10 @@ from serving.errors import StageUnavailable
 from serving.events.event_stream import EventStream
 from serving.events.feature_follower import FeatureFollower
 from serving.events.feature_state import RedisStateStore
-from serving.store.keys import Keys
-from serving.messages import Event
 from serving.events.online_inputs import OnlineInputs
 from serving.events.sessions import Sessions
+from serving.messages import Event
+from serving.store.keys import Keys
 from tests.feature_world import EVERYTHING, ITEMS, USERS, VECTORS, raw_events
 
 NOW = float(int(time.time()))

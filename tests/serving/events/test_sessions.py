@@ -7,9 +7,9 @@ import pytest
 
 from serving.connection.clients import connect
 from serving.errors import CorruptValue, StageUnavailable
-from serving.store.keys import Keys
-from serving.messages import Event
 from serving.events.sessions import Sessions
+from serving.messages import Event
+from serving.store.keys import Keys
 from tests.serving.connection.servers import Proxy, standalone
 
 NOW = 1_790_000_000.0

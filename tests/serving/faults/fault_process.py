@@ -26,8 +26,8 @@ from serving.messages import (
     RecommendedItem,
     RecommendRequest,
 )
-from tests.serving.faults.fault_world import ITEM_IDS, Shop
 from tests.serving.connection.servers import wait_for
+from tests.serving.faults.fault_world import ITEM_IDS, Shop
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = """

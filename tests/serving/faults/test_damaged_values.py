@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 from features.errors import DataError
 from features.packing.reader import PackedReader
 from features.packing.schema import PackedField, PackedSchema
-from serving.store.candidate_codec import decode_candidates, encode_candidates
-from serving.request.cursor import Page, decode_cursor, encode_cursor
 from serving.errors import CorruptValue, CursorMismatch
+from serving.events.sessions import unpack_session
+from serving.messages import RecommendRequest
+from serving.request.cursor import Page, decode_cursor, encode_cursor
+from serving.request.service import RecommendationService
+from serving.store.candidate_codec import decode_candidates, encode_candidates
 from serving.store.id_list_codec import decode_ids, encode_ids
 from serving.store.manifest import Head, Manifest
-from serving.messages import RecommendRequest
-from serving.request.service import RecommendationService
-from serving.events.sessions import unpack_session
 
 many = settings(max_examples=150)
 

@@ -17,10 +17,10 @@ from recsys.config.config import load_config
 from recsys.pipeline.run import train
 from serving.assembly import make_service
 from serving.jobs.candidates import build_candidates
-from serving.messages import Recommendations, RecommendRequest
 from serving.jobs.publish import publish
-from tests.serving.faults.fault_process import serving
+from serving.messages import Recommendations, RecommendRequest
 from tests.serving.connection.servers import Store, standalone, wait_for
+from tests.serving.faults.fault_process import serving
 
 CONFIG = """
 seed = 7

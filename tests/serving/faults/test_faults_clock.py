@@ -9,8 +9,16 @@ from pathlib import Path
 import pytest
 
 from serving.messages import Event, RecommendRequest
-from tests.serving.faults.fault_world import PATIENT_S, K, Shop, Traffic, check_impressions, publish, shop
 from tests.serving.connection.servers import Store, standalone
+from tests.serving.faults.fault_world import (
+    PATIENT_S,
+    K,
+    Shop,
+    Traffic,
+    check_impressions,
+    publish,
+    shop,
+)
 
 DAY = 86_400.0
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.faults.fault_world import USERS, Got, Traffic, publish, shop
 from tests.serving.connection.servers import cluster, wait_for
+from tests.serving.faults.fault_world import USERS, Got, Traffic, publish, shop
 
 
 @pytest.mark.slow  # `test_cluster` kills a node in every run, without traffic

@@ -12,8 +12,8 @@ import pytest
 from serving.errors import NoGeneration
 from serving.messages import RecommendRequest
 from serving.request.snapshot import BundledPopular
-from tests.serving.faults.fault_world import POPULAR, TIMEOUT_S, Got, Shop, Traffic, publish, shop
 from tests.serving.connection.servers import Proxy, Store, standalone, wait_for
+from tests.serving.faults.fault_world import POPULAR, TIMEOUT_S, Got, Shop, Traffic, publish, shop
 
 
 class Link(NamedTuple):

@@ -11,11 +11,19 @@ import pytest
 
 from serving.connection.clients import connect
 from serving.errors import HeadConflict, PublishRefused
-from serving.store.publication import PublishReport
 from serving.store.generations import GenerationStore
-from tests.serving.faults.fault_publisher import DONE, REFUSED, WHERE, Publishers
-from tests.serving.faults.fault_world import PATIENT_S, USERS, Shop, Traffic, items_of, publish, shop
+from serving.store.publication import PublishReport
 from tests.serving.connection.servers import Store, standalone
+from tests.serving.faults.fault_publisher import DONE, REFUSED, WHERE, Publishers
+from tests.serving.faults.fault_world import (
+    PATIENT_S,
+    USERS,
+    Shop,
+    Traffic,
+    items_of,
+    publish,
+    shop,
+)
 
 
 @pytest.fixture(scope="module", params=["valkey", pytest.param("redis", marks=pytest.mark.slow)])

@@ -11,6 +11,7 @@ import pytest
 from serving.errors import ServingError, StageUnavailable
 from serving.impressions.log import read_impressions
 from serving.store.generations import GenerationStore
+from tests.serving.connection.servers import Proxy, standalone
 from tests.serving.faults.fault_world import (
     PATIENT_S,
     SETTINGS,
@@ -20,7 +21,6 @@ from tests.serving.faults.fault_world import (
     publish,
     shop,
 )
-from tests.serving.connection.servers import Proxy, standalone
 
 VALKEY = [
     "valkey",

@@ -12,10 +12,11 @@ import pytest
 
 from features.packing.schema import PackedField, PackedSchema
 from serving.errors import CorruptValue, NoGeneration
-from serving.models.live import OneModel
 from serving.messages import Event, RecommendRequest
+from serving.models.live import OneModel
 from serving.request.settings import ServiceSettings
 from serving.request.snapshot import BundledPopular
+from tests.serving.connection.servers import Store, standalone, wait_for
 from tests.serving.faults.fault_world import (
     ITEM_IDS,
     PATIENT_S,
@@ -27,7 +28,6 @@ from tests.serving.faults.fault_world import (
     publish,
     shop,
 )
-from tests.serving.connection.servers import Store, standalone, wait_for
 
 RANDOM = np.random.default_rng(1).bytes(64)
 SCHEMA = PackedSchema((PackedField("price"),))

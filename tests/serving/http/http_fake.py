@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 from serving.errors import NoGeneration
 from serving.events.feedback import checked_events
-from serving.store.manifest import Head
 from serving.messages import (
     EventReport,
     Explanation,
@@ -15,6 +14,7 @@ from serving.messages import (
     RecommendedItem,
     StageOutcome,
 )
+from serving.store.manifest import Head
 from serving.telemetry.metrics import Telemetry
 
 ITEMS = tuple(

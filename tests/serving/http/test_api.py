@@ -8,8 +8,8 @@ from fastapi.testclient import TestClient
 
 from serving import errors
 from serving.http.app import create_app
-from serving.request.cursor import decode_cursor
 from serving.http.error_table import ERROR_TABLE, row_for
+from serving.request.cursor import decode_cursor
 from serving.request.service import RecommendationService
 from serving.request.settings import ServiceSettings
 
@@ -243,9 +243,9 @@ def test_metrics(web):
 
 
 def test_the_log_line_has_no_user_content(web, caplog):
-    with caplog.at_level(logging.INFO, logger="serving.request"):
+    with caplog.at_level(logging.INFO, logger="serving.access"):
         web.post("/v1/recommend", json={"user_id": "ann", "k": 3}, headers={"X-Request-Id": "r9"})
-    (record,) = [one for one in caplog.records if one.name == "serving.request"]
+    (record,) = [one for one in caplog.records if one.name == "serving.access"]
     line = dict(record.fields)
     assert line.pop("latency_ms") > 0
     assert line == {

@@ -12,9 +12,9 @@ from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from recsys.errors import ConfigError
-from serving.http.app import create_app
 from serving.cli.command import app as command
 from serving.http.api_keys import ApiKeys, new_key
+from serving.http.app import create_app
 from tests.serving.http.http_fake import FakeService
 
 SECRETS = {name: f"rsk_{name}_{'0' * 40}" for name in ("reader", "sender", "boss", "all")}
@@ -125,11 +125,11 @@ def test_a_key_is_asked_for_before_the_body_is_read(web):
 
 
 def test_the_log_names_the_key_and_never_holds_it(web, caplog):
-    with caplog.at_level(logging.INFO, logger="serving.request"):
+    with caplog.at_level(logging.INFO, logger="serving.access"):
         ask(web, CALLS["read"], SECRETS["reader"])
         ask(web, CALLS["feedback"], SECRETS["reader"])
         ask(web, CALLS["read"], "x" * 40)
-    lines = [record.fields for record in caplog.records if record.name == "serving.request"]
+    lines = [record.fields for record in caplog.records if record.name == "serving.access"]
     assert [(one.get("key"), one["status"]) for one in lines] == [
         ("reader", 200),
         ("reader", 403),

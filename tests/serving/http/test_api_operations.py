@@ -13,10 +13,10 @@ from fastapi.testclient import TestClient
 
 from recsys.config.experiment_design import Arm, Experiment
 from serving import errors
-from serving.http.app import create_app
-from serving.request.experiments import Experiments
-from serving.http.error_table import ERRORS
 from serving.http.api_keys import ApiKeys, new_key
+from serving.http.app import create_app
+from serving.http.error_table import ERRORS
+from serving.request.experiments import Experiments
 from tests.serving.http.http_fake import FakeService
 
 

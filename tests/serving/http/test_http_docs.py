@@ -11,9 +11,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from recsys.config.config import ServingConfig
+from serving.http.api_keys import ApiKeys, new_key
 from serving.http.app import create_app
 from serving.http.error_table import ERRORS
-from serving.http.api_keys import ApiKeys, new_key
 from tests.serving.http.http_fake import FakeService
 
 PAGE = (Path(__file__).parents[3] / "docs" / "http.md").read_text("utf-8")

@@ -21,9 +21,9 @@ from serving.impressions.log import (
     read_feedback,
     read_impressions,
 )
-from serving.messages import Event, Recommendations, RecommendedItem, RecommendRequest
 from serving.impressions.row_journal import finished_files
 from serving.impressions.row_log import RowLogLimits
+from serving.messages import Event, Recommendations, RecommendedItem, RecommendRequest
 
 NOON = datetime(2024, 5, 1, 12)
 NOW = NOON.replace(tzinfo=UTC).timestamp()

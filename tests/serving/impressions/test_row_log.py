@@ -16,9 +16,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from serving.impressions import row_finisher
-from serving.impressions import row_journal
-from serving.impressions import row_recovery
+from serving.impressions import row_finisher, row_journal, row_recovery
 from serving.impressions.row_journal import Journal, encode_frame, finished_files, new_stem
 from serving.impressions.row_log import RowLog, RowLogLimits
 from serving.impressions.row_recovery import Loss, Tally, read_losses, recover

@@ -22,8 +22,8 @@ from recsys.bundle.bundle import Bundle, latest
 from recsys.config.config import load_config
 from recsys.dataset.run_data import read_dataset
 from serving.cli.command import app
-from serving.doctor.installation import examine
 from serving.connection.embedded import EmbeddedStore
+from serving.doctor.installation import examine
 from tests.feast_repository import build_feast_repository, redis_connection_string
 from tests.serving.conftest import short_directory
 

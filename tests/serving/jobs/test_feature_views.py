@@ -22,8 +22,8 @@ from recsys.dataset.run_data import read_dataset
 from recsys.pipeline.run import train
 from recsys.recommender.recommender import Recommender
 from recsys.semantic_ids import SemanticIds
-from serving.jobs.candidates import build_candidates
 from serving.cli.command import app
+from serving.jobs.candidates import build_candidates
 from serving.jobs.feast_views import write_feast_views
 from serving.jobs.feature_views import open_source, publish_features
 

@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from features.tables.interactions import Interactions
 from features.tables.entities import UserTable
+from features.tables.interactions import Interactions
 from features.tables.vocabulary import Vocabulary
 from recsys.errors import ArtifactError, ConfigError
 from serving.jobs.popular_segments import (

@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 
 from recsys.config.config import load_config
 from recsys.config.experiment_design import Arm, ArmSettings, Experiment, lay_out
-from serving.request.arms import draw_slate
+from serving.assembly import open_experiments, open_feedback_log, open_impression_log
 from serving.cli.command import app
-from serving.request.experiments import Experiments, KillSwitch
-from serving.exposure import open_experiments, open_feedback_log, open_impression_log
 from serving.impressions.log import read_feedback, read_impressions
-from serving.store.keys import Keys
 from serving.messages import Event, Recommendations, RecommendedItem, RecommendRequest
+from serving.request.experiments import Experiments, KillSwitch
+from serving.request.ladder import draw_slate
+from serving.store.keys import Keys
 
 USERS = [f"user-{number}" for number in range(20_000)]
 ROOT = Path(__file__).resolve().parents[3]

@@ -11,11 +11,9 @@ import pytest
 from features.packing.schema import PackedField, PackedSchema
 from recsys.config.experiment_design import Arm, ArmSettings, Experiment
 from recsys.recommender.explanation import ExplainedItem
-from serving.request.cursor import decode_cursor, encode_cursor
 from serving.errors import CursorExpired, CursorMismatch, NotSupported
 from serving.events.event_stream import EventStream
-from serving.request.experiments import Experiments
-from serving.models.live import LiveQuestion, OneModel
+from serving.events.sessions import Sessions
 from serving.messages import (
     Event,
     ExplainRequest,
@@ -23,8 +21,10 @@ from serving.messages import (
     RecommendRequest,
     SimilarRequest,
 )
+from serving.models.live import LiveQuestion, OneModel
+from serving.request.cursor import decode_cursor, encode_cursor
+from serving.request.experiments import Experiments
 from serving.request.service import RecommendationService
-from serving.events.sessions import Sessions
 from serving.request.settings import ServiceSettings
 
 NOW = 1_900_000_000.0

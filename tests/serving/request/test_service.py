@@ -15,8 +15,8 @@ from serving.breaker import CircuitBreaker
 from serving.connection.clients import connect
 from serving.connection.embedded import EmbeddedStore
 from serving.errors import NoGeneration, ServingError
-from serving.models.live import BoundedCalls, OneModel
 from serving.messages import RecommendRequest, SimilarRequest
+from serving.models.live import BoundedCalls, OneModel
 from serving.request.service import RecommendationService
 from serving.request.settings import ServiceSettings
 from serving.request.slate_rule import vectors_of_field

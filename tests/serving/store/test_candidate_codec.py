@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.store.candidate_codec import decode_candidates, encode_candidates, encoded_size
 from serving.errors import CorruptValue
+from serving.store.candidate_codec import decode_candidates, encode_candidates, encoded_size
 from serving.store.id_list_codec import decode_ids, encode_ids
 
 

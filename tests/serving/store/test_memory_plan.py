@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 from serving.cli.command import app
 from serving.connection.clients import connect
 from serving.connection.embedded import EmbeddedStore
+from serving.events.sessions import Sessions
+from serving.messages import Event
+from serving.store.generations import GenerationStore
 from serving.store.keys import Keys
 from serving.store.memory_plan import GENERATION, plan_memory
-from serving.messages import Event
-from serving.events.sessions import Sessions
-from serving.store.generations import GenerationStore
 
 NUM_ITEMS, NUM_USERS = 2_000, 20_000
 

@@ -17,9 +17,9 @@ from serving.errors import (
     PublishRefused,
     StageUnavailable,
 )
+from serving.store.generations import GenerationStore
 from serving.store.keys import Keys, bucket
 from serving.store.manifest import Head, Manifest
-from serving.store.generations import GenerationStore
 
 USERS = {"ann": [3, 1, 2], "bob": [5], "new": []}
 

@@ -8,8 +8,8 @@ import uuid
 import pytest
 import redis
 
-from serving.store.candidate_codec import decode_candidates
 from serving.errors import CorruptValue, NoGeneration, PublishRefused
+from serving.store.candidate_codec import decode_candidates
 from serving.store.generation_writer import content_sha256, value_digest
 from serving.store.generations import GenerationStore
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import redis
 
+from serving.connection.calls import PAGE
 from serving.connection.clients import connect
 from serving.errors import NoGeneration, PublishRefused, StageUnavailable
+from serving.store.generations import GenerationStore
 from serving.store.manifest import Manifest
 from serving.store.publication import GateVerdict
-from serving.store.generations import GenerationStore
-from serving.connection.calls import PAGE
 from serving.store.write_lock import WriteLock
 
 NUM_BATCHES, BATCH = 6, 40

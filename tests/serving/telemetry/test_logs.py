@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from serving.telemetry.text_log import configure_logging, log_event
 from serving.telemetry.metrics import log_request
+from serving.telemetry.text_log import configure_logging, log_event
 
 log = logging.getLogger("serving.something")
 
@@ -16,7 +16,7 @@ log = logging.getLogger("serving.something")
 def _as_before(monkeypatch):
     monkeypatch.delenv("RECSYS_DEBUG", raising=False)
     root = logging.getLogger()
-    names = ["", "serving", "recsys", "features", "serving.request", "asyncio"]
+    names = ["", "serving", "recsys", "features", "serving.access", "asyncio"]
     names += ["uvicorn.error", "uvicorn.access"]
     before = [(name, logging.getLogger(name).level) for name in names]
     handlers = list(root.handlers)

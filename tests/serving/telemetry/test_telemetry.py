@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from serving.telemetry.collectors import ServingState
-from serving.models.holder import ModelsStatus
-from serving.telemetry.sharing import WorkerMetrics
 from serving.impressions.row_log import RowLogStats
+from serving.models.holder import ModelsStatus
+from serving.telemetry.collectors import ServingState
 from serving.telemetry.metrics import Telemetry
+from serving.telemetry.sharing import WorkerMetrics
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 ROOT = str(Path(__file__).resolve().parents[3])

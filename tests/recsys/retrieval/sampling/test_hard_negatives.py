@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from recsys.retrieval.losses import softmax_losses
 from recsys.retrieval.sampling.hard_negatives import (
     HardNegatives,
     hard_softmax_losses,
     mine_hard_negatives,
     suspected_positives,
 )
-from recsys.retrieval.losses import softmax_losses
 from recsys.retrieval.sampling.negatives import KnownPositives
 
 B, C, H, D = 5, 7, 3, 4

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recsys.retrieval.sampling.frequency import counted_log_q
 from recsys.retrieval.losses import softmax_losses
+from recsys.retrieval.sampling.frequency import counted_log_q
 from recsys.retrieval.sampling.negative_queue import NegativeQueue, merge_repeats, mixed_negatives
 from recsys.retrieval.sampling.negatives import NegativeSampler
 

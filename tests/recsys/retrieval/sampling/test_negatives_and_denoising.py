@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from recsys.retrieval.losses import focal_weight
 from recsys.retrieval.sampling.denoising import (
     draw_pool,
     keep_small_losses,
@@ -11,7 +12,6 @@ from recsys.retrieval.sampling.denoising import (
     resample,
     reweight_small_losses,
 )
-from recsys.retrieval.losses import focal_weight
 from recsys.retrieval.sampling.negatives import KnownPositives, NegativeSampler
 
 

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.retrieval.sampling.frequency import item_counts
 from recsys.retrieval.losses import sampled_softmax
+from recsys.retrieval.sampling.frequency import item_counts
 from recsys.retrieval.sampling.propensity import (
     exposure_propensities,
     inverse_propensity_weights,

@@ -9,6 +9,7 @@ import torch
 from sklearn.metrics import mutual_info_score
 from torch import Tensor
 
+from recsys.retrieval.towers.model import TowerOptions, TwoTower
 from recsys.retrieval.training.feature_masking import (
     ViewMask,
     contrastive_views,
@@ -19,7 +20,6 @@ from recsys.retrieval.training.feature_masking import (
     random_mask,
     self_supervised_loss,
 )
-from recsys.retrieval.towers.model import TowerOptions, TwoTower
 
 N, DIM, CONTENT = 40, 8, 3
 

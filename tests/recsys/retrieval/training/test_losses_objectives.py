@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from recsys.errors import ConfigError
-from recsys.retrieval.training.batch import Batch, LossSettings
 from recsys.retrieval.losses import (
     bpr,
     bsl,
@@ -27,6 +26,7 @@ from recsys.retrieval.losses import (
     top_k_threshold,
 )
 from recsys.retrieval.sampling.negatives import KnownPositives
+from recsys.retrieval.training.batch import Batch, LossSettings
 from recsys.retrieval.training.objectives import OBJECTIVES, example_losses, training_loss
 
 B, C, D, N = 6, 4, 3, 8

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from features.tables.histories import Histories
 from features.tables.vocabulary import Vocabulary
-from recsys.retrieval.training.noise_scores import event_losses, noise_scores
 from recsys.retrieval.towers.model import TowerOptions, TwoTower
 from recsys.retrieval.towers.retriever import Score, TwoTowerRetriever
+from recsys.retrieval.training.noise_scores import event_losses, noise_scores
 
 MakeHistories = Callable[[list[list[int]]], Histories]
 NUM_ITEMS = 40

@@ -13,15 +13,15 @@ import torch
 
 from features.tables.histories import Histories
 from recsys.errors import ConfigError
+from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.training.inputs import TrainingInputs
+from recsys.retrieval.training.step import TrainingStep
 from recsys.retrieval.training.train import (
     EpochReport,
     TowerOptions,
     TrainingOptions,
     train_two_tower,
 )
-from recsys.retrieval.training.inputs import TrainingInputs
-from recsys.retrieval.training.step import TrainingStep
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
 
 NUM_ITEMS = 40
 SMALL = TowerOptions(embedding_dim=16, history_length=10, hidden_dim=16)

@@ -11,17 +11,17 @@ import torch
 
 from features.tables.histories import Histories
 from recsys.errors import CollapseError
+from recsys.retrieval.towers.retriever import TwoTowerRetriever
 from recsys.retrieval.training.batch import LossSettings
+from recsys.retrieval.training.inputs import TrainingInputs
 from recsys.retrieval.training.objectives import OBJECTIVES
+from recsys.retrieval.training.step import TrainingStep
 from recsys.retrieval.training.train import (
     EpochReport,
     TowerOptions,
     TrainingOptions,
     train_two_tower,
 )
-from recsys.retrieval.training.inputs import TrainingInputs
-from recsys.retrieval.training.step import TrainingStep
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
 
 NUM_ITEMS = 40
 ROWS = TowerOptions(embedding_dim=16, user_table=True, pooling="none", id_dropout=0.0)

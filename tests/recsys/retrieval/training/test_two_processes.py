@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from features.tables.histories import Histories
+from recsys.retrieval.towers.retriever import TwoTowerRetriever
 from recsys.retrieval.training import launch
 from recsys.retrieval.training.train import (
     EpochReport,
@@ -22,7 +23,6 @@ from recsys.retrieval.training.train import (
     TrainingOptions,
     train_two_tower,
 )
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
 
 NUM_ITEMS = 40
 SMALL = TowerOptions(

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from recsys.config.experiment_design import ArmSettings
-from recsys.simulation.world.arms import SimulatedArm, arm_from_scores, tables_of
 from recsys.simulation.trial.log_estimates import LogEstimate, estimate_from_log
 from recsys.simulation.trial.place_rewards import fit_place_rewards
+from recsys.simulation.world.arms import SimulatedArm, arm_from_scores, tables_of
 from recsys.simulation.world.sessions import Behaviour, SessionLog, simulate_sessions
 from tests.recsys.simulation.world_of_two_tastes import NUM_USERS, fitted
 

@@ -8,9 +8,14 @@ from functools import cache
 import numpy as np
 
 from recsys.config.experiment_design import ArmSettings
-from recsys.simulation.world.arms import arm_from_scores
+from recsys.simulation.trial.estimate_tables import (
+    clip_table,
+    estimate_lines,
+    policy_table,
+    refusals,
+)
 from recsys.simulation.trial.experiment import Trial, run_trial
-from recsys.simulation.trial.estimate_tables import clip_table, estimate_lines, policy_table, refusals
+from recsys.simulation.world.arms import arm_from_scores
 from tests.recsys.simulation.world_of_two_tastes import NUM_USERS, fitted
 
 ITEMS = np.tile(np.arange(1, 13), (NUM_USERS, 1))

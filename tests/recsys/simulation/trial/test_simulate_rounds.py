@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from recsys.config.experiment_design import ArmSettings
-from recsys.simulation.world.arms import arm_from_scores
 from recsys.simulation.trial.feedback_loop import LoopRound
 from recsys.simulation.trial.rounds import REFITS, Rounds, run_rounds
+from recsys.simulation.world.arms import arm_from_scores
 from tests.recsys.simulation.world_of_two_tastes import NUM_USERS, fitted
 
 ITEMS = np.tile(np.arange(1, 13), (NUM_USERS, 1))

@@ -5,18 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from recsys.errors import ConfigError
 from recsys.config.experiment_design import ArmSettings
-from recsys.simulation.world.arms import SimulatedArm, arm_from_scores, tables_of
+from recsys.errors import ConfigError
+from recsys.simulation.trial.experiment import run_trial
+from recsys.simulation.trial.guardrails import with_margins
 from recsys.simulation.trial.log_estimates import (
     LogEstimate,
     coverage_of,
     estimate_from_log,
     place_weights,
 )
+from recsys.simulation.world.arms import SimulatedArm, arm_from_scores, tables_of
 from recsys.simulation.world.sessions import Behaviour, simulate_sessions
-from recsys.simulation.trial.experiment import run_trial
-from recsys.simulation.trial.guardrails import with_margins
 from tests.recsys.simulation.world_of_two_tastes import NUM_USERS, fitted
 
 WORLD, HONESTY = fitted()

@@ -7,10 +7,7 @@ import numpy as np
 import pytest
 
 from recsys.errors import ConfigError
-from recsys.simulation.world.arms import SimulatedArm, arm_from_scores, tables_of
 from recsys.simulation.estimates.estimate import Estimate
-from recsys.simulation.world.sessions import Behaviour, People, simulate_sessions
-from recsys.simulation.world.slate_traits import SlateTraits
 from recsys.simulation.trial.experiment import Trial, run_trial
 from recsys.simulation.trial.guardrails import (
     GUARDRAILS,
@@ -18,6 +15,9 @@ from recsys.simulation.trial.guardrails import (
     judge_guardrails,
     with_margins,
 )
+from recsys.simulation.world.arms import SimulatedArm, arm_from_scores, tables_of
+from recsys.simulation.world.sessions import Behaviour, People, simulate_sessions
+from recsys.simulation.world.slate_traits import SlateTraits
 from tests.recsys.simulation.world_of_two_tastes import NUM_ITEMS, NUM_USERS, fitted
 
 WORLD, _ = fitted()

@@ -1,0 +1,41 @@
+"""The retrievers of a bundle by name: how each is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from recsys.files.damage import telling_damage
+from recsys.lookup import lookup
+from recsys.retrieval.co_occurrence import CoOccurrenceRetriever
+from recsys.retrieval.item_item import ItemItemRetriever
+from recsys.retrieval.popularity import PopularityRetriever
+from recsys.retrieval.protocol import Retriever
+from recsys.retrieval.towers.retriever import TwoTowerRetriever
+
+__all__ = ["LOADERS", "load_sources"]
+
+
+LOADERS: Mapping[str, Callable[[Path], Retriever]] = {
+    "two_tower": TwoTowerRetriever.load,
+    "item_item": ItemItemRetriever.load,
+    "item_item_all": ItemItemRetriever.load,
+    "co_occurrence": CoOccurrenceRetriever.load,
+    "next_item": CoOccurrenceRetriever.load,
+    "popularity": PopularityRetriever.load,
+}
+
+
+def load_sources(directory: Path, names: Sequence[str]) -> list[Retriever]:
+    """The retrievers saved as ``directory/<name>``.
+
+    Raises:
+        ConfigError: an unknown source.
+        ArtifactError: one is missing or damaged.
+    """
+    found = []
+    for name in names:
+        load = lookup(LOADERS, name, "retriever")
+        with telling_damage(directory / name):
+            found.append(load(directory / name))
+    return found
