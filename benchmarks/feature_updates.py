@@ -38,7 +38,7 @@ from features import (
     read_interactions,
     read_items,
 )
-from serving.connection.clients import connect
+from serving.connection import connect
 from serving.connection.embedded import EmbeddedStore
 from serving.events.feature_state import RedisStateStore
 

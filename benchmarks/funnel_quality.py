@@ -2,8 +2,8 @@
 
 MovieLens latest-small, every rating a positive, each user's last 20% by time is test (the cut is
 floor(0.8 n)), seen items masked, the full catalogue ranked. Nothing is chosen on the test part: the
-funnel's sizes are chosen on a cut of the training part (see recsys/pipeline/run.py), and so are ALS's
-alpha and regularisation (best of 18 pairs, alpha 1..40); EASE has its usual l2 of 300. The
+funnel's sizes are chosen on a cut of the training part (see recsys/pipeline/run.py), and so are
+ALS's alpha and regularisation (best of 18 pairs, alpha 1..40); EASE has its usual l2 of 300. The
 contenders alternate within each seed.
 
     python benchmarks/funnel_quality.py [--config recsys.toml] [--seeds 42 43 44]
@@ -30,11 +30,11 @@ from implicit.als import AlternatingLeastSquares
 from scipy.sparse import csr_array, csr_matrix
 
 from features import Histories
-from recsys.config.config import Config, load_config
-from recsys.dataset.run_data import Cut, Dataset, cut_histories, read_dataset
+from recsys.config import Config, load_config
+from recsys.dataset import Cut, Dataset, cut_histories, read_dataset
 from recsys.evaluation import Evaluation, Truth, evaluate, paired_difference
+from recsys.pipeline import train
 from recsys.pipeline.run import evaluate as evaluate_bundle
-from recsys.pipeline.run import train
 from recsys.topk import TopK, top_k
 
 METRICS = ("recall@20", "ndcg@20")

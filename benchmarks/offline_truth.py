@@ -29,7 +29,7 @@ import numpy as np
 import polars as pl
 from scipy.stats import kendalltau, spearmanr
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.config.experiment_design import ArmSettings
 from recsys.retrieval.co_occurrence import CoOccurrenceRetriever
 from recsys.retrieval.item_item import ItemItemRetriever

@@ -44,7 +44,7 @@ from retrieval_data import load_split
 from retrieval_exposure import ExposureWorld, RankingError, relevance_error, semi_synthetic_exposure
 from retrieval_matrix import rows_of_users, train_matrix
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.evaluation import paired_difference
 from recsys.retrieval.sampling.propensity import inverse_propensity_weights
 

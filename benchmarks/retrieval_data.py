@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.evaluation import Truth, judge
 from recsys.evaluation.metrics import coverage, head_share, ndcg, recall
 from recsys.evaluation.popularity import popularity_rank

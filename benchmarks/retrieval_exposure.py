@@ -11,7 +11,7 @@ from scipy.optimize import brentq
 from scipy.sparse.linalg import svds
 from scipy.special import expit
 
-from features.tables.histories import Histories
+from features.tables import Histories
 
 
 @dataclass(frozen=True)

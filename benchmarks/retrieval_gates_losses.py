@@ -26,8 +26,9 @@ from recsys.evaluation import collapse
 from recsys.retrieval.losses import in_batch_softmax, weighted_mean
 from recsys.retrieval.sampling.hard_negatives import HardNegatives, mine_hard_negatives
 from recsys.retrieval.sampling.negatives import KnownPositives
+from recsys.retrieval.training import TrainingOptions
 from recsys.retrieval.training.batch import Batch, LossSettings
-from recsys.retrieval.training.options import EpochReport, TrainingOptions
+from recsys.retrieval.training.options import EpochReport
 
 
 def best_softmax(lab: Lab) -> Iterator[Row]:

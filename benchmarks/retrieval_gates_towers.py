@@ -15,9 +15,9 @@ from recsys.retrieval.finishing.filtering import pooled_auc, threshold_at_recall
 from recsys.retrieval.finishing.soup import SoupMember, average, greedy_soup, start_digest
 from recsys.retrieval.finishing.threshold import ThresholdHead
 from recsys.retrieval.finishing.tower_soup import train_soup
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.towers import TwoTowerRetriever
+from recsys.retrieval.training import TrainingOptions
 from recsys.retrieval.training.batch import LossSettings
-from recsys.retrieval.training.options import TrainingOptions
 
 
 def light_user_tower(lab: Lab) -> Iterator[Row]:

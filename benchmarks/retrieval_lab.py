@@ -11,9 +11,9 @@ from retrieval_data import Measured, Split, measure, topk_lists
 from retrieval_matrix import judged, rows_of_users, train_matrix
 from torch import Tensor
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.evaluation import RetrieverDiagnostics, Truth, diagnose_retriever
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.retrieval.training.batch import Batch
 from recsys.retrieval.training.objectives import OBJECTIVES
 

@@ -14,18 +14,17 @@ import numpy as np
 import torch
 from retrieval_data import Measured, measure, topk_lists
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.retrieval.sampling.denoising import (
     draw_pool,
     keep_small_losses,
     resample,
     reweight_small_losses,
 )
-from recsys.retrieval.towers.model import TowerOptions
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
+from recsys.retrieval.training import TrainingOptions, train_two_tower
 from recsys.retrieval.training.noise_scores import event_losses
-from recsys.retrieval.training.options import EpochReport, TrainingOptions
-from recsys.retrieval.training.train import train_two_tower
+from recsys.retrieval.training.options import EpochReport
 
 TOWERS = TowerOptions(user_table=True, pooling="none", id_dropout=0.0)
 _COMMON = {"patience": 0, "final_learning_rate": 0.01, "negative_power": 0.0}

@@ -46,8 +46,8 @@ from retrieval_data import (
 from retrieval_matrix import are_among, false_picks, rows_of_users, train_matrix
 
 from recsys.evaluation import paired_difference
+from recsys.retrieval.training import TrainingOptions
 from recsys.retrieval.training.batch import LossSettings
-from recsys.retrieval.training.options import TrainingOptions
 
 DATA: Mapping[str, Mapping[str, Any]] = {
     "ml-1m-lcfn": {"epochs": 20, "temperature": 0.15, "bsl": 1.03, "smoothing": 0.05},

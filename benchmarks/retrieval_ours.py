@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from retrieval_peers import OnEpoch, Peer
 
-from features.tables.histories import Histories
-from recsys.retrieval.towers.model import TowerOptions
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from features.tables import Histories
+from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
+from recsys.retrieval.training import TrainingOptions, train_two_tower
 from recsys.retrieval.training.batch import LossSettings
-from recsys.retrieval.training.options import EpochReport, TrainingOptions
-from recsys.retrieval.training.train import train_two_tower
+from recsys.retrieval.training.options import EpochReport
 
 Options = Mapping[str, Any]
 

@@ -20,7 +20,7 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from features.tables.histories import Histories
+from features.tables import Histories
 
 OnEpoch = Callable[[int, float], bool]
 """(epoch from 1, seconds of the epoch) -> whether to stop."""

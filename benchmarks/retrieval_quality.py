@@ -38,7 +38,7 @@ from retrieval_data import K, Measured, Split, average, load_split, measure, top
 from retrieval_ours import QUALITY, Ours
 from retrieval_peers import Implicit, OnEpoch, Peer, Popularity, TorchLoop
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.evaluation import bootstrap_mean, paired_difference
 
 PUBLISHED = {  # recall@20, ndcg@20; the methods' authors' logs and the BARS benchmark

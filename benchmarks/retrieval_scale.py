@@ -20,11 +20,11 @@ import time
 import numpy as np
 import torch
 
-from features.tables.histories import Histories
-from recsys.retrieval.towers.model import TowerOptions
+from features.tables import Histories
+from recsys.retrieval.towers import TowerOptions
+from recsys.retrieval.training import TrainingOptions, train_two_tower
 from recsys.retrieval.training.batch import LossSettings
-from recsys.retrieval.training.options import EpochReport, TrainingOptions
-from recsys.retrieval.training.train import train_two_tower
+from recsys.retrieval.training.options import EpochReport
 
 BAR_GIB = 20.0
 

@@ -36,7 +36,7 @@ import numpy as np
 
 from benchmarks.open_loop import Load, ask_at, ask_closed, post
 from benchmarks.serving_world import World, make_world
-from recsys.config.config import load_config
+from recsys.config import load_config
 from serving.assembly import open_store, store_directory
 from serving.connection.embedded import EmbeddedStore
 from serving.store.candidate_codec import decode_candidates
@@ -92,7 +92,7 @@ class Server:
     """`recsys serve` in processes of its own."""
 
     def __init__(self, world: World, workers: int) -> None:
-        command = [sys.executable, "-c", "from serving.cli.command import main; main()"]
+        command = [sys.executable, "-c", "from serving.cli import main; main()"]
         command += ["serve", "--config", str(world.config)]
         command += ["--port", "0", "--workers", str(workers)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -17,15 +17,14 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import save_file
 
-from features.tables.histories import Histories
-from features.tables.schema import TIMESTAMP, USER
-from recsys.bundle.bundle import Bundle, latest
-from recsys.config.config import Config, load_config
-from recsys.dataset.run_data import read_dataset
+from features.tables import TIMESTAMP, USER, Histories
+from recsys.bundle import Bundle, latest
+from recsys.config import Config, load_config
+from recsys.dataset import read_dataset
 from recsys.dataset.user_events import USER_EVENTS, UserEvents
 from recsys.errors import ArtifactError
-from recsys.pipeline.run import train
-from recsys.recommender.recommender import Recommender
+from recsys.pipeline import train
+from recsys.recommender import Recommender
 from serving.assembly import POPULAR
 from serving.jobs.publish import publish
 

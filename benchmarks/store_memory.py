@@ -30,10 +30,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from serving.connection.clients import connect
+from serving.connection import connect
 from serving.connection.embedded import EmbeddedStore
+from serving.store import GenerationStore
 from serving.store.estimates import Estimate, mean_of
-from serving.store.generations import GenerationStore
 from serving.store.keys import Keys
 
 K = 100

@@ -12,11 +12,10 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from recsys.config.config import Config
-from recsys.dataset.run_data import read_dataset
-from recsys.pipeline.evaluation import evaluate
-from recsys.pipeline.run import train
-from recsys.recommender.recommender import Recommender
+from recsys.config import Config
+from recsys.dataset import read_dataset
+from recsys.pipeline import evaluate, train
+from recsys.recommender import Recommender
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", type=Path, default=Path(__file__).parent / "data")

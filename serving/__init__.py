@@ -6,8 +6,7 @@ costs nothing.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from recsys.lazy import lazy_names
 
 _HOME = {
     "BundledPopular": "serving.request.snapshot",
@@ -15,7 +14,7 @@ _HOME = {
     "EmbeddedStore": "serving.connection.embedded",
     "Event": "serving.messages",
     "ExplainRequest": "serving.messages",
-    "GenerationStore": "serving.store.generations",
+    "GenerationStore": "serving.store",
     "LiveModel": "serving.models.live",
     "RankRequest": "serving.messages",
     "RecommendRequest": "serving.messages",
@@ -24,26 +23,12 @@ _HOME = {
     "ServiceSettings": "serving.request.settings",
     "ServingError": "serving.errors",
     "SimilarRequest": "serving.messages",
-    "connect": "serving.connection.clients",
+    "connect": "serving.connection",
     "create_app": "serving.http.app",
-    "redact": "serving.connection.clients",
+    "redact": "serving.connection",
     "vectors_of_field": "serving.request.slate_rule",
 }
 
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 
-
-def __getattr__(name: str) -> Any:
-    """Import the module that holds ``name`` and return it."""
-    try:
-        home = _HOME[name]
-    except KeyError:
-        raise AttributeError(f"module 'serving' has no attribute {name!r}") from None
-    value = getattr(importlib.import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """Names of the package, the ones not loaded yet included."""
-    return sorted({*globals(), *_HOME})
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -8,10 +8,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsys.bundle.bundle import Bundle, latest
-from recsys.config.config import Config
+from recsys.bundle import Bundle, latest
+from recsys.config import Config
 from recsys.errors import ArtifactError
-from serving.connection.clients import EMBEDDED, URL_VARIABLE, TlsFiles, connect, redact
+from serving.connection import EMBEDDED, URL_VARIABLE, connect, redact
+from serving.connection.clients import TlsFiles
 from serving.events.event_stream import EventStream
 from serving.events.sessions import Sessions
 from serving.impressions.log import FeedbackLog, ImpressionLog
@@ -22,7 +23,7 @@ from serving.request.service import RecommendationService
 from serving.request.settings import ServiceSettings
 from serving.request.slate_rule import vectors_of_field
 from serving.request.snapshot import BundledPopular
-from serving.store.generations import GenerationStore
+from serving.store import GenerationStore
 from serving.store.keys import Keys
 from serving.telemetry.metrics import Telemetry
 
@@ -126,7 +127,7 @@ def make_service(
         bundled = None
     store = open_store(config, timeout_s=serving.store_timeout_s)
     sessions = stream = None
-    if serving.events.sessions:
+    if serving.sessions:
         sessions = Sessions(
             store.client,
             store.keys,

@@ -16,14 +16,14 @@ ROOT = Path(__file__).resolve().parents[1]
 FORBIDDEN: dict[str, tuple[str, ...]] = {
     "features": ("recsys", "serving", "torch", "redis", "fastapi"),
     "recsys": ("serving", "redis", "fastapi", "uvicorn"),
-    "recsys.content": ("recsys.retrieval", "recsys.ranking", "recsys.pipeline.run"),
-    "recsys.embeddings": ("recsys.retrieval", "recsys.ranking", "recsys.pipeline.run"),
-    "recsys.semantic_ids": ("recsys.retrieval", "recsys.ranking", "recsys.pipeline.run"),
-    "recsys.index": ("recsys.retrieval", "recsys.ranking", "recsys.pipeline.run"),
-    "recsys.retrieval": ("recsys.ranking", "recsys.pipeline.run", "recsys.config.config"),
+    "recsys.content": ("recsys.retrieval", "recsys.ranking", "recsys.pipeline"),
+    "recsys.embeddings": ("recsys.retrieval", "recsys.ranking", "recsys.pipeline"),
+    "recsys.semantic_ids": ("recsys.retrieval", "recsys.ranking", "recsys.pipeline"),
+    "recsys.index": ("recsys.retrieval", "recsys.ranking", "recsys.pipeline"),
+    "recsys.retrieval": ("recsys.ranking", "recsys.pipeline", "recsys.config"),
     "recsys.retrieval.losses": ("recsys.retrieval",),
-    "recsys.ranking": ("recsys.retrieval", "recsys.pipeline.run"),
-    "recsys.evaluation": ("recsys.retrieval", "recsys.ranking", "recsys.pipeline.run"),
+    "recsys.ranking": ("recsys.retrieval", "recsys.pipeline"),
+    "recsys.evaluation": ("recsys.retrieval", "recsys.ranking", "recsys.pipeline"),
 }
 # The type at the seam, not an implementation.
 ALLOWED = {"recsys.retrieval.protocol"}
@@ -82,7 +82,7 @@ def test_no_import_points_up() -> None:
     [
         (
             "features/a.py",
-            "import recsys.config.config",
+            "import recsys.config",
             "features/a.py:1: features.a imports recsys",
         ),
         (
@@ -104,7 +104,7 @@ def test_no_import_points_up() -> None:
         (
             "recsys/ranking/__init__.py",
             "from ..pipeline import train",
-            "recsys/ranking/__init__.py:1: recsys.ranking imports recsys.pipeline.run",
+            "recsys/ranking/__init__.py:1: recsys.ranking imports recsys.pipeline",
         ),
         (
             "recsys/retrieval/a.py",
@@ -125,7 +125,7 @@ def test_a_planted_wrong_import_is_found(
 @pytest.mark.parametrize(
     ("module", "text"),
     [
-        ("serving/a.py", "import recsys.config.config, features, redis"),
+        ("serving/a.py", "import recsys.config, features, redis"),
         ("recsys/ranking/a.py", "from recsys.retrieval.protocol import Retriever"),
         ("recsys/pipeline/run.py", "from recsys import ranking, retrieval"),
         ("recsys/a.py", "import serving_tools"),
@@ -138,7 +138,7 @@ def test_what_is_allowed_is_not_reported(tmp_path: Path, module: str, text: str)
     assert wrong_imports(tmp_path) == []
 
 
-@pytest.mark.parametrize("module", ["features", "recsys", "serving", "serving.cli.command"])
+@pytest.mark.parametrize("module", ["features", "recsys", "serving", "serving.cli"])
 def test_light_packages_import_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
     done = subprocess.run(

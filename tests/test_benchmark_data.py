@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.tables.histories import Histories
+from features.tables import Histories
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from features.tables.histories import Histories
+from features.tables import Histories
+from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.retrieval.towers.model import TwoTower
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
-from recsys.retrieval.training.options import TrainingOptions
+from recsys.retrieval.training import TrainingOptions
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 

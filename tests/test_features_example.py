@@ -8,11 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from features.computation.computer import FeatureComputer
+from features.computation import FeatureComputer
 from features.definitions.registry import KINDS
-from recsys.config.config import Config, load_config
+from recsys.config import Config, load_config
+from recsys.dataset import read_dataset
 from recsys.dataset.definitions import find_definition_problems, ranker_definitions
-from recsys.dataset.run_data import read_dataset
 from recsys.dataset.tables import open_tables
 
 ROOT = Path(__file__).resolve().parents[1]

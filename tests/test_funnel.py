@@ -19,16 +19,16 @@ import pytest
 from safetensors.numpy import load_file
 
 from features import Histories
-from recsys.bundle.bundle import Bundle, bundles, latest
-from recsys.config.config import Config
-from recsys.dataset.run_data import Dataset, read_dataset
+from recsys.bundle import Bundle, bundles, latest
+from recsys.config import Config
+from recsys.dataset import Dataset, read_dataset
 from recsys.errors import ArtifactError, ConfigError, LeakageError
-from recsys.pipeline import item_stages
+from recsys.pipeline import evaluate, item_stages, train
 from recsys.pipeline import run as pipeline
-from recsys.pipeline.run import evaluate, train
-from recsys.recommender.recommender import FeatureInputs, Recommender
+from recsys.recommender import Recommender
+from recsys.recommender.features import FeatureInputs
+from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.retrieval.towers.item_fields import FieldVocabulary
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
 from serving import EmbeddedStore, RecommendRequest, SimilarRequest
 from serving.assembly import make_service, open_store, store_directory
 from serving.jobs.candidates import build_candidates
@@ -787,7 +787,7 @@ def test_diversity_draws_from_below_the_first_k(trained: Bundle) -> None:
 def test_the_configuration_knows_every_retriever() -> None:
     from typing import get_args
 
-    from recsys.config.config import RetrieverName
+    from recsys.config import RetrieverName
     from recsys.pipeline.retrievers import COUNTED
     from recsys.retrieval.choices import LOADERS
 

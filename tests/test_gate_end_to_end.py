@@ -14,10 +14,10 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from recsys.bundle.bundle import Bundle, bundles
+from recsys.bundle import Bundle, bundles
 from recsys.errors import ArtifactError
 from recsys.pipeline.evidence import read_evidence
-from serving.cli.command import app
+from serving.cli import app
 from serving.connection.embedded import EmbeddedStore
 from serving.impressions.log import FEEDBACK_COLUMNS, IMPRESSION_COLUMNS
 from serving.impressions.row_journal import new_stem
@@ -163,7 +163,7 @@ def test_from_two_bundles_to_a_published_one(home, monkeypatch):
 
 
 def find_id(home: Path, name: str) -> str:
-    from recsys.config.config import load_config
+    from recsys.config import load_config
 
     return find(load_config(home / "recsys.toml"), name).id
 

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from recsys.bundle.bundle import bundles
-from serving.cli.command import app
+from recsys.bundle import bundles
+from serving.cli import app
 from serving.cli.simulate import parse_count
 from tests.test_gate_end_to_end import settings, write_world
 

@@ -4,8 +4,8 @@ Many rows share a user and moment, an item and moment, or a moment. Each of thes
 value is computed once for every distinct combination and then spread over the rows.
 
 `Computation` knows the rows and the tables. What happened before is asked of a subclass:
-`features.computation.from_log` looks it up in a log, `features.online.computation` in state that was
-updated event by event.
+`features.computation.from_log` looks it up in a log, `features.online.computation` in state that
+was updated event by event.
 """
 
 from __future__ import annotations

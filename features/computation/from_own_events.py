@@ -1,7 +1,7 @@
 """What one user did before one moment: the features of a live request, without a frame.
 
-Values equal those of `features.computation.from_log` over the same events; a handful of events needs no
-running sums.
+Values equal those of `features.computation.from_log` over the same events; a handful of events
+needs no running sums.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class TextMatcher:
         Args:
             item: [R] int64 item index, 0 or beyond N for an unknown one.
             query: [R] String.
-            k1: see `features.definitions.columns.TextMatch`.
+            k1: see `features.definitions.TextMatch`.
             b: likewise.
 
         Returns:

@@ -1,4 +1,4 @@
-"""What a feature is, declared once; `features.computation.computer` and `features.online.features` compute it.
+"""What a feature is, declared once; `features.computation` and `features.online` compute it.
 
 Every definition speaks of one row: a user, a candidate item and a moment. This module holds the
 kinds that read tables, vectors and the request; `features.definitions.events` those that count

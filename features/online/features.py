@@ -1,9 +1,9 @@
 """Definitions to running state: updated event by event, read at any moment from then on.
 
 The state is what `features.online.plan` found that the definitions ask for. Values come from the
-code that computes them offline (`features.computation.kinds`); only where it looks for the past is different.
-Replaying a log through `OnlineFeatures` gives what `features.compute_features` gives for it, which
-`features.online.parity` checks.
+code that computes them offline (`features.computation.kinds`); only where it looks for the past is
+different. Replaying a log through `OnlineFeatures` gives what `features.compute_features` gives for
+it, which `features.online.parity` checks.
 
     {plan}:g                      everybody's events
     {plan}:i:<item>               an item's

@@ -44,7 +44,8 @@ def find_problems(
         events: the raw log, as a frame or a Parquet/CSV file.
         items: the raw item table, or None to leave it and the catalogue check out.
         users: the raw user table, or None.
-        columns: the roles of the columns of ``events``; None: the names of `features.tables.schema`.
+        columns: the roles of the columns of ``events``; None: the names of
+            `features.tables.schema`.
         item_column: id column of ``items``.
         user_column: id column of ``users``.
         now: UTC time without time zone that the check of units uses; None: the clock.

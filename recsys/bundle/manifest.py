@@ -33,7 +33,7 @@ class Manifest:
         id: sorts by time of creation; the published generation carries the same one.
         parent: id of the bundle this one continues, or None.
         created_at: ISO 8601, UTC.
-        config: all settings as used, see `recsys.config.config.Config.as_used`.
+        config: all settings as used, see `recsys.config.Config.as_used`.
         data_fingerprint: sha256 (hex) of the content of the input tables.
         versions: library name -> version.
         git_commit: commit of the code, with "-dirty" if it had changes; None outside a checkout.

@@ -1,9 +1,9 @@
 """The configuration of a run: one TOML file, checked before anything starts.
 
 Sections are frozen pydantic models, one per stage; every default lives in them and nowhere else.
-Only the places that join the stages (`recsys.pipeline.run`, `serving.cli.command`, examples) read them; layers,
+Only the places that join the stages (`recsys.pipeline`, `serving.cli`, examples) read them; layers,
 losses, indexes and metrics take plain arguments. To add a setting, add a field with its default
-and its bound to the section of its stage, in one of the modules `recsys.config_*`:
+and its bound to the section of its stage, in a file of this folder:
 loading, messages and fingerprints follow.
 """
 

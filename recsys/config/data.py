@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from features.tables.schema import ITEM, TIMESTAMP, USER, EventColumns
+from features.tables import ITEM, TIMESTAMP, USER, EventColumns
 from recsys.config.base import Section
 
 __all__ = ["DataConfig", "EntityColumnsConfig", "EventColumnsConfig", "FeastConfig"]

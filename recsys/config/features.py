@@ -18,16 +18,18 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from features.definitions.columns import (
+from features.definitions import (
     Definition,
     Position,
     RetrievalRank,
     RetrievalScore,
+    Similarity,
     SlateRelative,
     TextMatch,
+    dump_definitions,
+    load_definitions,
 )
-from features.definitions.history import Similarity
-from features.definitions.registry import KINDS, dump_definitions, load_definitions
+from features.definitions.registry import KINDS
 from features.errors import DataError
 from recsys.config.messages import VALUE_KINDS
 from recsys.errors import ConfigError

@@ -41,7 +41,7 @@ UpTo1 = Annotated[float, Field(gt=0, le=1)]
 class TowerConfig(Section):
     """The towers' shape and training.
 
-    `recsys.retrieval.towers.model.TowerOptions` and `recsys.retrieval.training.options.TrainingOptions`
+    `recsys.retrieval.towers.TowerOptions` and `recsys.retrieval.training.TrainingOptions`
     say what each setting means; those of the latter's negatives are ``negatives`` (how many) and
     ``negative_source`` here.
     """

@@ -13,15 +13,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.computation.computer import FeatureComputer
-from features.definitions.columns import DayOfWeek, Definition, HourOfDay, SlateRelative
-from features.definitions.registry import check_definitions, default_definitions
+from features.computation import FeatureComputer
+from features.definitions import (
+    DayOfWeek,
+    Definition,
+    HourOfDay,
+    SlateRelative,
+    default_definitions,
+)
+from features.definitions.registry import check_definitions
 from features.errors import DataError, Problem
-from features.tables.entities import ItemTable, UserTable
-from features.tables.interactions import Interactions
-from features.tables.schema import INTERACTION_SCHEMA, ITEM, USER
-from features.tables.vocabulary import Vocabulary
-from recsys.config.config import Config
+from features.tables import ITEM, USER, Interactions, ItemTable, UserTable, Vocabulary
+from features.tables.schema import INTERACTION_SCHEMA
+from recsys.config import Config
 from recsys.config.features import CONTENT, combined_definitions, retrieval_definitions
 from recsys.dataset.tables import RunTables
 

@@ -11,13 +11,9 @@ import numpy as np
 import polars as pl
 
 from features.errors import DataError
-from features.tables.entities import ItemTable, UserTable
+from features.tables import ITEM, USER, Histories, Interactions, ItemTable, UserTable, Vocabulary
 from features.tables.hashing import update_with_series
-from features.tables.histories import Histories
-from features.tables.interactions import Interactions
-from features.tables.schema import ITEM, USER
-from features.tables.vocabulary import Vocabulary
-from recsys.config.config import Config
+from recsys.config import Config
 from recsys.dataset.tables import open_tables, split_of
 from recsys.evaluation.splits import Split
 

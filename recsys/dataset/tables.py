@@ -26,12 +26,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 import polars as pl
 
 from features.errors import DataError, Problem
-from features.tables.entities import ItemTable, UserTable, read_items, read_users
-from features.tables.interactions import Interactions, read_interactions
+from features.tables import (
+    EVENT,
+    ITEM,
+    TIMESTAMP,
+    USER,
+    WEIGHT,
+    EventColumns,
+    Interactions,
+    ItemTable,
+    UserTable,
+    find_problems,
+    read_interactions,
+    read_items,
+    read_users,
+)
 from features.tables.reading import read_frame
-from features.tables.schema import EVENT, EVENT_ID, ITEM, TIMESTAMP, USER, WEIGHT, EventColumns
-from features.tables.validation import UNDESCRIBED, event_problems, find_problems
-from recsys.config.config import Config, SplitConfig
+from features.tables.schema import EVENT_ID
+from features.tables.validation import UNDESCRIBED, event_problems
+from recsys.config import Config, SplitConfig
 from recsys.config.data import FeastConfig
 from recsys.evaluation.splits import Split, split_at, split_per_user
 

@@ -39,9 +39,7 @@ import numpy as np
 import polars as pl
 
 from features.moments import microseconds
-from features.tables.interactions import Interactions
-from features.tables.schema import CREATED, EVENT, ITEM, TIMESTAMP, USER, WEIGHT
-from features.tables.vocabulary import Vocabulary
+from features.tables import CREATED, EVENT, ITEM, TIMESTAMP, USER, WEIGHT, Interactions, Vocabulary
 from recsys.errors import ArtifactError
 from recsys.files.writing import sync_directory
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import polars as pl
 
-from features.tables.schema import USER
+from features.tables import USER
 from recsys.evaluation.metrics import LIST_METRICS, USER_METRICS, MetricName, parse_metric
 from recsys.evaluation.popularity import checked_popularity, popularity_rank
 from recsys.evaluation.result import Evaluation, Exposure, SliceResult

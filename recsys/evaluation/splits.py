@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from features.tables.interactions import Interactions
-from features.tables.schema import TIMESTAMP, USER
+from features.tables import TIMESTAMP, USER, Interactions
 
 __all__ = ["Split", "leave_last_out", "split_at", "split_per_user"]
 

@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 import numpy as np
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.topk import TopK
 
 __all__ = ["Judged", "Truth", "judge"]

@@ -28,7 +28,7 @@ _LIBRARIES = (
     "torchrec",
     "wordllama",
 )
-_ROOT = Path(__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 def fingerprint(*parts: Any) -> str:

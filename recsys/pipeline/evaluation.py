@@ -8,16 +8,16 @@ from collections.abc import Mapping
 import numpy as np
 
 from features.errors import DataError
-from recsys.bundle.bundle import Bundle
-from recsys.config.config import Config
-from recsys.dataset.run_data import cut_histories, read_dataset
+from recsys.bundle import Bundle
+from recsys.config import Config
+from recsys.dataset import cut_histories, read_dataset
 from recsys.errors import ArtifactError
 from recsys.evaluation import Evaluation, Interval, Truth, compare, write_html
 from recsys.evaluation import evaluate as measure
 from recsys.pipeline.evidence import Measured, calibration_of, find_leakage, write_evidence
 from recsys.pipeline.lineage import numbered_as, trained_until
 from recsys.progress import Progress
-from recsys.recommender.recommender import Ranked, Recommender
+from recsys.recommender import Ranked, Recommender
 from recsys.topk import TopK
 
 __all__ = ["MEASURED_AT", "evaluate"]

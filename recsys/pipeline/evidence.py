@@ -16,11 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from features.tables.histories import Histories
-from features.tables.schema import USER
-from recsys.bundle.bundle import Bundle
+from features.tables import USER, Histories
+from recsys.bundle import Bundle
 from recsys.bundle.manifest import Manifest
-from recsys.dataset.run_data import Cut
+from recsys.dataset import Cut
 from recsys.errors import ArtifactError, LeakageError
 from recsys.evaluation import Evaluation, Interval, Truth, item_slices, judge, user_slices
 from recsys.evaluation.metrics import USER_METRICS, parse_metric

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
-from recsys.bundle.bundle import Bundle
-from recsys.config.config import Config, SemanticIdsConfig
+from recsys.bundle import Bundle
+from recsys.config import Config, SemanticIdsConfig
 from recsys.content.encoder import ContentEncoder
-from recsys.dataset.run_data import Dataset
+from recsys.dataset import Dataset
 from recsys.errors import ConfigError
 from recsys.files.provenance import fingerprint
 from recsys.pipeline.lineage import Lineage

@@ -32,18 +32,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.definitions.columns import Definition
-from features.definitions.registry import load_definitions
-from features.tables.histories import Histories
-from features.tables.schema import USER
-from features.tables.vocabulary import Vocabulary
-from recsys.bundle.bundle import Bundle, latest
-from recsys.config.config import Config
-from recsys.dataset.run_data import Dataset
+from features.definitions import Definition, load_definitions
+from features.tables import USER, Histories, Vocabulary
+from recsys.bundle import Bundle, latest
+from recsys.config import Config
+from recsys.dataset import Dataset
 from recsys.errors import ArtifactError, ConfigError
 from recsys.files.provenance import fingerprint
 from recsys.pipeline.towers import tower_options
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.towers import TwoTowerRetriever
 
 __all__ = [
     "NEWEST",

@@ -5,19 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from features.errors import DataError
-from features.tables.histories import Histories
-from features.tables.interactions import Interactions
-from features.tables.schema import ITEM
-from recsys.bundle.bundle import Bundle
-from recsys.config.config import Config
-from recsys.dataset.run_data import Dataset, cut_histories, read_dataset
+from features.tables import ITEM, Histories, Interactions
+from recsys.bundle import Bundle
+from recsys.config import Config
+from recsys.dataset import Dataset, cut_histories, read_dataset
 from recsys.errors import ArtifactError
 from recsys.evaluation import Truth
 from recsys.evaluation import evaluate as measure
 from recsys.pipeline.evaluation import MEASURED_AT
 from recsys.pipeline.evidence import Measured, calibration_of, find_leakage, make_evidence
 from recsys.pipeline.lineage import numbered_as, trained_until
-from recsys.recommender.recommender import Recommender
+from recsys.recommender import Recommender
 from recsys.simulation.gate.evidence import Evidence
 from recsys.topk import TopK
 

@@ -8,13 +8,13 @@ from typing import Self
 
 import numpy as np
 
-from features.computation.computer import FeatureComputer
-from features.definitions.columns import Definition
-from features.definitions.registry import definitions_sha256
+from features.computation import FeatureComputer
+from features.definitions import Definition, definitions_sha256
 from features.errors import DataError
-from features.tables.entities import UserTable
-from recsys.config.config import Config
+from features.tables import UserTable
+from recsys.config import Config
 from recsys.config.features import CONTENT
+from recsys.dataset import Dataset
 from recsys.dataset.definitions import (
     USER_COLUMNS,
     definitions_problems,
@@ -22,7 +22,7 @@ from recsys.dataset.definitions import (
     ranker_definitions,
     user_columns,
 )
-from recsys.dataset.run_data import Dataset, table_fingerprint
+from recsys.dataset.run_data import table_fingerprint
 from recsys.files.provenance import fingerprint
 from recsys.pipeline.lineage import Lineage
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from features.tables.histories import Histories
-from recsys.config.config import RetrievalConfig
+from features.tables import Histories
+from recsys.config import RetrievalConfig
 from recsys.lookup import lookup
 from recsys.pipeline.towers import ItemInputs, Plan, fit_towers
 from recsys.progress import Progress
@@ -17,7 +17,7 @@ from recsys.retrieval.finishing.extras import FinishedTowers
 from recsys.retrieval.item_item import ItemItemRetriever
 from recsys.retrieval.popularity import PopularityRetriever
 from recsys.retrieval.protocol import Retriever
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.retrieval.training.options import EpochReport
 
 __all__ = ["COUNTED", "Fitted", "fit_sources"]

@@ -21,19 +21,18 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.definitions.registry import dump_definitions
-from features.tables.interactions import Interactions
-from features.tables.schema import TIMESTAMP
-from recsys.bundle.bundle import Bundle
-from recsys.config.config import Config
-from recsys.dataset.run_data import Cut, Dataset, cut_histories, read_dataset
+from features.definitions import dump_definitions
+from features.tables import TIMESTAMP, Interactions
+from recsys.bundle import Bundle
+from recsys.config import Config
+from recsys.dataset import Cut, Dataset, cut_histories, read_dataset
 from recsys.errors import ConfigError
 from recsys.evaluation import Truth, judge
 from recsys.evaluation.metrics import ndcg
 from recsys.files.provenance import fingerprint
 from recsys.index.choices import make_index
 from recsys.pipeline.calibration import fit_map, write_map
-from recsys.pipeline.evaluation import MEASURED_AT, evaluate
+from recsys.pipeline.evaluation import MEASURED_AT
 from recsys.pipeline.item_stages import item_stages, load_content, load_item_inputs
 from recsys.pipeline.lineage import Lineage
 from recsys.pipeline.ranker_features import RankerFeatures
@@ -50,10 +49,10 @@ from recsys.recommender.features import FeatureInputs
 from recsys.recommender.pool import pool_candidates
 from recsys.retrieval.choices import load_sources
 from recsys.retrieval.finishing.extras import FinishedTowers
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.retrieval.training.options import EpochReport
 
-__all__ = ["evaluate", "train"]
+__all__ = ["train"]
 
 log = logging.getLogger(__name__)
 

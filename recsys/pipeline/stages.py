@@ -46,7 +46,8 @@ class Stage:
     Attributes:
         name: lower-case letters, digits, "-" and "_"; the directory of its output.
         settings: fingerprint of everything the stage depends on that no earlier stage does: its
-            section of the configuration, the seed, the data (see `recsys.files.provenance.fingerprint`).
+            section of the configuration, the seed, the data (see
+            `recsys.files.provenance.fingerprint`).
         run: writes its output into the given directory. Outputs of earlier stages lie beside it
             under their names, but take their paths from the workspace.
         reads: names of earlier stages whose output goes in, theirs with it. None: all of them.

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from features.tables.histories import Histories
-from recsys.config.config import RetrievalConfig
+from features.tables import Histories
+from recsys.config import RetrievalConfig
 from recsys.errors import ConfigError
 from recsys.progress import Progress
 from recsys.retrieval.finishing.extras import (
@@ -21,13 +21,12 @@ from recsys.retrieval.finishing.extras import (
     finish_towers,
     train_soup,
 )
-from recsys.retrieval.towers.model import TowerOptions
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
+from recsys.retrieval.training import TrainingOptions, train_two_tower
 from recsys.retrieval.training.batch import LossSettings
 from recsys.retrieval.training.devices import training_device
 from recsys.retrieval.training.feature_masking import MIN_FIELDS
-from recsys.retrieval.training.options import EpochReport, TrainingOptions
-from recsys.retrieval.training.train import train_two_tower
+from recsys.retrieval.training.options import EpochReport
 from recsys.threads import torch_threads
 
 __all__ = [

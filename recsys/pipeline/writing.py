@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from features.definitions.registry import load_definitions
-from features.tables.histories import Histories
-from recsys.config.config import Config
+from features.definitions import load_definitions
+from features.tables import Histories
+from recsys.config import Config
+from recsys.dataset import Dataset
 from recsys.dataset.definitions import describe_definitions
-from recsys.dataset.run_data import Dataset
 from recsys.pipeline.lineage import Lineage, write_trained_until
 from recsys.pipeline.towers import CURVE
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.retrieval.training.noise_scores import event_losses, noise_scores
 from recsys.threads import torch_threads
 
@@ -85,8 +85,8 @@ def write_bundle(
 def write_noise(out: Path, work: Path, config: Config, data: Dataset, histories: Histories) -> None:
     """How much each training event looks like noise to the served towers, a row an event.
 
-    `recsys.retrieval.training.noise_scores.NoiseScores.to_frame` says what the columns are; sorted by
-    falling ``noise`` the table is read from the top.
+    `recsys.retrieval.training.noise_scores.NoiseScores.to_frame` says what the columns are; sorted
+    by falling ``noise`` the table is read from the top.
     """
     settings = config.retrieval
     towers = TwoTowerRetriever.load(work / TOWERS)

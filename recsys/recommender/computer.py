@@ -7,10 +7,9 @@ from pathlib import Path
 
 import polars as pl
 
-from features.computation.computer import FeatureComputer
-from features.definitions.registry import load_definitions
-from features.tables.entities import ItemTable, UserTable
-from features.tables.vocabulary import Vocabulary
+from features.computation import FeatureComputer
+from features.definitions import load_definitions
+from features.tables import ItemTable, UserTable, Vocabulary
 from recsys.config.features import CONTENT
 from recsys.dataset.definitions import USER_COLUMNS
 from recsys.errors import ArtifactError

@@ -10,10 +10,8 @@ from typing import Self
 import numpy as np
 import polars as pl
 
-from features.computation.computer import FeatureComputer
-from features.tables.entities import UserTable
-from features.tables.interactions import Interactions
-from features.tables.vocabulary import Vocabulary
+from features.computation import FeatureComputer
+from features.tables import Interactions, UserTable, Vocabulary
 from recsys.ranking.ranker import RankingRows
 from recsys.recommender.past import LiveItems, LivePast
 from recsys.recommender.pool import CandidatePool

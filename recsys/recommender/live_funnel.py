@@ -9,8 +9,7 @@ import numpy as np
 import polars as pl
 
 from features.moments import microseconds
-from features.tables.schema import ITEM
-from features.tables.vocabulary import Vocabulary
+from features.tables import ITEM, Vocabulary
 from recsys.ranking.ranker import Ranker, RankingRows
 from recsys.recommender.explanation import ExplainedItem, explain_rows
 from recsys.recommender.features import FeatureInputs

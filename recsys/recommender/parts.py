@@ -11,8 +11,7 @@ import numpy as np
 import polars as pl
 
 from features.moments import EPOCH
-from features.tables.entities import ItemTable
-from features.tables.vocabulary import Vocabulary
+from features.tables import ItemTable, Vocabulary
 from recsys.config.features import CONTENT
 from recsys.files.damage import telling_damage
 from recsys.index.choices import load_index
@@ -22,13 +21,13 @@ from recsys.recommender.features import FeatureInputs
 from recsys.retrieval.choices import load_sources
 from recsys.retrieval.finishing.extras import FinishedTowers
 from recsys.retrieval.protocol import Retriever
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.towers import TwoTowerRetriever
 
 __all__ = ["RecommenderParts", "read_parts"]
 
 
 class RecommenderParts(TypedDict):
-    """What a `recsys.recommender.recommender.Recommender` is made of."""
+    """What a `recsys.recommender.Recommender` is made of."""
 
     generation: str
     items: ItemTable

@@ -11,10 +11,7 @@ import numpy as np
 
 from features.computation.from_own_events import OwnEvents
 from features.moments import EPOCH
-from features.tables.histories import Histories
-from features.tables.interactions import Interactions
-from features.tables.schema import ITEM, WEIGHT
-from features.tables.vocabulary import Vocabulary
+from features.tables import ITEM, WEIGHT, Histories, Interactions, Vocabulary
 from recsys.dataset.user_events import UserEvents
 
 __all__ = [

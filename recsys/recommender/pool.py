@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from features.tables.histories import Histories
-from features.tables.schema import ITEM, USER
-from features.tables.vocabulary import Vocabulary
+from features.tables import ITEM, USER, Histories, Vocabulary
 from recsys.retrieval.protocol import Question, Retriever
 
 __all__ = ["CandidatePool", "pool_candidates", "score_candidates"]

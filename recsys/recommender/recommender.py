@@ -12,11 +12,7 @@ import numpy as np
 import polars as pl
 
 from features.moments import microseconds
-from features.tables.entities import ItemTable
-from features.tables.histories import Histories
-from features.tables.interactions import Interactions
-from features.tables.schema import ITEM
-from features.tables.vocabulary import Vocabulary
+from features.tables import ITEM, Histories, Interactions, ItemTable, Vocabulary
 from recsys.dataset.user_events import USER_EVENTS, UserEvents
 from recsys.ranking.ranker import Ranker
 from recsys.recommender.features import FeatureInputs

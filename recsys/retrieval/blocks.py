@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.topk import TopK, top_k
 
 __all__ = [

@@ -11,7 +11,7 @@ from recsys.retrieval.co_occurrence import CoOccurrenceRetriever
 from recsys.retrieval.item_item import ItemItemRetriever
 from recsys.retrieval.popularity import PopularityRetriever
 from recsys.retrieval.protocol import Retriever
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.towers import TwoTowerRetriever
 
 __all__ = ["LOADERS", "load_sources"]
 

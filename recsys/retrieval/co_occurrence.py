@@ -8,7 +8,7 @@ from typing import Literal, Self
 import numpy as np
 from scipy.sparse import csr_array, diags_array
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.blocks import DenseRetriever
 from recsys.retrieval.recency import recency_weights

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_array
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.blocks import DenseRetriever
 from recsys.retrieval.recency import recency_weights

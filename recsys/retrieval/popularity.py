@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.blocks import DenseRetriever
 

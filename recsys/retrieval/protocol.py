@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.topk import TopK
 
 __all__ = ["Question", "Retriever"]

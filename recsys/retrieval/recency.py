@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from features.tables.histories import Histories
+from features.tables import Histories
 
 __all__ = ["recency_weights"]
 

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
-from recsys.config.config import Config
+from recsys.config import Config
 from recsys.config.tuning import SECTION, UNSEARCHED, field_of, is_whole
-from recsys.dataset.run_data import Dataset, read_dataset
+from recsys.dataset import Dataset, read_dataset
 from recsys.errors import CollapseError, ConfigError
 from recsys.evaluation import (
     Difference,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from recsys.config.tuning import SECTION, Dimension, field_of
 
 if TYPE_CHECKING:
-    from recsys.config.config import Config
+    from recsys.config import Config
     from recsys.config.retrieval import RetrievalConfig
 
 __all__ = ["default_space", "settings_now", "space_of"]

@@ -9,10 +9,10 @@ from typing import Any, cast
 import numpy as np
 from pydantic import ValidationError
 
-from features.tables.histories import Histories
-from recsys.config.config import Config, RetrievalConfig
+from features.tables import Histories
+from recsys.config import Config, RetrievalConfig
 from recsys.config.messages import explain
-from recsys.dataset.run_data import Dataset
+from recsys.dataset import Dataset
 from recsys.errors import ConfigError
 from recsys.evaluation import Truth, judge
 from recsys.evaluation.metrics import recall

@@ -43,7 +43,7 @@ from serving.cli.simulate import simulate
 from serving.cli.store import app as store_app
 
 if TYPE_CHECKING:
-    from recsys.config.config import Config
+    from recsys.config import Config
     from serving.messages import Recommendations
 
 __all__ = ["app", "main"]
@@ -121,8 +121,8 @@ def train(
         from serving.cli.training_output import emit_trained
 
         settings = read_config(config)
+        from recsys.pipeline import train as run
         from recsys.pipeline.lineage import open_lineage
-        from recsys.pipeline.run import train as run
 
         began = time.perf_counter()
         bundle = run(
@@ -192,7 +192,7 @@ def evaluate(
         settings = read_config(config)
         chosen = find_bundle(settings, bundle)
         from recsys.evaluation import comparison_table
-        from recsys.pipeline.run import evaluate as run
+        from recsys.pipeline import evaluate as run
 
         found = run(settings, chosen, progress=progress_of(out, progress))
         report = chosen.path / "report.html"

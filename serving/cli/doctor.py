@@ -56,7 +56,7 @@ def store(
 ) -> None:
     """Check the store: kind, latency, memory, persistence, clock, rights; changes nothing."""
     with reporting(as_json) as out:
-        from recsys.config.config import load_config
+        from recsys.config import load_config
         from serving.doctor.store import examine_store
 
         _emit(out, examine_store(load_config(config), role))

@@ -15,7 +15,7 @@ from serving.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, read_config
 from serving.cli.output import reporting, table
 
 if TYPE_CHECKING:
-    from recsys.config.config import Config
+    from recsys.config import Config
     from recsys.config.experiments import ExperimentConfig
     from recsys.simulation.experiment import ExperimentReport, Metric, Plan
 
@@ -207,7 +207,7 @@ def _analysed(
     from features.moments import utc
     from recsys.simulation.experiment import analyse as analyse_units
     from recsys.simulation.experiment import read_units
-    from serving.impressions.log import read_feedback, read_impressions
+    from serving.impressions import read_feedback, read_impressions
 
     shown, done = settings.impressions.directories(settings.output.directory)
     if log is not None:

@@ -20,7 +20,7 @@ from serving.cli.output import reporting
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from recsys.config.config import Config
+    from recsys.config import Config
     from serving.events.feature_follower import FeatureFollower, FollowReport
 
 __all__ = ["follow", "make_follower"]

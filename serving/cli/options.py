@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from recsys.bundle.bundle import Bundle
-    from recsys.config.config import Config
+    from recsys.bundle import Bundle
+    from recsys.config import Config
     from recsys.progress import Progress
     from serving.cli.output import Output
 
@@ -76,15 +76,15 @@ DEFAULT_CONFIG = Path("recsys.toml")
 
 
 def read_config(path: Path) -> Config:
-    """The configuration of a run; see `recsys.config.config.load_config`."""
-    from recsys.config.config import load_config
+    """The configuration of a run; see `recsys.config.load_config`."""
+    from recsys.config import load_config
 
     return load_config(path)
 
 
 def find_bundle(config: Config, bundle_id: str | None) -> Bundle:
     """A bundle of the run by its id; None: the newest."""
-    from recsys.bundle.bundle import Bundle, latest
+    from recsys.bundle import Bundle, latest
 
     if bundle_id is None:
         return latest(config.output.directory)

@@ -13,7 +13,7 @@ from serving.cli.output import reporting
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from recsys.config.config import Config
+    from recsys.config import Config
 
 __all__ = ["serve"]
 
@@ -119,7 +119,7 @@ def _follow(config: Path, control: int) -> list[str]:
 
     program = (
         "import sys; from serving.process.worker import end_with_parent; "
-        "end_with_parent(int(sys.argv.pop(1))); from serving.cli.command import main; main()"
+        "end_with_parent(int(sys.argv.pop(1))); from serving.cli import main; main()"
     )
     arguments = ["features", "follow", "--config", str(config)]
     return [sys.executable, "-c", program, str(control), *arguments]

@@ -19,8 +19,8 @@ from serving.cli.options import (
 from serving.cli.output import Output, reporting, table
 
 if TYPE_CHECKING:
-    from recsys.bundle.bundle import Bundle
-    from recsys.config.config import Config
+    from recsys.bundle import Bundle
+    from recsys.config import Config
     from recsys.progress import Progress
     from serving.store.estimates import Estimate
     from serving.store.generation_diff import GenerationDiff
@@ -185,7 +185,7 @@ def _bundled_users(config: Config, a: str, b: str) -> Any:
         return None
     import polars as pl
 
-    from features.tables.schema import USER
+    from features.tables import USER
 
     return tuple(pl.read_parquet(path)[USER] for path in paths)
 

@@ -9,8 +9,8 @@ from recsys.tuning.space import settings_now, space_of
 from serving.cli.output import Output, table
 
 if TYPE_CHECKING:
-    from recsys.bundle.bundle import Bundle
-    from recsys.config.config import Config
+    from recsys.bundle import Bundle
+    from recsys.config import Config
     from recsys.tuning.search import TuningResult
 
 __all__ = ["emit_space", "emit_trained", "emit_tuning"]

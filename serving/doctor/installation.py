@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from features.errors import DataError
-from recsys.bundle.bundle import Bundle, bundles
+from recsys.bundle import Bundle, bundles
 from recsys.bundle.lines import features_line, towers_line
-from recsys.config.config import Config, load_config
+from recsys.config import Config, load_config
 from recsys.errors import ArtifactError, ConfigError
 from recsys.files.provenance import library_versions
 from serving.assembly import (

@@ -11,12 +11,13 @@ from typing import Any, cast
 
 import redis
 
-from recsys.config.config import Config
+from recsys.config import Config
 from recsys.config.store_url import StoreUrl
 from recsys.lookup import lookup
 from serving.assembly import is_embedded, open_client, store_directory, store_url
+from serving.connection import URL_VARIABLE
 from serving.connection.calls import is_cluster, on_every_server
-from serving.connection.clients import URL_VARIABLE, USERNAME_VARIABLE, store_errors
+from serving.connection.clients import USERNAME_VARIABLE, store_errors
 from serving.connection.embedded import EmbeddedStore
 from serving.doctor.access import CLUSTER_COMMANDS, ROLES, acl_rules, missing_rights
 from serving.doctor.installation import Finding
@@ -39,8 +40,8 @@ def examine_store(config: Config, role: str = "reader") -> list[Finding]:
 
     Args:
         config: the run's configuration.
-        role: what this process is for, a name in `serving.doctor.access.ROLES`; lacking a right of it
-            fails, what the other roles lack is only told.
+        role: what this process is for, a name in `serving.doctor.access.ROLES`; lacking a right of
+            it fails, what the other roles lack is only told.
     """
     lookup(ROLES, role, "role")
     if is_embedded(config) and not EmbeddedStore.is_running(store_directory(config)):

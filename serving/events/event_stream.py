@@ -110,7 +110,7 @@ class EventStream:
     """Takes feedback in, and hands it on in the order in which it came; safe between threads.
 
     Args:
-        client: from `serving.connection.clients.connect`.
+        client: from `serving.connection.connect`.
         keys: names of the store's keys.
         sessions: where users' newest events are kept as well. None: nowhere.
         max_len: entries kept, about; >= 1. One takes 60 to 150 bytes.

@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from features.computation.computer import FeatureComputer
+from features.computation import FeatureComputer
 from features.moments import microseconds
 from features.online.arrivals import Arrival
 from features.online.features import NO_EVENTS, OnlineFeatures, UpdateReport
 from features.online.store import Field, StateStore
-from features.tables.schema import CREATED, TIMESTAMP, WEIGHT
+from features.tables import CREATED, TIMESTAMP, WEIGHT
 from serving.errors import StageUnavailable
 from serving.events.event_stream import EventStream, Lag, Position, StreamedEvent
 from serving.events.feature_state import RedisStateStore

@@ -8,14 +8,14 @@ from datetime import datetime, timedelta
 import numpy as np
 import polars as pl
 
-from features.computation.computer import FeatureComputer
+from features.computation import FeatureComputer
 from features.computation.requests import item_requests
 from features.moments import EPOCH
 from features.online.computation import StateComputation
 from features.online.keys import CLOCK, StateKeys
 from features.online.plan import plan_state
 from features.online.store import Field, StateStore
-from features.tables.schema import ITEM
+from features.tables import ITEM
 from serving.errors import StageUnavailable
 
 __all__ = ["OnlineInputs"]

@@ -71,7 +71,7 @@ class Sessions:
     """The newest events of every user, in Redis or Valkey; safe to share between threads.
 
     Args:
-        client: from `serving.connection.clients.connect`, of one server or of a cluster.
+        client: from `serving.connection.connect`, of one server or of a cluster.
         keys: names of the store's keys.
         max_events: kept of one user, the newest, >= 1.
         expire_s: seconds after its last event at which a session is forgotten, >= 1.
@@ -112,8 +112,8 @@ class Sessions:
             newest events.
 
         Raises:
-            ValueError: an event breaks a rule, see `serving.events.feedback.checked_events`; then none of
-                them was added.
+            ValueError: an event breaks a rule, see `serving.events.feedback.checked_events`; then
+                none of them was added.
         """
         checked = checked_events(events, self._clock())
         if not checked:

@@ -13,8 +13,8 @@ from features.errors import DataError
 from features.feast.source import FeastSource
 from features.feast.training_data import TrainingViews, find_training_views
 from features.sources.protocol import ViewDescription
-from features.tables.entities import ItemTable, UserTable
-from recsys.config.config import Config
+from features.tables import ItemTable, UserTable
+from recsys.config import Config
 from recsys.dataset.tables import RunTables, open_tables
 from recsys.tuning.toml_text import to_toml
 from serving.first_run.columns import guess_event_columns, guess_id_column

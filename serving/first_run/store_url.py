@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from serving.connection.clients import EMBEDDED
+from serving.connection import EMBEDDED
 
 __all__ = ["propose_store", "url_of"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from features.tables.schema import ITEM, TIMESTAMP, USER, WEIGHT
+from features.tables import ITEM, TIMESTAMP, USER, WEIGHT
 
 __all__ = ["join_feedback"]
 

@@ -17,7 +17,7 @@ import polars as pl
 
 from features.moments import utc
 from features.sources.publishing import IMPRESSION_SCHEMA
-from features.tables.schema import EVENT, ITEM, TIMESTAMP, USER, WEIGHT
+from features.tables import EVENT, ITEM, TIMESTAMP, USER, WEIGHT
 from serving.impressions.row_journal import finished_files
 from serving.impressions.row_log import RowLog, RowLogLimits, RowLogStats
 from serving.messages import Event, Recommendations, RecommendRequest

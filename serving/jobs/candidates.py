@@ -11,10 +11,9 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import save_file
 
-from features.tables.histories import Histories
-from features.tables.schema import TIMESTAMP, USER
-from recsys.bundle.bundle import Bundle
-from recsys.config.config import Config
+from features.tables import TIMESTAMP, USER, Histories
+from recsys.bundle import Bundle
+from recsys.config import Config
 from recsys.dataset.user_events import USER_EVENTS, UserEvents
 from recsys.progress import Progress
 from serving.assembly import POPULAR
@@ -27,7 +26,7 @@ from serving.jobs.popular_segments import (
 from serving.store.publication import NUM_NEIGHBOURS
 
 if TYPE_CHECKING:
-    from recsys.recommender.recommender import Recommender
+    from recsys.recommender import Recommender
 
 __all__ = ["build_candidates"]
 
@@ -49,8 +48,8 @@ def build_candidates(config: Config, bundle: Bundle, *, progress: Progress | Non
     Returns:
         The directory, which holds ``lists.safetensors`` (item_index, score, source, all [U, K]),
         ``users.parquet``, ``neighbours.safetensors``, ``item_features.parquet``,
-        ``popular.json``, ``user_events.bin`` (`recsys.dataset.user_events`), where definitions read the
-        user table ``user_columns.parquet``, and with ``candidates.popular_segment``
+        ``popular.json``, ``user_events.bin`` (`recsys.dataset.user_events`), where definitions read
+        the user table ``user_columns.parquet``, and with ``candidates.popular_segment``
         ``popular_segments.parquet``. Live requests take all but the lists from here.
 
     Raises:
@@ -58,9 +57,9 @@ def build_candidates(config: Config, bundle: Bundle, *, progress: Progress | Non
         DataError: the files break a rule, or the user table lost a column that definitions read.
         ArtifactError: the bundle is incomplete.
     """
+    from recsys.dataset import read_dataset
     from recsys.dataset.definitions import USER_COLUMNS, user_columns
-    from recsys.dataset.run_data import read_dataset
-    from recsys.recommender.recommender import Recommender
+    from recsys.recommender import Recommender
 
     progress = progress or Progress()
     data = read_dataset(config)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from features.errors import DataError
 from features.sources.publishing import IMPRESSION_SCHEMA
-from features.tables.schema import ITEM, TIMESTAMP, USER
+from features.tables import ITEM, TIMESTAMP, USER
 
 __all__ = ["DEFINITIONS_FILE", "declared_id_types", "write_feast_views"]
 

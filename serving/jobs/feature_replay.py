@@ -9,20 +9,19 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from features.definitions.columns import (
+from features.definitions import (
     Definition,
     Position,
     RetrievalRank,
     RetrievalScore,
     SlateRelative,
+    load_definitions,
 )
-from features.definitions.registry import load_definitions
 from features.errors import DataError
 from features.online.features import NO_EVENTS, OnlineFeatures, UpdateReport
 from features.online.parity import ParityReport, check_parity
-from features.tables.interactions import Interactions
-from features.tables.schema import CREATED, ITEM, TIMESTAMP, USER
-from recsys.config.config import Config
+from features.tables import CREATED, ITEM, TIMESTAMP, USER, Interactions
+from recsys.config import Config
 from recsys.config.features import read_features_toml
 from recsys.dataset.definitions import ranker_definitions
 from recsys.dataset.tables import DescribedTables

@@ -22,14 +22,13 @@ from features.sources.publishing import (
     semantic_id_rows,
     vector_rows,
 )
-from features.tables.histories import Histories
-from features.tables.schema import ITEM, USER
-from recsys.bundle.bundle import Bundle
-from recsys.config.config import Config
+from features.tables import ITEM, USER, Histories
+from recsys.bundle import Bundle
+from recsys.config import Config
 from recsys.progress import Progress
 
 if TYPE_CHECKING:
-    from recsys.recommender.recommender import Recommender
+    from recsys.recommender import Recommender
 
 __all__ = ["FeatureViewsReport", "open_source", "publish_features", "view_schemas"]
 
@@ -151,7 +150,7 @@ def _moment(bundle: Bundle) -> datetime:
 def _views(
     config: Config, bundle: Bundle, moment: datetime, prefix: str
 ) -> tuple[list[_View], dict[str, str]]:
-    from recsys.recommender.recommender import Recommender
+    from recsys.recommender import Recommender
     from recsys.semantic_ids import SemanticIds
 
     views, skipped = [], {}
@@ -201,7 +200,7 @@ def _user_vectors(
     config: Config, recommender: Recommender, generation: str, moment: datetime, name: str
 ) -> _View:
     """Of every user of the log, with all events, as `build_candidates` sees them."""
-    from recsys.dataset.run_data import read_dataset
+    from recsys.dataset import read_dataset
 
     data = read_dataset(config)
     users = data.user_list

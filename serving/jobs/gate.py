@@ -12,12 +12,12 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from features.errors import DataError
-from recsys.bundle.bundle import Bundle, latest
-from recsys.config.config import Config
+from recsys.bundle import Bundle, latest
+from recsys.config import Config
 from recsys.errors import ArtifactError, ConfigError
+from recsys.pipeline import evaluate
 from recsys.pipeline.evidence import EVIDENCE, read_evidence
 from recsys.pipeline.older_bundle import measure_as
-from recsys.pipeline.run import evaluate
 from recsys.progress import Progress
 from recsys.simulation.gate.decide import GateDecision, decide
 from recsys.simulation.gate.evidence import Evidence

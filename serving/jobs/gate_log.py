@@ -11,14 +11,12 @@ import polars as pl
 from safetensors.numpy import load_file
 
 from features.errors import DataError
-from features.tables.schema import ITEM, USER
-from features.tables.vocabulary import Vocabulary
-from recsys.bundle.bundle import Bundle
+from features.tables import ITEM, USER, Vocabulary
+from recsys.bundle import Bundle
 from recsys.simulation import Evaluation, evaluate_policies, from_impressions, importance_weights
 from recsys.simulation.experiment.power import plan_mean, power_at
 from recsys.simulation.report.parts import CurveLine, CurvePlot, EstimateLine, WeightsPart
-from serving.impressions.attribution import join_feedback
-from serving.impressions.log import read_feedback, read_impressions
+from serving.impressions import join_feedback, read_feedback, read_impressions
 
 __all__ = ["GateLog", "estimate_bundles", "first_items", "read_rounds"]
 

@@ -10,10 +10,7 @@ import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
 
-from features.tables.entities import UserTable
-from features.tables.interactions import Interactions
-from features.tables.schema import ITEM, TIMESTAMP, USER
-from features.tables.vocabulary import Vocabulary
+from features.tables import ITEM, TIMESTAMP, USER, Interactions, UserTable, Vocabulary
 from recsys.errors import ArtifactError, ConfigError
 from serving.store.publication import MAX_SEGMENTS
 

@@ -13,17 +13,17 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import load_file
 
-from features.packing.schema import PackedField, PackedSchema
-from features.tables.schema import ITEM, USER
-from features.tables.vocabulary import Vocabulary
-from recsys.bundle.bundle import Bundle
-from recsys.config.config import Config
+from features.packing import PackedField, PackedSchema
+from features.tables import ITEM, USER, Vocabulary
+from recsys.bundle import Bundle
+from recsys.config import Config
 from recsys.errors import ArtifactError
 from recsys.progress import Progress
 from serving.assembly import CONTENT_FIELD, POPULAR, open_store
 from serving.errors import NoGeneration, PublishRefused
 from serving.jobs.popular_segments import POPULAR_SEGMENTS, read_segments
-from serving.store.publication import DeltaReport, PublishReport
+from serving.store import PublishReport
+from serving.store.publication import DeltaReport
 
 __all__ = ["GATE", "publish", "publish_changes"]
 

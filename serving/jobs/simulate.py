@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recsys.bundle.bundle import Bundle, latest
-from recsys.config.config import Config, load_config
+from recsys.bundle import Bundle, latest
+from recsys.config import Config, load_config
 from recsys.config.experiment_design import RANKERS, ArmSettings
 from recsys.errors import ConfigError
 from recsys.lookup import lookup
 from recsys.progress import Progress
 from recsys.simulation.report.page import write_report
-from recsys.simulation.trial.experiment import Trial, run_trial
+from recsys.simulation.trial import Trial, run_trial
 from recsys.simulation.trial.guardrail_options import parse_guardrails
 from recsys.simulation.trial.pipeline_arms import (
     Audience,

@@ -250,7 +250,7 @@ class ModelHolder(Generic[M]):
         if generation not in self._refused:
             self._refused.add(generation)
             log.warning(
-                "generation %s gets no model: serving.models.holder = %d and all are in use; "
+                "generation %s gets no model: serving.live_models = %d and all are in use; "
                 "raise it, or pin fewer generations",
                 generation,
                 self._keep,

@@ -13,8 +13,8 @@ from features.moments import EPOCH, microseconds
 from serving.models.live import LiveQuestion
 
 if TYPE_CHECKING:
+    from recsys.recommender import Recommender
     from recsys.recommender.explanation import ExplainedItem
-    from recsys.recommender.recommender import Recommender
 
 __all__ = ["LoadedModel", "load_model"]
 
@@ -93,7 +93,7 @@ def load_model(bundle: Path) -> LoadedModel:
     Raises:
         ArtifactError: a file is missing or damaged.
     """
-    from recsys.recommender.recommender import Recommender  # loads torch
+    from recsys.recommender import Recommender
 
     recommender = Recommender.load(bundle, mapped=True)
     recommender.ranker.gbdt.compile()

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import uvicorn
 
-from recsys.bundle.bundle import Bundle, latest
-from recsys.config.config import Config
+from recsys.bundle import Bundle, latest
+from recsys.config import Config
 from serving.assembly import make_service
 from serving.http.api_keys import ApiKeys
 from serving.http.app import create_app
@@ -102,7 +102,7 @@ def serve(
     serving = config.serving
     # A thread that computes gives way soon to the one that reads and writes the sockets.
     sys.setswitchinterval(_SWITCH_S)
-    models = _model_holder(config) if serving.models.live else None
+    models = _model_holder(config) if serving.live else None
     service = make_service(config, models=models, logged=True)
     telemetry, phase = service.telemetry, _Phase()
     if models is not None:

@@ -1,6 +1,6 @@
-"""One of several serving processes: ``python -m serving.process.worker '<json>'``, started by a supervisor.
+"""One of several serving processes: ``python -m serving.process.worker '<json>'``.
 
-The JSON value is a `WorkerOrder`; nobody types it.
+A supervisor starts it. The JSON value is a `WorkerOrder`; nobody types it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main(text: str) -> int:
     order = WorkerOrder(**json.loads(text))
     control = socket.socket(fileno=order.control)
     try:
-        from recsys.config.config import load_config
+        from recsys.config import load_config
         from serving.process.listening import join
         from serving.process.server import Place, serve
         from serving.telemetry.text_log import configure_logging

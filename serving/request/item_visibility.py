@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from serving.errors import NoGeneration
 from serving.messages import ItemsReport
 from serving.request.reader import GenerationReader
-from serving.store.generations import GenerationStore
+from serving.store import GenerationStore
 
 __all__ = ["set_alive"]
 

@@ -11,16 +11,15 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 from features.errors import DataError
-from features.packing.near_cache import NearCache
-from features.packing.schema import FeatureBlock, PackedSchema
+from features.packing import FeatureBlock, NearCache, PackedSchema
 from serving.breaker import CircuitBreaker
 from serving.errors import CorruptValue, NoGeneration, ServingError, StageUnavailable
 from serving.events.sessions import Sessions
 from serving.request.settings import ServiceSettings
 from serving.request.snapshot import BundledPopular, Snapshot, load_snapshot
 from serving.request.user_states import UserState, read_user_states
+from serving.store import GenerationStore
 from serving.store.candidate_codec import CandidateList
-from serving.store.generations import GenerationStore
 from serving.telemetry.collectors import ServingState
 
 __all__ = ["GenerationReader", "View"]

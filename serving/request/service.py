@@ -37,7 +37,7 @@ from serving.request.settings import ServiceSettings
 from serving.request.slate_rule import RowVectors, SlateBuilder, SlateMaker
 from serving.request.snapshot import BundledPopular
 from serving.request.stages import Stages
-from serving.store.generations import GenerationStore
+from serving.store import GenerationStore
 from serving.telemetry.metrics import Telemetry
 
 __all__ = ["RecommendationService"]
@@ -280,7 +280,7 @@ class RecommendationService:
         if model is None or self._calls is None:
             raise NotSupported(
                 "explanations need the model of the served generation, and this process has not "
-                "loaded it; set serving.models.live, or try again when it is loaded"
+                "loaded it; set serving.live, or try again when it is loaded"
             )
         asked = RecommendRequest(request.user_id, MAX_K, recent_items=request.recent_items)
         work = self._intake.begin(asked, False)
@@ -307,7 +307,7 @@ class RecommendationService:
             StageUnavailable: the store does not answer; send them again.
         """
         if self._stream is None:
-            raise NotSupported("this process takes no feedback; set serving.events.sessions")
+            raise NotSupported("this process takes no feedback; set serving.sessions")
         try:
             known = self._reader.last_view().snapshot.rows
         except NoGeneration:

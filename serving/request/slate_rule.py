@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from features.errors import DataError
-from features.packing.schema import PackedSchema
+from features.packing import PackedSchema
 from serving.errors import ServingError
 from serving.request.reader import GenerationReader
 from serving.request.selection import Named

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from features.packing.schema import PackedSchema
+from features.packing import PackedSchema
 from serving.errors import CorruptValue, NoGeneration
+from serving.store import GenerationStore
 from serving.store.candidate_codec import CandidateList
-from serving.store.generations import GenerationStore
 from serving.store.manifest import Manifest
 
 __all__ = ["BundledPopular", "Snapshot", "item_schema", "load_snapshot"]

@@ -10,8 +10,8 @@ import redis
 from serving.connection.clients import is_other_type, store_errors
 from serving.errors import CorruptValue, ServingError, StageUnavailable
 from serving.events.sessions import SessionEvent, Sessions, readable_session
+from serving.store import GenerationStore
 from serving.store.candidate_codec import CandidateList, decode_candidates
-from serving.store.generations import GenerationStore
 
 __all__ = ["UserState", "read_user_states"]
 

@@ -39,7 +39,7 @@ class StoreReads:
     """Reads generations within one namespace.
 
     Args:
-        client: from `serving.connection.clients.connect`; its timeouts bound every call. Replies must be
+        client: from `serving.connection.connect`; its timeouts bound every call. Replies must be
             bytes (``decode_responses=False``).
         namespace: first part of every key, a plain name.
 

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from serving.connection.clients import connect
+from serving.connection import connect
 from serving.connection.embedded import EmbeddedStore
-from serving.store.generations import GenerationStore
+from serving.store import GenerationStore
 from tests.serving.connection.servers import cluster, standalone
 
 ITEM_IDS = [f"i{number}" for number in range(1, 13)]  # item index 1..12

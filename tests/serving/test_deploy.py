@@ -14,7 +14,7 @@ import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from recsys.config.serving import ServingConfig
-from serving.cli.command import app
+from serving.cli import app
 from serving.impressions.row_log import RowLogStats
 from serving.models.holder import ModelsStatus
 from serving.process.supervisor import Supervisor, restart_registry

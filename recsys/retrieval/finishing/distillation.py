@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.errors import ArtifactError
 from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.towers.retriever import Score

@@ -8,10 +8,10 @@ from typing import Self
 import numpy as np
 import torch
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.errors import NotFittedError
 from recsys.retrieval.finishing.distillation import DistillationOptions, UserStudent, history_means
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.towers import TwoTowerRetriever
 
 __all__ = ["DistilledTwoTower", "distil_user_tower"]
 

@@ -13,14 +13,14 @@ from typing import Self
 import numpy as np
 import torch
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.errors import ArtifactError, NotFittedError
 from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.finishing.distillation import DistillationOptions, UserStudent
 from recsys.retrieval.finishing.distilled_two_tower import DistilledTwoTower, distil_user_tower
 from recsys.retrieval.finishing.threshold import ThresholdHead
 from recsys.retrieval.finishing.tower_soup import SoupPlan, train_soup
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.topk import TopK
 
 __all__ = ["FinishedTowers", "SoupPlan", "TowerExtras", "finish_towers", "train_soup"]

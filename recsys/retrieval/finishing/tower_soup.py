@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.errors import ArtifactError
 from recsys.evaluation import Truth, judge
 from recsys.evaluation.metrics import recall
 from recsys.retrieval.finishing.soup import SoupMember, average, greedy_soup, start_digest
+from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.retrieval.towers.model import TwoTower
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
-from recsys.retrieval.training.options import TrainingOptions
+from recsys.retrieval.training import TrainingOptions
 
 __all__ = ["Branch", "SoupPlan", "SoupTowers", "TrainsTowers", "train_soup"]
 
@@ -33,7 +33,7 @@ _MEASURED_ROWS = 4_096
 
 
 class TrainsTowers(Protocol):
-    """`recsys.retrieval.training.train.train_two_tower` with its data given."""
+    """`recsys.retrieval.training.train_two_tower` with its data given."""
 
     def __call__(
         self, training: TrainingOptions, *, seed: int, start: TwoTowerRetriever | None

@@ -155,8 +155,8 @@ def in_batch_softmax(
     Raises:
         ValueError: shapes disagree, C < B, or temperature <= 0.
 
-    Source: Yi et al., RecSys 2019, eq. 4-5 (log-q correction); `recsys.retrieval.sampling.frequency`
-        estimates ``log_q`` from counts or from the stream.
+    Source: Yi et al., RecSys 2019, eq. 4-5 (log-q correction);
+        `recsys.retrieval.sampling.frequency` estimates ``log_q`` from counts or from the stream.
     """
     if query.ndim != 2 or candidate.ndim != 2 or candidate.shape[0] < query.shape[0]:
         raise ValueError(

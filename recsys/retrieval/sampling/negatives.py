@@ -47,7 +47,7 @@ class KnownPositives:
     """The (row, item) pairs that must never serve as negatives.
 
     Args:
-        indptr: [U + 1] int64, compressed rows as in `features.tables.histories.Histories`.
+        indptr: [U + 1] int64, compressed rows as in `features.tables.Histories`.
         item_index: [E] int64, >= 1.
         num_items: N.
 

@@ -9,8 +9,7 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 import polars as pl
 
-from features.tables.entities import ItemTable
-from features.tables.vocabulary import Vocabulary
+from features.tables import ItemTable, Vocabulary
 from recsys.files.model_files import read_model, write_model
 
 __all__ = ["FieldColumn", "FieldVocabulary", "ItemFields", "item_fields"]

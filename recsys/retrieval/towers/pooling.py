@@ -110,8 +110,8 @@ class AttentionPooling(nn.Module):
         weight_ht = softmax over real events t of
                     ln decay_h(age_t) + bias_h[bucket(age_t)] + v_h . tanh(W item_t)
 
-    ``decay_h`` is a half-life as in `recsys.retrieval.towers.windows.pool_weights` and stays as it is;
-    ``v`` and ``bias`` start at zero, so that an untrained head is exactly its recency pool and
+    ``decay_h`` is a half-life as in `recsys.retrieval.towers.windows.pool_weights` and stays as it
+    is; ``v`` and ``bias`` start at zero, so that an untrained head is exactly its recency pool and
     learns what age alone does not say. The score of an event is one of its item: it is computed
     once a distinct item, not once an event.
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.embeddings.int8 import Int8Rows, quantize_rows
 from recsys.errors import ArtifactError
 from recsys.files.model_files import read_model, write_model
@@ -42,7 +42,7 @@ class SearchesVectors(Protocol):
 class TwoTowerRetriever:
     """Scores items by the product (or cosine) of a history's vector and theirs.
 
-    A `recsys.retrieval.protocol.Retriever`; `recsys.retrieval.training.train.train_two_tower` makes one.
+    A `recsys.retrieval.protocol.Retriever`; `recsys.retrieval.training.train_two_tower` makes one.
 
     Args:
         tower: the dense weights.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from features.tables.histories import Histories
+from features.tables import Histories
 
 __all__ = [
     "ends_before_own_time",

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.retrieval.sampling.denoising import draw_pool
 from recsys.retrieval.sampling.frequency import StreamingFrequency, counted_log_q, item_counts
 from recsys.retrieval.sampling.negative_queue import NegativeQueue, merge_repeats, mixed_negatives

@@ -9,9 +9,9 @@ from typing import Self
 
 import numpy as np
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.files.model_files import read_model, write_model
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.towers import TwoTowerRetriever
 
 __all__ = ["TrainingInputs"]
 

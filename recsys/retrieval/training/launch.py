@@ -19,8 +19,7 @@ from typing import IO, Any
 import torch
 
 from recsys.errors import CollapseError
-from recsys.retrieval.towers.model import TowerOptions
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
 from recsys.retrieval.training.batch import LossSettings
 from recsys.retrieval.training.inputs import TrainingInputs
 from recsys.retrieval.training.options import EpochReport, TrainingOptions

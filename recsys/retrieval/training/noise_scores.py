@@ -10,13 +10,11 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from features.tables.histories import Histories
-from features.tables.schema import ITEM, TIMESTAMP, USER, WEIGHT
-from features.tables.vocabulary import Vocabulary
+from features.tables import ITEM, TIMESTAMP, USER, WEIGHT, Histories, Vocabulary
 from recsys.retrieval.losses import softmax_losses
 from recsys.retrieval.losses.inputs import check_at_least
 from recsys.retrieval.sampling.negatives import KnownPositives
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.retrieval.towers.windows import ends_before_own_time
 
 __all__ = ["NoiseScores", "event_losses", "noise_scores"]
@@ -97,8 +95,8 @@ def noise_scores(loss: np.ndarray, indptr: np.ndarray, *, temperature: float = 1
     """The place of each event's loss among the losses of its user.
 
     ``noise = 1 / (1 + exp(-(loss - usual_loss) / temperature))``, and ``keep_ratio`` is the user's
-    number of events times ``softmax(-loss / temperature)``: what `recsys.retrieval.sampling.denoising.
-    resample` does, with the whole history for a pool.
+    number of events times ``softmax(-loss / temperature)``: what
+    `recsys.retrieval.sampling.denoising. resample` does, with the whole history for a pool.
 
     Args:
         loss: [E] loss of each event.

@@ -14,8 +14,7 @@ from recsys.errors import CollapseError
 from recsys.evaluation import RetrieverDiagnostics, Truth, collapse, diagnose_retriever, judge
 from recsys.evaluation.metrics import recall
 from recsys.retrieval.sampling.hard_negatives import HardNegatives, mine_hard_negatives
-from recsys.retrieval.towers.model import TowerOptions
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
 from recsys.retrieval.training.inputs import TrainingInputs
 from recsys.retrieval.training.options import EpochReport, TrainingOptions
 from recsys.retrieval.training.step import TrainingStep

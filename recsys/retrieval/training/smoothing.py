@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from features.tables.histories import Histories
+from features.tables import Histories
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array

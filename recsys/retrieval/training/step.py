@@ -24,8 +24,8 @@ from recsys.retrieval.sampling.hard_negatives import (
     suspected_positives,
 )
 from recsys.retrieval.sampling.propensity import normalised
-from recsys.retrieval.towers.model import TowerOptions, TwoTower, table_specs
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
+from recsys.retrieval.towers.model import TwoTower, table_specs
 from recsys.retrieval.training.batch import Batch
 from recsys.retrieval.training.compatibility import compatibility_loss
 from recsys.retrieval.training.devices import move, training_device

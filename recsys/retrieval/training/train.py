@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from features.tables.histories import Histories
-from recsys.retrieval.towers.model import TowerOptions
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from features.tables import Histories
+from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
 from recsys.retrieval.training.inputs import TrainingInputs
 from recsys.retrieval.training.launch import train_in_processes
 from recsys.retrieval.training.options import EpochReport, TrainingOptions

@@ -1,7 +1,7 @@
 """One of several training processes: ``python -m recsys.retrieval.training.worker JOB RANK``.
 
-Started by `recsys.retrieval.training.launch`, which keeps the standard input open: when it closes, the
-parent is gone and the process ends too. Process 0 writes one line of JSON an epoch.
+Started by `recsys.retrieval.training.launch`, which keeps the standard input open: when it closes,
+the parent is gone and the process ends too. Process 0 writes one line of JSON an epoch.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import polars as pl
 
 from features.errors import DataError
 from features.moments import utc
-from features.tables.schema import EVENT, TIMESTAMP, USER, WEIGHT
+from features.tables import EVENT, TIMESTAMP, USER, WEIGHT
 
 __all__ = ["UnitFrame", "read_units"]
 

@@ -137,7 +137,7 @@ class SlateFeedback:
     def from_impressions(cls, impressions: pl.DataFrame, *, drop_incomplete: bool = False) -> Self:
         """Slates from rows of the impression log that were joined with their rewards.
 
-        Give it what `serving.impressions.attribution.join_feedback` returns. A request is a slate; its user is
+        Give it what `serving.impressions.join_feedback` returns. A request is a slate; its user is
         the unit, and a request without a user is one of its own. The items that were shown are
         numbered in the order of their ids.
 

@@ -46,7 +46,8 @@ class LogEstimate(NamedTuple):
         ips: by inverse propensities.
         snips: self-normalised.
         clipped: by inverse propensities of at most ``clip``.
-        clip: largest weight, as `recsys.simulation.estimates.slope.choose_clip` chose it from the log.
+        clip: largest weight, as `recsys.simulation.estimates.slope.choose_clip` chose it from the
+            log.
         at_limit: clicks per session by clipped IPS at each of `SHOWN_LIMITS`.
         dm: direct method; its interval leaves out the error of the model. None: no model.
         dr: doubly robust. None: no model.

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from features.tables.histories import Histories
-from recsys.config.config import Config
+from features.tables import Histories
+from recsys.config import Config
 from recsys.config.experiment_design import ArmSettings
-from recsys.dataset.run_data import Cut, Dataset, cut_histories, read_dataset
+from recsys.dataset import Cut, Dataset, cut_histories, read_dataset
 from recsys.errors import ConfigError
 from recsys.evaluation.splits import Split
-from recsys.recommender.recommender import Recommender
+from recsys.recommender import Recommender
 from recsys.simulation.world.arms import SimulatedArm
 
 __all__ = [

@@ -1,9 +1,10 @@
 """A reward model of one arm's log: what an item of each rank gets at each place.
 
-A round is a place of a slate, as in `recsys.simulation.trial.log_estimates`; its action is the rank of
-the item among the logging arm's candidates, which that arm drew by. One more action stands for all
-that the log never shows. A table of ranks knows what the logging arm knows of a person, needs no
-features and costs a second for a million rounds; a model of items would see a few rounds of each.
+A round is a place of a slate, as in `recsys.simulation.trial.log_estimates`; its action is the rank
+of the item among the logging arm's candidates, which that arm drew by. One more action stands for
+all that the log never shows. A table of ranks knows what the logging arm knows of a person, needs
+no features and costs a second for a million rounds; a model of items would see a few rounds of
+each.
 """
 
 from __future__ import annotations

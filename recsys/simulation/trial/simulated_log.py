@@ -11,7 +11,7 @@ import polars as pl
 
 from features.moments import microseconds
 from features.sources.publishing import IMPRESSION_SCHEMA
-from features.tables.schema import EVENT, ITEM, TIMESTAMP, USER, WEIGHT
+from features.tables import EVENT, ITEM, TIMESTAMP, USER, WEIGHT
 from recsys.simulation.world.arms import SimulatedArm
 from recsys.simulation.world.sessions import SessionLog
 

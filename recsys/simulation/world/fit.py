@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.simulation.world.calibration import DecileRate, RateCurve, decile_rates
 from recsys.simulation.world.clicks import ClickModel, draw_clicks
 from recsys.simulation.world.world import World, pair_features, weighted

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from features.errors import DataError
 from features.feast import doctor
 from features.feast.doctor import FeastFinding, examine
-from serving.cli.command import app
+from serving.cli import app
 
 ONLINE = "features.feast.online_store.RecsysRedisOnlineStore"
 
@@ -206,6 +206,6 @@ def test_the_command(shop, tmp_path) -> None:
 
 
 def test_help_imports_no_feast() -> None:
-    code = "import sys, serving.cli.command; print('feast' in sys.modules, 'polars' in sys.modules)"
+    code = "import sys, serving.cli; print('feast' in sys.modules, 'polars' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys.bundle.bundle import Bundle, bundles, compare, latest
+from recsys.bundle import Bundle, bundles, compare, latest
 from recsys.errors import ArtifactError
 
 NOON = datetime(2026, 5, 14, 12, 0, tzinfo=UTC)
@@ -100,7 +100,7 @@ def test_metrics_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom recsys.bundle.bundle import Bundle\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom recsys.bundle import Bundle\n"
         "with Bundle.create(Path(sys.argv[1]), config={}, data_fingerprint='d') as draft:\n"
         "    (draft.path / 'half').write_text('x')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from recsys.config.config import (
+from recsys.config import (
     Config,
     DataConfig,
     RetrievalConfig,
@@ -16,8 +16,8 @@ from recsys.config.config import (
 )
 from recsys.errors import ConfigError
 from recsys.index import INDEXES
+from recsys.retrieval.training import TrainingOptions
 from recsys.retrieval.training.objectives import OBJECTIVES
-from recsys.retrieval.training.options import TrainingOptions
 from recsys.semantic_ids import QUANTIZERS
 
 MINIMAL = '[data]\nevents = "events.parquet"\nitems = "items.parquet"\n'

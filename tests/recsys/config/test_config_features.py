@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from features import Count, SlateRelative, default_definitions, dump_definitions, load_definitions
 from features.errors import DataError
-from recsys.config.config import Config, load_config
+from recsys.config import Config, load_config
 from recsys.config.features import combined_definitions, retrieval_definitions
 from recsys.errors import ConfigError
 from recsys.tuning.search import _run_with

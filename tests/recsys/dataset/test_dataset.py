@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.errors import DataError
-from features.tables.histories import Histories
-from features.tables.vocabulary import Vocabulary
-from recsys.config.config import Config
-from recsys.dataset.run_data import Dataset, cut_histories, read_dataset
+from features.tables import Histories, Vocabulary
+from recsys.config import Config
+from recsys.dataset import Dataset, cut_histories, read_dataset
 
 DAY = 86_400
 START = 1_000_000_000  # 2001, in seconds

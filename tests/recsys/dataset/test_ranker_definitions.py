@@ -23,7 +23,7 @@ from features import (
     VectorComponent,
     default_definitions,
 )
-from recsys.config.config import Config
+from recsys.config import Config
 from recsys.config.features import retrieval_definitions
 from recsys.dataset.definitions import (
     definitions_problems,

@@ -1,4 +1,5 @@
-"""A run's data from a Feast repository; `tests/serving/jobs/test_feast_end_to_end.py` runs all verbs."""
+"""A run's data from a Feast repository; `tests/serving/jobs/test_feast_end_to_end.py` runs all
+verbs."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ import polars as pl
 import pytest
 
 from features.errors import DataError
-from recsys.config.config import Config, load_config
-from recsys.dataset.run_data import read_dataset
+from recsys.config import Config, load_config
+from recsys.dataset import read_dataset
 from recsys.dataset.tables import item_titles, newest_events, open_tables, read_described
 from recsys.errors import ConfigError
 from recsys.tuning.search import _run_with

@@ -12,7 +12,7 @@ import pytest
 
 from features import Interactions, Vocabulary, read_interactions
 from features.moments import microseconds
-from features.tables.schema import EventColumns
+from features.tables import EventColumns
 from recsys.dataset.user_events import UserEvents
 from recsys.errors import ArtifactError
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.tables.interactions import Interactions
+from features.tables import Interactions
 from recsys.evaluation import Split, leave_last_out, split_at, split_per_user
 
 START = datetime(2020, 1, 1)

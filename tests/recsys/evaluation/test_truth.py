@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.evaluation import Truth, judge
 from recsys.topk import TopK
 

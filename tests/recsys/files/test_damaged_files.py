@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features import DataError, Interactions, Vocabulary
-from recsys.bundle.bundle import Bundle, latest
+from recsys.bundle import Bundle, latest
 from recsys.dataset.user_events import UserEvents
 from recsys.errors import ArtifactError, ConfigError
 from recsys.files.model_files import read_model, write_model

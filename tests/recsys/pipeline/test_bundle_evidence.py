@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from features.tables.histories import Histories
-from recsys.dataset.run_data import Cut
+from features.tables import Histories
+from recsys.dataset import Cut
 from recsys.pipeline import evidence as bundle_evidence
 from recsys.pipeline.evidence import find_leakage
 from recsys.ranking.ranker import RankingRows

@@ -14,15 +14,15 @@ from safetensors.numpy import load_file
 
 from features import load_definitions, suggest_definitions
 from features.errors import DataError
-from recsys.bundle.bundle import Bundle
-from recsys.config.config import Config, load_config
-from recsys.dataset.run_data import Dataset, read_dataset
+from recsys.bundle import Bundle
+from recsys.config import Config, load_config
+from recsys.dataset import Dataset, read_dataset
 from recsys.errors import ConfigError
+from recsys.pipeline import evaluate, train
 from recsys.pipeline import run as pipeline
 from recsys.pipeline.lineage import Lineage
-from recsys.pipeline.run import evaluate, train
 from recsys.pipeline.stages import StageEvent, run_stages
-from recsys.recommender.recommender import Recommender
+from recsys.recommender import Recommender
 from recsys.tuning.toml_text import to_toml
 from serving.jobs.candidates import build_candidates
 

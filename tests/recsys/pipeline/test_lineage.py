@@ -14,15 +14,15 @@ import pytest
 from safetensors.numpy import load_file
 
 from features.errors import DataError
-from features.tables.vocabulary import Vocabulary
-from recsys.bundle.bundle import Bundle
-from recsys.config.config import Config
-from recsys.dataset.run_data import read_dataset
+from features.tables import Vocabulary
+from recsys.bundle import Bundle
+from recsys.config import Config
+from recsys.dataset import read_dataset
 from recsys.errors import ArtifactError, ConfigError
+from recsys.pipeline import evaluate, train
 from recsys.pipeline import towers as tower_training
 from recsys.pipeline.lineage import NEWEST, Lineage, numbered_as, open_lineage
-from recsys.pipeline.run import evaluate, train
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.semantic_ids import SemanticIds
 
 NUM_USERS, NUM_ITEMS, EVENTS_EACH = 24, 40, 12

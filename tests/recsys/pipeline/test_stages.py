@@ -171,7 +171,8 @@ def test_names_are_checked(run: Run, names: list[str], message: str) -> None:
 
 def test_a_workspace_in_use_is_refused_and_a_killed_run_is_swept(run: Run) -> None:
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom recsys.pipeline.stages import Stage, run_stages\n"
+        "import sys, time\nfrom pathlib import Path\n"
+        "from recsys.pipeline.stages import Stage, run_stages\n"
         "def work(directory, progress):\n"
         "    (directory / 'half').write_text('x')\n"
         "    time.sleep(60)\n"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from features.tables.histories import Histories
-from recsys.config.config import RetrievalConfig
+from features.tables import Histories
+from recsys.config import RetrievalConfig
 from recsys.errors import ConfigError
 from recsys.pipeline.towers import (
     ItemInputs,
@@ -21,9 +21,10 @@ from recsys.pipeline.towers import (
     write_curve,
 )
 from recsys.retrieval.finishing.extras import FinishedTowers, TowerExtras
-from recsys.retrieval.towers.model import TowerOptions
+from recsys.retrieval.towers import TowerOptions
+from recsys.retrieval.training import TrainingOptions
 from recsys.retrieval.training.batch import LossSettings
-from recsys.retrieval.training.options import EpochReport, TrainingOptions
+from recsys.retrieval.training.options import EpochReport
 
 RENAMED = {
     "embedding_dim": "dim",

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.tables.histories import Histories
-from features.tables.vocabulary import Vocabulary
+from features.tables import Histories, Vocabulary
 from recsys.recommender.pool import CandidatePool, pool_candidates
 from recsys.retrieval.blocks import DenseRetriever
 from recsys.topk import TopK, top_k

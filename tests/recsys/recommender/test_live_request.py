@@ -8,10 +8,8 @@ import polars as pl
 import pytest
 
 from features.moments import EPOCH, microseconds
-from features.tables.histories import Histories
-from features.tables.interactions import Interactions
-from features.tables.schema import CREATED, INTERACTION_SCHEMA
-from features.tables.vocabulary import Vocabulary
+from features.tables import CREATED, Histories, Interactions, Vocabulary
+from features.tables.schema import INTERACTION_SCHEMA
 from recsys.dataset.user_events import UserEvents
 from recsys.recommender.past import FreshEvent, LiveItems, LivePast, LoggedPasts, MappedPasts
 from recsys.retrieval.popularity import PopularityRetriever

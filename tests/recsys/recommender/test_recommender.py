@@ -12,21 +12,18 @@ import polars as pl
 import pytest
 import torch
 
-from features.tables.entities import ItemTable
-from features.tables.histories import Histories
-from features.tables.interactions import Interactions
-from features.tables.vocabulary import Vocabulary
+from features.tables import Histories, Interactions, ItemTable, Vocabulary
 from recsys.ranking.ranker import RankingRows
+from recsys.recommender import Recommender
 from recsys.recommender.past import LiveItems
 from recsys.recommender.pool import CandidatePool
-from recsys.recommender.recommender import Recommender
 from recsys.retrieval.finishing.distillation import DistillationOptions
 from recsys.retrieval.finishing.distilled_two_tower import distil_user_tower
 from recsys.retrieval.finishing.extras import FinishedTowers
 from recsys.retrieval.finishing.threshold import ThresholdHead
 from recsys.retrieval.popularity import PopularityRetriever
-from recsys.retrieval.towers.model import TowerOptions, TwoTower
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
+from recsys.retrieval.towers.model import TwoTower
 
 N, DIM, USERS = 30, 8, 6
 AS_OF = datetime(2024, 1, 1)

@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from features.tables.histories import Histories
+from features.tables import Histories
 
 MakeHistories = Callable[[list[list[int]]], Histories]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.errors import ArtifactError
 from recsys.retrieval.blocks import moments_of, retrieve_in_blocks, score_in_blocks
 from recsys.retrieval.co_occurrence import CoOccurrenceRetriever

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.simulation.world.fit import Honesty, fit_world
 from recsys.simulation.world.world import World
 

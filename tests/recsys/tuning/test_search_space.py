@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 import pytest
 
-from recsys.config.config import Config, RetrievalConfig, TuningConfig, load_config
+from recsys.config import Config, RetrievalConfig, TuningConfig, load_config
 from recsys.config.tuning import UNSEARCHED, Dimension, is_whole
 from recsys.errors import ConfigError
 from recsys.tuning.space import default_space, settings_now

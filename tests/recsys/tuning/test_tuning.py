@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.config.config import Config, load_config
-from recsys.dataset.run_data import read_dataset
+from recsys.config import Config, load_config
+from recsys.dataset import read_dataset
 from recsys.errors import ArtifactError, CollapseError, ConfigError
 from recsys.pipeline import run as pipeline
 from recsys.pipeline.item_stages import item_stages, load_content, load_item_inputs

@@ -17,9 +17,9 @@ import typer
 from typer.testing import CliRunner
 
 from features.errors import DataError, Problem
-from recsys.bundle.bundle import Bundle
+from recsys.bundle import Bundle
 from recsys.errors import ArtifactError, CollapseError, ConfigError
-from serving.cli.command import app
+from serving.cli import app
 from serving.cli.output import reporting, table
 from serving.errors import StageUnavailable
 
@@ -82,7 +82,7 @@ def make_bundle(project: Path) -> Bundle:
 
 def test_help_lists_every_verb_in_a_real_process() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from serving.cli.command import main; main()", "--help"],
+        [sys.executable, "-c", "from serving.cli import main; main()", "--help"],
         capture_output=True,
         text=True,
         check=True,
@@ -187,7 +187,7 @@ def test_train_hands_its_options_on(project: Path, monkeypatch: pytest.MonkeyPat
         seen.update(options, config=config)
         return make_bundle(project)
 
-    install(monkeypatch, "recsys.pipeline.run", train=train)
+    install(monkeypatch, "recsys.pipeline", train=train)
     result = run("train", "--workers", "2", "--fresh", "--progress", "--json")
     values = json.loads(result.stdout)
     assert result.exit_code == 0
@@ -219,7 +219,7 @@ def test_train_names_the_bundles_it_continues(
             (draft.path / "retrieval/noise.parquet").write_text("x")
         return draft.finished()
 
-    install(monkeypatch, "recsys.pipeline.run", train=train)
+    install(monkeypatch, "recsys.pipeline", train=train)
     first = make_bundle(project)
     result = run("train", "--from", first.id, "--compatible-with", "newest", "--explain-noise")
     assert result.exit_code == 0, result.output
@@ -273,7 +273,7 @@ def test_evaluate_prints_tables(project: Path, monkeypatch: pytest.MonkeyPatch) 
         (bundle.path / "report.html").write_text("<p>")
         return {"funnel": measured([1, 3], [2, 3]), "popularity": measured([1, 3], [1, 3])}
 
-    install(monkeypatch, "recsys.pipeline.run", evaluate=evaluate)
+    install(monkeypatch, "recsys.pipeline", evaluate=evaluate)
     assert "no bundle in" in run("evaluate").stderr
     older, newer = make_bundle(project), make_bundle(project)
     ids = sorted([older.id, newer.id])
@@ -325,7 +325,7 @@ def test_errors_become_messages_and_exit_codes(
     def train(*_: Any, **__: Any) -> Bundle:
         raise error
 
-    install(monkeypatch, "recsys.pipeline.run", train=train)
+    install(monkeypatch, "recsys.pipeline", train=train)
     result = run("train")
     assert result.exit_code == code
     assert "Traceback" not in result.output
@@ -345,7 +345,7 @@ def test_a_bug_shows_its_traceback_on_request(
     def train(*_: Any, **__: Any) -> Bundle:
         raise ZeroDivisionError("by zero")
 
-    install(monkeypatch, "recsys.pipeline.run", train=train)
+    install(monkeypatch, "recsys.pipeline", train=train)
     result = run("train")
     assert result.exit_code == 1
     assert "ZeroDivisionError: by zero (this should not happen; set RECSYS_DEBUG=1" in result.stderr
@@ -371,7 +371,7 @@ CHILD = """
 import sys, time, types
 from pathlib import Path
 from recsys.pipeline.stages import Stage, run_stages
-module = types.ModuleType("recsys.pipeline.run")
+module = types.ModuleType("recsys.pipeline")
 def train(config, **_):
     def slow(directory, progress):
         (directory / "half").write_text("x")
@@ -379,8 +379,8 @@ def train(config, **_):
         time.sleep(60)
     run_stages([Stage("slow", "s", slow)], config.output.directory / "work", code="c")
 module.train = train
-sys.modules["recsys.pipeline.run"] = module
-from serving.cli.command import main
+sys.modules["recsys.pipeline"] = module
+from serving.cli import main
 main()
 """
 

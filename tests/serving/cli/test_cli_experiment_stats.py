@@ -10,7 +10,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from serving.cli.command import app
+from serving.cli import app
 from serving.impressions.log import FeedbackLog, ImpressionLog
 from serving.messages import Event, Recommendations, RecommendedItem, RecommendRequest
 

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from features.definitions.registry import load_definitions
-from serving.cli.command import app
+from features.definitions import load_definitions
+from serving.cli import app
 
 CONFIG = """
 [data]
@@ -117,7 +117,7 @@ def test_mistakes_are_told(project: Path) -> None:
 
 def test_help_of_the_group_is_light() -> None:
     code = (
-        "import sys; from typer.testing import CliRunner; from serving.cli.command import app; "
+        "import sys; from typer.testing import CliRunner; from serving.cli import app; "
         "result = CliRunner().invoke(app, ['features', '--help']); "
         "heavy = {'torch', 'numpy', 'polars', 'redis', 'fastapi', 'feast'}; "
         "found = sorted(heavy & set(sys.modules)); "

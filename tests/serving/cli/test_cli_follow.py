@@ -14,13 +14,13 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from features import ItemTable, Vocabulary, default_definitions
-from features.definitions.registry import dump_definitions
-from recsys.bundle.bundle import Bundle
-from recsys.config.config import load_config
+from features.definitions import dump_definitions
+from recsys.bundle import Bundle
+from recsys.config import load_config
 from recsys.errors import ArtifactError
 from recsys.recommender.computer import read_computer
 from serving.assembly import open_client
-from serving.cli.command import app
+from serving.cli import app
 from serving.connection.embedded import EmbeddedStore
 from serving.events.event_stream import EventStream
 from serving.events.feature_state import RedisStateStore
@@ -111,7 +111,7 @@ def test_it_runs_until_it_is_told_to_stop(project):
         [
             sys.executable,
             "-c",
-            "from serving.cli.command import main; main()",
+            "from serving.cli import main; main()",
             "features",
             "follow",
         ],

@@ -16,11 +16,11 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from recsys.bundle.bundle import Bundle
-from recsys.config.config import load_config
+from recsys.bundle import Bundle
+from recsys.config import load_config
 from recsys.errors import ArtifactError
 from serving.assembly import bundled_popular, open_store, read_titles, store_url
-from serving.cli.command import app
+from serving.cli import app
 from serving.connection.embedded import EmbeddedStore
 from serving.doctor.installation import examine
 
@@ -129,7 +129,7 @@ def test_the_doctor_finds_everything_in_order(project: Path) -> None:
 
 def test_serve_answers_until_it_is_told_to_stop(project: Path) -> None:
     child = subprocess.Popen(
-        [sys.executable, "-c", "from serving.cli.command import main; main()", *SERVE],
+        [sys.executable, "-c", "from serving.cli import main; main()", *SERVE],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

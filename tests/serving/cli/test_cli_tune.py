@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from recsys.config.config import load_config
+from recsys.config import load_config
 from recsys.evaluation import Difference, Interval
 from recsys.tuning.search import TuningResult
-from serving.cli.command import app
+from serving.cli import app
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_the_budget_can_be_given(project: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_dry_run_prints_the_space_and_loads_no_model_library(project: Path) -> None:
     code = (
-        "import sys; from serving.cli.command import app\n"
+        "import sys; from serving.cli import app\n"
         "try: app(['tune', '--dry-run'])\n"
         "except SystemExit: pass\n"
         "print(*sorted({'torch', 'optuna', 'lightgbm'} & set(sys.modules)))"

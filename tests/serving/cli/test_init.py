@@ -14,11 +14,11 @@ import pytest
 from typer.testing import CliRunner
 
 from features.tables.schema import MICROSECONDS_PER
-from recsys.config.config import load_config
+from recsys.config import load_config
 from recsys.config.store_url import StoreUrl
-from recsys.dataset.run_data import read_dataset
-from serving.cli.command import app
-from serving.connection.clients import connect
+from recsys.dataset import read_dataset
+from serving.cli import app
+from serving.connection import connect
 from serving.first_run.store_url import propose_store, url_of
 from tests.feast_repository import build_feast_repository
 
@@ -254,7 +254,7 @@ def test_the_proposed_store(online: dict[str, str], url: str, reason: str) -> No
 
 def test_help_is_light() -> None:
     code = (
-        "import sys; from typer.testing import CliRunner; from serving.cli.command import app; "
+        "import sys; from typer.testing import CliRunner; from serving.cli import app; "
         "result = CliRunner().invoke(app, ['init', '--help']); "
         "heavy = {'torch', 'numpy', 'polars', 'redis', 'fastapi', 'feast'}; "
         "found = sorted(heavy & set(sys.modules)); "

@@ -150,7 +150,7 @@ class Store:
     """Servers that make one store together.
 
     Attributes:
-        url: for `serving.connection.clients.connect`, without a password.
+        url: for `serving.connection.connect`, without a password.
         servers: kill, restart and stop them by their number here.
         certificates: where the store speaks TLS.
         sentinels: of a store with Sentinel; they are not among ``servers``.

@@ -8,12 +8,13 @@ import uuid
 import pytest
 import redis
 
-from serving.connection.clients import connect, store_errors
+from serving.connection import connect
+from serving.connection.clients import store_errors
 from serving.connection.cluster_exchange import ClusterUnreachable, NodeLeftAlone, slot_of
 from serving.errors import ServingError, StageUnavailable
 from serving.messages import RecommendRequest
 from serving.request.service import RecommendationService
-from serving.store.generations import GenerationStore
+from serving.store import GenerationStore
 from tests.serving.connection.servers import cluster, wait_for
 
 KEYS = [f"key{number}" for number in range(60)]

@@ -9,9 +9,10 @@ import traceback
 import pytest
 import redis
 
-from recsys.config.config import load_config
+from recsys.config import load_config
 from recsys.errors import ConfigError
-from serving.connection.clients import TlsFiles, connect, store_errors
+from serving.connection import connect
+from serving.connection.clients import TlsFiles, store_errors
 from serving.errors import StageUnavailable
 from tests.serving.connection.certificates import Certificates
 from tests.serving.connection.servers import Proxy, free_port, standalone

@@ -9,8 +9,7 @@ import threading
 
 import pytest
 
-from serving.connection import embedded
-from serving.connection.clients import connect
+from serving.connection import connect, embedded
 from serving.connection.embedded import EmbeddedStore
 from serving.errors import StageUnavailable
 

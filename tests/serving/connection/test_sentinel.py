@@ -9,10 +9,11 @@ import uuid
 import pytest
 import redis
 
-from serving.connection.clients import connect, store_errors
+from serving.connection import connect
+from serving.connection.clients import store_errors
 from serving.connection.pools import Sentinels
 from serving.errors import StageUnavailable
-from serving.store.generations import GenerationStore
+from serving.store import GenerationStore
 from tests.serving.connection.servers import free_port, sentinel, wait_for
 
 SECRET, WATCHERS = "hunter2-s3cr3t", "another-s3cr3t"

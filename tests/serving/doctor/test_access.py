@@ -9,7 +9,7 @@ import uuid
 import pytest
 import redis
 
-from serving.connection.clients import connect
+from serving.connection import connect
 from serving.doctor.access import CLUSTER_COMMANDS, ROLES, acl_rules, missing_rights
 from serving.errors import StageUnavailable
 from serving.events.event_stream import EventStream, Position
@@ -18,7 +18,7 @@ from serving.events.sessions import Sessions
 from serving.messages import Event, RecommendRequest
 from serving.request.experiments import KillSwitch
 from serving.request.service import RecommendationService
-from serving.store.generations import GenerationStore
+from serving.store import GenerationStore
 from serving.store.keys import Keys
 from tests.serving.connection.servers import cluster, standalone
 

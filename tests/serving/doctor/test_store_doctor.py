@@ -8,10 +8,10 @@ import types
 import pytest
 from typer.testing import CliRunner
 
-from recsys.config.config import load_config
+from recsys.config import load_config
 from recsys.errors import ConfigError
-from serving.cli.command import app
-from serving.connection.clients import connect
+from serving.cli import app
+from serving.connection import connect
 from serving.doctor import store as store_doctor
 from serving.doctor.access import acl_rules
 from serving.doctor.store import examine_store

@@ -6,7 +6,7 @@ import pytest
 
 from features import arrival
 from features.moments import EPOCH
-from serving.connection.clients import connect
+from serving.connection import connect
 from serving.errors import StageUnavailable
 from serving.events.event_stream import EventStream, Lag, Position, _batch
 from serving.events.sessions import Sessions

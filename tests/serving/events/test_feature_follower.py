@@ -17,7 +17,7 @@ import pytest
 
 from features import FeatureComputer, Interactions, OnlineFeatures
 from features.moments import EPOCH
-from serving.connection.clients import connect
+from serving.connection import connect
 from serving.connection.embedded import EmbeddedStore
 from serving.errors import StageUnavailable, WriterReplaced
 from serving.events.event_stream import EventStream, Position

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from features import OnlineFeatures, StateStore, check_parity
-from serving.connection.clients import connect
+from serving.connection import connect
 from serving.errors import StageUnavailable, WriterReplaced
 from serving.events.feature_state import RedisStateStore
 from tests.feature_world import (

@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 
-from serving.connection.clients import connect
+from serving.connection import connect
 from serving.errors import CorruptValue, StageUnavailable
 from serving.events.sessions import Sessions
 from serving.messages import Event

@@ -1,4 +1,5 @@
-"""`recsys serve` as a process of its own, asked over HTTP as `tests.serving.faults.fault_world` asks."""
+"""`recsys serve` as a process of its own, asked over HTTP as `tests.serving.faults.fault_world`
+asks."""
 
 from __future__ import annotations
 
@@ -64,7 +65,7 @@ class Serving:
         self._local = threading.local()
         self._connections: list[http.client.HTTPConnection] = []
         self._log = home / "stderr.txt"
-        program = "from serving.cli.command import main; main()"
+        program = "from serving.cli import main; main()"
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", program, "serve", "-c", str(home / "recsys.toml")],

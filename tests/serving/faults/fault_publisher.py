@@ -105,9 +105,9 @@ def _die_at(step: int, where: str) -> None:
 
 
 if __name__ == "__main__":
-    from serving.connection.clients import connect
+    from serving.connection import connect
     from serving.errors import PublishRefused
-    from serving.store.generations import GenerationStore
+    from serving.store import GenerationStore
     from tests.serving.faults.fault_world import publish
 
     _main(sys.argv[1])

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import redis
 
-from serving.connection.clients import connect
+from serving.connection import connect
 from serving.errors import StageUnavailable
 from serving.events.event_stream import EventStream, Position
 from serving.events.feedback import checked_events
@@ -29,7 +29,7 @@ from serving.impressions.row_log import RowLogLimits
 from serving.messages import Event, Recommendations, RecommendRequest
 from serving.request.service import RecommendationService
 from serving.request.settings import ServiceSettings
-from serving.store.generations import GenerationStore
+from serving.store import GenerationStore
 from tests.serving.connection.servers import wait_for
 
 K = 5

@@ -18,8 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from features.errors import DataError
-from features.packing.reader import PackedReader
-from features.packing.schema import PackedField, PackedSchema
+from features.packing import PackedField, PackedReader, PackedSchema
 from serving.errors import CorruptValue, CursorMismatch
 from serving.events.sessions import unpack_session
 from serving.messages import RecommendRequest

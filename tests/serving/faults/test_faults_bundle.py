@@ -12,9 +12,9 @@ import polars as pl
 import pytest
 
 import serving.process.server as module
-from recsys.bundle.bundle import Bundle
-from recsys.config.config import load_config
-from recsys.pipeline.run import train
+from recsys.bundle import Bundle
+from recsys.config import load_config
+from recsys.pipeline import train
 from serving.assembly import make_service
 from serving.jobs.candidates import build_candidates
 from serving.jobs.publish import publish

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from serving.impressions.log import read_impressions
+from serving.impressions import read_impressions
 from tests.serving.connection.servers import Store, standalone, wait_for
 from tests.serving.faults.fault_process import Serving, over_http, serving, write_home
 from tests.serving.faults.fault_world import K, Shop, Traffic, publish, shop

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from serving.connection.clients import connect
+from serving.connection import connect
 from serving.errors import HeadConflict, PublishRefused
-from serving.store.generations import GenerationStore
-from serving.store.publication import PublishReport
+from serving.store import GenerationStore, PublishReport
 from tests.serving.connection.servers import Store, standalone
 from tests.serving.faults.fault_publisher import DONE, REFUSED, WHERE, Publishers
 from tests.serving.faults.fault_world import (

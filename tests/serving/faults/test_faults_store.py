@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from serving.errors import ServingError, StageUnavailable
-from serving.impressions.log import read_impressions
-from serving.store.generations import GenerationStore
+from serving.impressions import read_impressions
+from serving.store import GenerationStore
 from tests.serving.connection.servers import Proxy, standalone
 from tests.serving.faults.fault_world import (
     PATIENT_S,

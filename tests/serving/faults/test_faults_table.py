@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 HERE = Path(__file__).parent
-TEXT = (HERE.parents[1] / "docs" / "faults.md").read_text(encoding="utf-8")
+TEXT = (HERE.parents[2] / "docs" / "faults.md").read_text(encoding="utf-8")
 ROWS = [line for line in TEXT.splitlines() if line.startswith("| ") and "::" in line]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.packing.schema import PackedField, PackedSchema
+from features.packing import PackedField, PackedSchema
 from serving.errors import CorruptValue, NoGeneration
 from serving.messages import Event, RecommendRequest
 from serving.models.live import OneModel

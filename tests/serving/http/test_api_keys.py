@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from recsys.errors import ConfigError
-from serving.cli.command import app as command
+from serving.cli import app as command
 from serving.http.api_keys import ApiKeys, new_key
 from serving.http.app import create_app
 from tests.serving.http.http_fake import FakeService

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from recsys.config.config import ServingConfig
+from recsys.config import ServingConfig
 from serving.http.api_keys import ApiKeys, new_key
 from serving.http.app import create_app
 from serving.http.error_table import ERRORS

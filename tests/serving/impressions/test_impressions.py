@@ -11,16 +11,8 @@ from pyarrow.dataset import dataset
 
 from features import ParquetDirectory, append_impressions
 from features.sources.publishing import IMPRESSION_SCHEMA
-from serving.impressions.attribution import join_feedback
-from serving.impressions.log import (
-    FEEDBACK_COLUMNS,
-    IMPRESSION_COLUMNS,
-    FeedbackLog,
-    ImpressionLog,
-    arm_of,
-    read_feedback,
-    read_impressions,
-)
+from serving.impressions import arm_of, join_feedback, read_feedback, read_impressions
+from serving.impressions.log import FEEDBACK_COLUMNS, IMPRESSION_COLUMNS, FeedbackLog, ImpressionLog
 from serving.impressions.row_journal import finished_files
 from serving.impressions.row_log import RowLogLimits
 from serving.messages import Event, Recommendations, RecommendedItem, RecommendRequest

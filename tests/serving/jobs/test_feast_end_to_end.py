@@ -18,10 +18,10 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from recsys.bundle.bundle import Bundle, latest
-from recsys.config.config import load_config
-from recsys.dataset.run_data import read_dataset
-from serving.cli.command import app
+from recsys.bundle import Bundle, latest
+from recsys.config import load_config
+from recsys.dataset import read_dataset
+from serving.cli import app
 from serving.connection.embedded import EmbeddedStore
 from serving.doctor.installation import examine
 from tests.feast_repository import build_feast_repository, redis_connection_string
@@ -126,7 +126,7 @@ def test_a_list_is_served_from_feasts_server(inside: Path, bundle: Bundle, serve
 
 def test_serve_answers_over_http(inside: Path, bundle: Bundle) -> None:
     child = subprocess.Popen(
-        [sys.executable, "-c", "from serving.cli.command import main; main()", *SERVE],
+        [sys.executable, "-c", "from serving.cli import main; main()", *SERVE],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

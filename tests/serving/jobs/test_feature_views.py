@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 
 from features import Histories, ParquetDirectory, Vocabulary, append_impressions
 from features.errors import DataError
-from recsys.bundle.bundle import Bundle
-from recsys.config.config import Config, load_config
-from recsys.dataset.run_data import read_dataset
-from recsys.pipeline.run import train
-from recsys.recommender.recommender import Recommender
+from recsys.bundle import Bundle
+from recsys.config import Config, load_config
+from recsys.dataset import read_dataset
+from recsys.pipeline import train
+from recsys.recommender import Recommender
 from recsys.semantic_ids import SemanticIds
-from serving.cli.command import app
+from serving.cli import app
 from serving.jobs.candidates import build_candidates
 from serving.jobs.feast_views import write_feast_views
 from serving.jobs.feature_views import open_source, publish_features

@@ -6,9 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from features.tables.entities import UserTable
-from features.tables.interactions import Interactions
-from features.tables.vocabulary import Vocabulary
+from features.tables import Interactions, UserTable, Vocabulary
 from recsys.errors import ArtifactError, ConfigError
 from serving.jobs.popular_segments import (
     popular_by_segment,

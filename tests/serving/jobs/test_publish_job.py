@@ -13,12 +13,12 @@ import pytest
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
-from features.tables.vocabulary import Vocabulary
-from recsys.bundle.bundle import Bundle
-from recsys.config.config import load_config
+from features.tables import Vocabulary
+from recsys.bundle import Bundle
+from recsys.config import load_config
 from recsys.errors import ArtifactError
 from serving.assembly import open_store
-from serving.cli.command import app
+from serving.cli import app
 from serving.connection.embedded import EmbeddedStore
 from serving.errors import NoGeneration, PublishRefused
 from serving.jobs.popular_segments import write_segments
@@ -306,7 +306,7 @@ popular_segment = "plan"
 @pytest.mark.slow
 def test_each_plan_has_its_own_favourites(own_directory):
     """Trained, computed and published: people of a plan mostly choose items of their half."""
-    from recsys.pipeline.run import train
+    from recsys.pipeline import train
     from serving.jobs.candidates import build_candidates
 
     home = own_directory.parent

@@ -161,7 +161,7 @@ def test_pinned_generations_take_the_places_that_are_left(hold, fake_clock, capl
     until(lambda: holder.current("g2") is not None)
     holder.want("g3")
     until(lambda: "generation g3 gets no model" in caplog.text)
-    assert "serving.models.holder = 2" in caplog.text
+    assert "serving.live_models = 2" in caplog.text
     assert holder.current("g3") is None
     fake_clock.advance(50)
     holder.want("g3")

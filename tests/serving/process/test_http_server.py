@@ -22,11 +22,11 @@ import polars as pl
 import pytest
 
 import serving.process.server as module
-from recsys.bundle.bundle import Bundle
-from recsys.config.config import load_config
+from recsys.bundle import Bundle
+from recsys.config import load_config
 from serving.assembly import open_store
 from serving.connection.embedded import EmbeddedStore
-from serving.impressions.log import read_impressions
+from serving.impressions import read_impressions
 from serving.process.listening import bind, join, reserve, shown_url
 
 ROOT = str(Path(__file__).resolve().parents[3])
@@ -278,7 +278,7 @@ def served(home):
     # Long enough for a busy machine to see the drain.
     text = (home / "recsys.toml").read_text().replace("drain_s = 1.5", "drain_s = 4")
     (home / "recsys.toml").write_text(text)
-    program = "from serving.cli.command import main; main()"
+    program = "from serving.cli import main; main()"
     command = [sys.executable, "-c", program, "serve", "-c", str(home / "recsys.toml")]
     child = subprocess.Popen(
         [*command, "--port", "0", "--workers", "2", "--log-format", "json"],
@@ -359,7 +359,7 @@ def test_two_workers_behind_one_port(served, home):
 @pytest.mark.slow  # three starts of two processes
 def test_workers_that_cannot_start_say_why(home):
     (home / "recsys.toml").write_text(CONFIG.format(live="false"))
-    program = "from serving.cli.command import main; main()"
+    program = "from serving.cli import main; main()"
     command = [sys.executable, "-c", program, "serve", "-c", str(home / "recsys.toml")]
     done = subprocess.run(
         [*command, "--port", "0", "--workers", "2"],

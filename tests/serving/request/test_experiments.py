@@ -14,11 +14,11 @@ import redis
 from scipy import stats
 from typer.testing import CliRunner
 
-from recsys.config.config import load_config
+from recsys.config import load_config
 from recsys.config.experiment_design import Arm, ArmSettings, Experiment, lay_out
 from serving.assembly import open_experiments, open_feedback_log, open_impression_log
-from serving.cli.command import app
-from serving.impressions.log import read_feedback, read_impressions
+from serving.cli import app
+from serving.impressions import read_feedback, read_impressions
 from serving.messages import Event, Recommendations, RecommendedItem, RecommendRequest
 from serving.request.experiments import Experiments, KillSwitch
 from serving.request.ladder import draw_slate

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from features.packing.schema import PackedField, PackedSchema
-from recsys.config.config import Config
+from features.packing import PackedField, PackedSchema
+from recsys.config import Config
 from serving import RecommendationService, RecommendRequest, ServiceSettings, vectors_of_field
 from serving.errors import CorruptValue, ServingError
 from serving.telemetry.metrics import Telemetry

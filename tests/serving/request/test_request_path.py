@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.packing.schema import PackedField, PackedSchema
+from features.packing import PackedField, PackedSchema
 from recsys.config.experiment_design import Arm, ArmSettings, Experiment
 from recsys.recommender.explanation import ExplainedItem
 from serving.errors import CursorExpired, CursorMismatch, NotSupported

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.packing.schema import PackedField, PackedSchema
+from features.packing import PackedField, PackedSchema
 from serving.breaker import CircuitBreaker
-from serving.connection.clients import connect
+from serving.connection import connect
 from serving.connection.embedded import EmbeddedStore
 from serving.errors import NoGeneration, ServingError
 from serving.messages import RecommendRequest, SimilarRequest
@@ -21,7 +21,7 @@ from serving.request.service import RecommendationService
 from serving.request.settings import ServiceSettings
 from serving.request.slate_rule import vectors_of_field
 from serving.request.snapshot import BundledPopular
-from serving.store.generations import GenerationStore
+from serving.store import GenerationStore
 
 USERS = {"ann": [5, 6, 7, 8], "bob": [9]}
 

@@ -10,12 +10,12 @@ import pytest
 import redis
 from typer.testing import CliRunner
 
-from serving.cli.command import app
-from serving.connection.clients import connect
+from serving.cli import app
+from serving.connection import connect
 from serving.connection.embedded import EmbeddedStore
 from serving.events.sessions import Sessions
 from serving.messages import Event
-from serving.store.generations import GenerationStore
+from serving.store import GenerationStore
 from serving.store.keys import Keys
 from serving.store.memory_plan import GENERATION, plan_memory
 

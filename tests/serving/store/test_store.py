@@ -8,7 +8,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from serving.connection.clients import connect
+from serving.connection import connect
 from serving.connection.embedded import EmbeddedStore
 from serving.errors import (
     CorruptValue,
@@ -17,7 +17,7 @@ from serving.errors import (
     PublishRefused,
     StageUnavailable,
 )
-from serving.store.generations import GenerationStore
+from serving.store import GenerationStore
 from serving.store.keys import Keys, bucket
 from serving.store.manifest import Head, Manifest
 

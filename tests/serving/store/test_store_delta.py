@@ -9,9 +9,9 @@ import pytest
 import redis
 
 from serving.errors import CorruptValue, NoGeneration, PublishRefused
+from serving.store import GenerationStore
 from serving.store.candidate_codec import decode_candidates
 from serving.store.generation_writer import content_sha256, value_digest
-from serving.store.generations import GenerationStore
 
 USERS = {"ann": [3, 1, 2], "bob": [5], "new": []}
 

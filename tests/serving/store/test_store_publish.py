@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import redis
 
+from serving.connection import connect
 from serving.connection.calls import PAGE
-from serving.connection.clients import connect
 from serving.errors import NoGeneration, PublishRefused, StageUnavailable
-from serving.store.generations import GenerationStore
+from serving.store import GenerationStore
 from serving.store.manifest import Manifest
 from serving.store.publication import GateVerdict
 from serving.store.write_lock import WriteLock

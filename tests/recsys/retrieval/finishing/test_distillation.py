@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.errors import ArtifactError, NotFittedError
 from recsys.retrieval.finishing.distillation import DistillationOptions, UserStudent, history_means
 from recsys.retrieval.finishing.distilled_two_tower import DistilledTwoTower, distil_user_tower
 from recsys.retrieval.protocol import Retriever
-from recsys.retrieval.towers.model import TowerOptions, TwoTower
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
+from recsys.retrieval.towers.model import TwoTower
 
 N, DIM = 60, 8
 QUICK = DistillationOptions(hidden=16, epochs=2, batch_size=16)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.errors import ArtifactError, NotFittedError
 from recsys.retrieval.finishing.extras import FinishedTowers, TowerExtras, finish_towers
 from recsys.retrieval.finishing.tower_soup import Branch, SoupPlan
-from recsys.retrieval.towers.model import TowerOptions, TwoTower
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
+from recsys.retrieval.towers.model import TwoTower
 
 USERS, ITEMS, DIM = 300, 80, 8
 MakeHistories = Callable[[list[list[int]]], Histories]

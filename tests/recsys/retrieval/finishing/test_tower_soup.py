@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.errors import ArtifactError
 from recsys.retrieval.finishing.tower_soup import Branch, SoupPlan, SoupTowers, train_soup
-from recsys.retrieval.towers.model import TowerOptions, TwoTower
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
-from recsys.retrieval.training.options import TrainingOptions
-from recsys.retrieval.training.train import train_two_tower
+from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
+from recsys.retrieval.towers.model import TwoTower
+from recsys.retrieval.training import TrainingOptions, train_two_tower
 
 USERS, ITEMS, DIM = 40, 60, 8
 SHAPE = TowerOptions(embedding_dim=DIM, user_table=True, pooling="none", id_dropout=0.0)

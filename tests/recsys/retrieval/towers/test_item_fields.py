@@ -6,8 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from features.tables.entities import ItemTable
-from features.tables.vocabulary import Vocabulary
+from features.tables import ItemTable, Vocabulary
 from recsys.errors import ArtifactError
 from recsys.retrieval.towers.item_fields import FieldVocabulary, item_fields
 

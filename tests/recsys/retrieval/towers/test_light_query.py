@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from features.tables.histories import Histories
-from recsys.retrieval.towers.model import TowerOptions, TwoTower
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from features.tables import Histories
+from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
+from recsys.retrieval.towers.model import TwoTower
 from recsys.retrieval.towers.windows import latest_window
 
 N, DIM, USERS = 40, 8, 5

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.errors import ArtifactError
 from recsys.retrieval.protocol import Retriever
-from recsys.retrieval.towers.model import TowerOptions, TwoTower, table_specs
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
+from recsys.retrieval.towers.model import TwoTower, table_specs
 from recsys.topk import TopK
 
 N, DIM = 9, 8

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from features.tables.histories import Histories
-from recsys.retrieval.towers.model import TowerOptions, TwoTower, table_specs
+from features.tables import Histories
+from recsys.retrieval.towers import TowerOptions
+from recsys.retrieval.towers.model import TwoTower, table_specs
 from recsys.retrieval.towers.windows import (
     ends_before_own_time,
     latest_window,

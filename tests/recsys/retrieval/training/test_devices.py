@@ -15,16 +15,15 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.retrieval.sampling.hard_negatives import HardNegatives
-from recsys.retrieval.towers.model import TowerOptions
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
+from recsys.retrieval.training import TrainingOptions
 from recsys.retrieval.training import step as training_step
 from recsys.retrieval.training.batch import LossSettings
 from recsys.retrieval.training.devices import training_device
 from recsys.retrieval.training.inputs import TrainingInputs
 from recsys.retrieval.training.objectives import OBJECTIVES
-from recsys.retrieval.training.options import TrainingOptions
 from recsys.retrieval.training.step import TrainingStep
 
 aten = torch.ops.aten

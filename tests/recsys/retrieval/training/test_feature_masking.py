@@ -9,7 +9,8 @@ import torch
 from sklearn.metrics import mutual_info_score
 from torch import Tensor
 
-from recsys.retrieval.towers.model import TowerOptions, TwoTower
+from recsys.retrieval.towers import TowerOptions
+from recsys.retrieval.towers.model import TwoTower
 from recsys.retrieval.training.feature_masking import (
     ViewMask,
     contrastive_views,

@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.tables.histories import Histories
-from features.tables.vocabulary import Vocabulary
-from recsys.retrieval.towers.model import TowerOptions, TwoTower
-from recsys.retrieval.towers.retriever import Score, TwoTowerRetriever
+from features.tables import Histories, Vocabulary
+from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
+from recsys.retrieval.towers.model import TwoTower
+from recsys.retrieval.towers.retriever import Score
 from recsys.retrieval.training.noise_scores import event_losses, noise_scores
 
 MakeHistories = Callable[[list[list[int]]], Histories]

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from features.tables.histories import Histories
-from recsys.retrieval.towers.model import TowerOptions
+from features.tables import Histories
+from recsys.retrieval.towers import TowerOptions
+from recsys.retrieval.training import train_two_tower
 from recsys.retrieval.training.examples import EventStream
 from recsys.retrieval.training.inputs import TrainingInputs
 from recsys.retrieval.training.smoothing import GraphSmoothing
 from recsys.retrieval.training.step import TrainingStep
-from recsys.retrieval.training.train import TrainingOptions, train_two_tower
+from recsys.retrieval.training.train import TrainingOptions
 
 NUM_ITEMS = 7
 ROWS = TowerOptions(embedding_dim=8, user_table=True, pooling="none", id_dropout=0.0)

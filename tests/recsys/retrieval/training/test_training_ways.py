@@ -9,19 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.errors import CollapseError
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
+from recsys.retrieval.towers import TwoTowerRetriever
+from recsys.retrieval.training import train_two_tower
 from recsys.retrieval.training.batch import LossSettings
 from recsys.retrieval.training.inputs import TrainingInputs
 from recsys.retrieval.training.objectives import OBJECTIVES
 from recsys.retrieval.training.step import TrainingStep
-from recsys.retrieval.training.train import (
-    EpochReport,
-    TowerOptions,
-    TrainingOptions,
-    train_two_tower,
-)
+from recsys.retrieval.training.train import EpochReport, TowerOptions, TrainingOptions
 
 NUM_ITEMS = 40
 ROWS = TowerOptions(embedding_dim=16, user_table=True, pooling="none", id_dropout=0.0)

@@ -14,15 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.tables.histories import Histories
-from recsys.retrieval.towers.retriever import TwoTowerRetriever
-from recsys.retrieval.training import launch
-from recsys.retrieval.training.train import (
-    EpochReport,
-    TowerOptions,
-    TrainingOptions,
-    train_two_tower,
-)
+from features.tables import Histories
+from recsys.retrieval.towers import TwoTowerRetriever
+from recsys.retrieval.training import launch, train_two_tower
+from recsys.retrieval.training.train import EpochReport, TowerOptions, TrainingOptions
 
 NUM_ITEMS = 40
 SMALL = TowerOptions(

@@ -15,8 +15,8 @@ from recsys.simulation.slates.feedback import SlateFeedback
 from recsys.simulation.slates.policies import EpsilonGreedyPolicy, PlackettLucePolicy, SlatePolicy
 from recsys.simulation.slates.probabilities import enumerate_slates, place_probabilities
 from recsys.simulation.slates.pseudo_inverse import pseudo_inverse
-from serving.impressions.attribution import join_feedback
-from serving.impressions.log import FeedbackLog, ImpressionLog, read_feedback, read_impressions
+from serving.impressions import join_feedback, read_feedback, read_impressions
+from serving.impressions.log import FeedbackLog, ImpressionLog
 from serving.messages import Event, Recommendations, RecommendedItem, RecommendRequest
 
 KINDS, K, L, TOP, REQUESTS = 4, 6, 3, 5, 2_500

@@ -8,13 +8,13 @@ from functools import cache
 import numpy as np
 
 from recsys.config.experiment_design import ArmSettings
+from recsys.simulation.trial import Trial, run_trial
 from recsys.simulation.trial.estimate_tables import (
     clip_table,
     estimate_lines,
     policy_table,
     refusals,
 )
-from recsys.simulation.trial.experiment import Trial, run_trial
 from recsys.simulation.world.arms import arm_from_scores
 from tests.recsys.simulation.world_of_two_tastes import NUM_USERS, fitted
 

@@ -12,7 +12,7 @@ from recsys.simulation.trial.feedback_loop import click_rates, debiased_click_ra
 from recsys.simulation.trial.simulated_log import feedback_table, impression_table
 from recsys.simulation.world.arms import arm_from_scores, tables_of
 from recsys.simulation.world.sessions import simulate_sessions
-from serving.impressions.attribution import join_feedback
+from serving.impressions import join_feedback
 from serving.impressions.log import FEEDBACK_COLUMNS, IMPRESSION_COLUMNS
 from tests.recsys.simulation.world_of_two_tastes import NUM_ITEMS, NUM_USERS, fitted
 

@@ -7,7 +7,7 @@ import pytest
 
 from recsys.config.experiment_design import ArmSettings
 from recsys.errors import ConfigError
-from recsys.simulation.trial.experiment import run_trial
+from recsys.simulation.trial import run_trial
 from recsys.simulation.trial.guardrails import with_margins
 from recsys.simulation.trial.log_estimates import (
     LogEstimate,

@@ -8,7 +8,7 @@ import pytest
 
 from recsys.errors import ConfigError
 from recsys.simulation.estimates.estimate import Estimate
-from recsys.simulation.trial.experiment import Trial, run_trial
+from recsys.simulation.trial import Trial, run_trial
 from recsys.simulation.trial.guardrails import (
     GUARDRAILS,
     guarded_values,

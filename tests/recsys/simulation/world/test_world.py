@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from features.tables.histories import Histories
+from features.tables import Histories
 from recsys.simulation.world.calibration import RateCurve, decile_rates
 from recsys.simulation.world.fit import fit_world
 from tests.recsys.simulation.world_of_two_tastes import NUM_ITEMS, NUM_USERS, fitted, two_tastes

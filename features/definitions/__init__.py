@@ -1,0 +1,61 @@
+"""What a feature is: the kinds a user can declare, and how declarations are read.
+
+Imports `tables`; may be imported from everywhere else.
+"""
+
+from __future__ import annotations
+
+from features.definitions.columns import (
+    Category,
+    DayOfWeek,
+    Definition,
+    Field,
+    HourOfDay,
+    ListContains,
+    ListSize,
+    Position,
+    RetrievalRank,
+    RetrievalScore,
+    SlateRelative,
+    TextMatch,
+    VectorComponent,
+)
+from features.definitions.events import Age, Count, MeanWeight, Rate, Recency, Trend, UniqueCount
+from features.definitions.history import Affinity, LastNOverlap, Session, Similarity
+from features.definitions.registry import (
+    default_definitions,
+    definitions_sha256,
+    dump_definitions,
+    load_definitions,
+)
+
+__all__ = [
+    "Affinity",
+    "Age",
+    "Category",
+    "Count",
+    "DayOfWeek",
+    "Definition",
+    "Field",
+    "HourOfDay",
+    "LastNOverlap",
+    "ListContains",
+    "ListSize",
+    "MeanWeight",
+    "Position",
+    "Rate",
+    "Recency",
+    "RetrievalRank",
+    "RetrievalScore",
+    "Session",
+    "Similarity",
+    "SlateRelative",
+    "TextMatch",
+    "Trend",
+    "UniqueCount",
+    "VectorComponent",
+    "default_definitions",
+    "definitions_sha256",
+    "dump_definitions",
+    "load_definitions",
+]

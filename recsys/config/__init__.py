@@ -1,0 +1,64 @@
+"""The settings of a run, checked before anything starts; see `recsys.config.config`.
+
+May be imported by what joins the stages; losses, indexes and models take plain arguments.
+"""
+
+from __future__ import annotations
+
+from recsys.config.config import (
+    ArmConfig,
+    CandidatesConfig,
+    Config,
+    ContentConfig,
+    DataConfig,
+    EntityColumnsConfig,
+    EvaluationConfig,
+    EventColumnsConfig,
+    ExperimentConfig,
+    FeastConfig,
+    GateConfig,
+    GbdtConfig,
+    ImpressionsConfig,
+    ListwiseConfig,
+    LossName,
+    OutputConfig,
+    RankingConfig,
+    RetrievalConfig,
+    RetrieverName,
+    Section,
+    SemanticIdsConfig,
+    ServingConfig,
+    SplitConfig,
+    StoreConfig,
+    TuningConfig,
+    load_config,
+)
+
+__all__ = [
+    "ArmConfig",
+    "CandidatesConfig",
+    "Config",
+    "ContentConfig",
+    "DataConfig",
+    "EntityColumnsConfig",
+    "EvaluationConfig",
+    "EventColumnsConfig",
+    "ExperimentConfig",
+    "FeastConfig",
+    "GateConfig",
+    "GbdtConfig",
+    "ImpressionsConfig",
+    "ListwiseConfig",
+    "LossName",
+    "OutputConfig",
+    "RankingConfig",
+    "RetrievalConfig",
+    "RetrieverName",
+    "Section",
+    "SemanticIdsConfig",
+    "ServingConfig",
+    "SplitConfig",
+    "StoreConfig",
+    "TuningConfig",
+    "load_config",
+]

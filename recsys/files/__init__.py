@@ -1,0 +1,6 @@
+"""Files that a run leaves: model files, arrays mapped into memory, locks, provenance.
+
+Imports no other folder; may be imported from everywhere in `recsys` and `serving`.
+"""
+
+from __future__ import annotations

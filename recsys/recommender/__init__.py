@@ -1,0 +1,26 @@
+"""Both stages joined in process: a user to a slate, for lists and live requests.
+
+May be imported by `pipeline`, `simulation.trial` and `serving`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from recsys.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from recsys.recommender.recommender import Recommender
+    from recsys.recommender.slates import Ranked, Slate, SlateItem
+
+__all__ = ["Ranked", "Recommender", "Slate", "SlateItem"]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Ranked": "recsys.recommender.slates",
+        "Recommender": "recsys.recommender.recommender",
+        "Slate": "recsys.recommender.slates",
+        "SlateItem": "recsys.recommender.slates",
+    },
+)

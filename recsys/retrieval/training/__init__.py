@@ -1,0 +1,24 @@
+"""Training of the towers, in one process or several.
+
+Imports `towers`, `sampling` and `losses`; may be imported by `finishing` and `pipeline`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from recsys.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from recsys.retrieval.training.options import TrainingOptions
+    from recsys.retrieval.training.train import train_two_tower
+
+__all__ = ["TrainingOptions", "train_two_tower"]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "TrainingOptions": "recsys.retrieval.training.options",
+        "train_two_tower": "recsys.retrieval.training.train",
+    },
+)

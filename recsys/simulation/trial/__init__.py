@@ -1,0 +1,23 @@
+"""Experiments on simulated people: arms, guardrails, rounds.
+
+Imports the other folders of `simulation`; may be imported by `serving`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from recsys.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from recsys.simulation.trial.experiment import Trial, run_trial
+
+__all__ = ["Trial", "run_trial"]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Trial": "recsys.simulation.trial.experiment",
+        "run_trial": "recsys.simulation.trial.experiment",
+    },
+)

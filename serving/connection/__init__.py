@@ -1,0 +1,25 @@
+"""Clients of the store: one server, Sentinel, cluster, embedded; bounded waits.
+
+Imports no other folder; may be imported from everywhere in `serving`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from recsys.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from serving.connection.clients import EMBEDDED, URL_VARIABLE, connect, redact
+
+__all__ = ["EMBEDDED", "URL_VARIABLE", "connect", "redact"]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "EMBEDDED": "serving.connection.clients",
+        "URL_VARIABLE": "serving.connection.clients",
+        "connect": "serving.connection.clients",
+        "redact": "serving.connection.clients",
+    },
+)
