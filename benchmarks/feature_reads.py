@@ -11,8 +11,8 @@ compared: what is timed is equal.
 `features.feast.online_store`. "direct": `features.feast.direct`, arrays out, ttl applied; on a
 connection of the client, and through its pipeline as in a cluster. "HMGET alone": the direct tier's
 round trip without decoding, most of it the server's own work. "packed": one row an item
-(`features.packing.schema`), by one MGET, and in the process (`features.packing.near_cache`), all rows
-held. A packed row has no field for every value and no time, so its readers do less work.
+(`features.packing.schema`), by one MGET, and in the process (`features.packing.near_cache`), all
+rows held. A packed row has no field for every value and no time, so its readers do less work.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ SOFTMAX: Mapping[str, Any] = {
     "temperature": 0.5,
     "smoothing": 0.1,
     "events_per_user": 32,
-    "num_negatives": 1024,
+    "negatives": 1024,
     "table_learning_rate": 0.2,
     "propensity_clip": CLIP,
 }

@@ -27,8 +27,9 @@ from recsys.retrieval.losses import in_batch_softmax, weighted_mean
 from recsys.retrieval.sampling.hard_negatives import HardNegatives, mine_hard_negatives
 from recsys.retrieval.sampling.negatives import KnownPositives
 from recsys.retrieval.training import TrainingOptions
-from recsys.retrieval.training.batch import Batch, LossSettings
-from recsys.retrieval.training.options import EpochReport
+from recsys.retrieval.training.batch import Batch
+from recsys.retrieval.training.epoch_report import EpochReport
+from recsys.retrieval.training.options import LossSettings
 
 
 def best_softmax(lab: Lab) -> Iterator[Row]:
@@ -166,7 +167,7 @@ def on_gowalla(quick: bool) -> Iterator[Row]:
     lab = Lab(load_split("gowalla"), 4 if quick else 20)
     common = {**SOFTMAX, "table_learning_rate": 0.3}
     softmax = lab.fit("Gowalla softmax", **{**common, "temperature": 0.08})
-    options = {"loss": "bsl", "temperature": 0.1, "settings": LossSettings(bsl_weight=1.22)}
+    options = {"loss": "bsl", "temperature": 0.1, "bsl_weight": 1.22}
     bsl = lab.fit("Gowalla BSL", **{**common, **options})
     found = [float(lab.test(model).recall.mean()) for model in (bsl, softmax)]
     yield ratio(4, "recall@20 on Gowalla, BSL over softmax", *found, 1.04, 0.1882 / 0.1759)

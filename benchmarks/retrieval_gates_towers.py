@@ -17,7 +17,7 @@ from recsys.retrieval.finishing.threshold import ThresholdHead
 from recsys.retrieval.finishing.tower_soup import train_soup
 from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.retrieval.training import TrainingOptions
-from recsys.retrieval.training.batch import LossSettings
+from recsys.retrieval.training.options import LossSettings
 
 
 def light_user_tower(lab: Lab) -> Iterator[Row]:

@@ -22,7 +22,7 @@ SEED = 0
 SOFTMAX: dict[str, Any] = {
     "loss": "sampled_softmax",
     "temperature": 0.15,
-    "num_negatives": 1024,
+    "negatives": 1024,
     "table_learning_rate": 0.2,
 }
 # Learning rate chosen among .1, .3 and 1 on validation events, users drawn alike.

@@ -23,10 +23,10 @@ from recsys.retrieval.sampling.denoising import (
 )
 from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
 from recsys.retrieval.training import TrainingOptions, train_two_tower
+from recsys.retrieval.training.epoch_report import EpochReport
 from recsys.retrieval.training.noise_scores import event_losses
-from recsys.retrieval.training.options import EpochReport
 
-TOWERS = TowerOptions(user_table=True, pooling="none", id_dropout=0.0)
+TOWERS = TowerOptions(use_user_id=True, pooling="none", id_dropout=0.0)
 _COMMON = {"patience": 0, "final_learning_rate": 0.01, "negative_power": 0.0}
 
 

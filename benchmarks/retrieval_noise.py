@@ -47,7 +47,6 @@ from retrieval_matrix import are_among, false_picks, rows_of_users, train_matrix
 
 from recsys.evaluation import paired_difference
 from recsys.retrieval.training import TrainingOptions
-from recsys.retrieval.training.batch import LossSettings
 
 DATA: Mapping[str, Mapping[str, Any]] = {
     "ml-1m-lcfn": {"epochs": 20, "temperature": 0.15, "bsl": 1.03, "smoothing": 0.05},
@@ -85,7 +84,7 @@ def methods(data: str) -> dict[str, dict[str, Any]]:
         "table_learning_rate": 0.2,
         "batch_size": 2048,
         "events_per_user": 64,
-        "num_negatives": 1024,
+        "negatives": 1024,
         "warmup_epochs": max(1, epochs // 4),
     }
     bpr = {
@@ -96,7 +95,7 @@ def methods(data: str) -> dict[str, dict[str, Any]]:
         "users": "alike",
         "warmup_epochs": min(5, epochs // 2),
     }
-    bsl = {"loss": "bsl", "settings": LossSettings(bsl_weight=chosen["bsl"])}
+    bsl = {"loss": "bsl", "bsl_weight": chosen["bsl"]}
     return {
         BPR: bpr,
         PLD: bpr | {"denoising": "pld"},

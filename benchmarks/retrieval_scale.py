@@ -23,8 +23,8 @@ import torch
 from features.tables import Histories
 from recsys.retrieval.towers import TowerOptions
 from recsys.retrieval.training import TrainingOptions, train_two_tower
-from recsys.retrieval.training.batch import LossSettings
-from recsys.retrieval.training.options import EpochReport
+from recsys.retrieval.training.epoch_report import EpochReport
+from recsys.retrieval.training.options import LossSettings
 
 BAR_GIB = 20.0
 
@@ -69,7 +69,7 @@ def main() -> None:
     train_two_tower(
         histories,
         num_items=arguments.items,
-        towers=TowerOptions(user_table=True, pooling="none", id_dropout=0.0),
+        towers=TowerOptions(use_user_id=True, pooling="none", id_dropout=0.0),
         training=TrainingOptions(
             loss="bsl",
             settings=LossSettings(bsl_weight=1.1),

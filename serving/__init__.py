@@ -20,7 +20,7 @@ _HOME = {
     "RecommendRequest": "serving.messages",
     "RecommendationService": "serving.request.service",
     "Recommendations": "serving.messages",
-    "ServiceSettings": "serving.request.settings",
+    "ServiceSettings": "recsys.config.serving",
     "ServingError": "serving.errors",
     "SimilarRequest": "serving.messages",
     "connect": "serving.connection",

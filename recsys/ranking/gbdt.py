@@ -4,55 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from recsys.errors import ArtifactError
+from recsys.ranking.options import GbdtOptions
 
 if TYPE_CHECKING:
     import lightgbm
 
     from recsys.ranking.quick_scorer import QuickScorer
 
-__all__ = ["GbdtOptions", "GbdtRanker"]
+__all__ = ["GbdtRanker"]
 
 FORMAT = 1
 _ONE_THREAD = 4096
 """Rows up to which further threads cost more than they bring, beside other requests above all."""
-
-
-@dataclass(frozen=True)
-class GbdtOptions:
-    """How the trees grow; the defaults suit some hundred queries of some hundred candidates.
-
-    Attributes:
-        num_trees: boosting rounds.
-        learning_rate: shrinkage of each tree.
-        num_leaves: most leaves of a tree.
-        min_data_in_leaf: rows.
-        feature_fraction: share of the features each tree sees.
-        bagging_fraction: share of the rows each tree sees.
-        lambda_l2: L2 on leaf values.
-        truncation_level: pairs without a member in the first so many ranks do not count.
-        max_bin: most distinct values of a feature that the trees tell apart.
-        num_threads: the same number gives the same trees, whatever the machine has. One is the
-            default: where other work shares the cores, OpenMP threads that wait for each other
-            are several times slower than one.
-    """
-
-    num_trees: int = 200
-    learning_rate: float = 0.05
-    num_leaves: int = 15
-    min_data_in_leaf: int = 100
-    feature_fraction: float = 0.5
-    bagging_fraction: float = 0.7
-    lambda_l2: float = 10.0
-    truncation_level: int = 30
-    max_bin: int = 63
-    num_threads: int = 1
 
 
 class GbdtRanker:
@@ -114,7 +83,7 @@ class GbdtRanker:
         if bool((np.diff(request_index) < 0).any()):
             raise ValueError("request_index must not fall; sort the rows by request")
         _, group = np.unique(request_index, return_counts=True)
-        values = asdict(options)
+        values = dict(options)
         num_trees = values.pop("num_trees")
         parameters = {
             **values,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from recsys.errors import ArtifactError
-from recsys.ranking.gbdt import GbdtOptions, GbdtRanker
-from recsys.ranking.listwise import ListwiseOptions, ListwiseRanker
+from recsys.ranking.gbdt import GbdtRanker
+from recsys.ranking.listwise import ListwiseRanker
+from recsys.ranking.options import GbdtOptions, ListwiseOptions
 
 __all__ = ["Ranker", "RankerFit", "RankingRows", "fit_ranker", "lists_of"]
 
@@ -230,7 +231,7 @@ def fit_ranker(
     first_value = {size: measure(scores) for size, scores in by_size.items()}
     num_trees = max(first_value, key=lambda size: (first_value[size], -size))
     note("trees on all requests")
-    final_trees = grow(rows, replace(options, num_trees=num_trees))
+    final_trees = grow(rows, options.but(num_trees=num_trees))
     first = by_size[num_trees]
     if listwise is None:
         ranker = Ranker(final_trees, None, top=top)

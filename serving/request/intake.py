@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
+from recsys.config.serving import ServiceSettings
 from serving.errors import (
     CursorExpired,
     CursorMismatch,
@@ -19,7 +20,6 @@ from serving.request.cursor import Page, decode_cursor, question_of
 from serving.request.experiments import Assignment, Experiments
 from serving.request.reader import GenerationReader, View
 from serving.request.selection import Selection
-from serving.request.settings import ServiceSettings
 from serving.request.stages import Stages
 from serving.request.work import Work, reason_of
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from recsys.config.serving import ServiceSettings
 from serving.errors import NoGeneration, ServingError, StageUnavailable
 from serving.models.live import BoundedCalls, LiveModel, LiveModels
 from serving.request.reader import GenerationReader
 from serving.request.selection import Named
-from serving.request.settings import ServiceSettings
 from serving.request.snapshot import Snapshot, item_schema
 from serving.request.work import Work, reason_of
 from serving.store.candidate_codec import CandidateList

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -18,14 +17,15 @@ from recsys.embeddings.int8 import Int8Rows, quantize_rows
 from recsys.errors import ArtifactError
 from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.towers.light_query import LightQuery
-from recsys.retrieval.towers.model import TowerOptions, TwoTower
+from recsys.retrieval.towers.model import TwoTower
+from recsys.retrieval.towers.options import Score, TowerOptions
 from recsys.retrieval.towers.vector_question import VectorQuestion
 from recsys.retrieval.towers.windows import latest_window
 from recsys.topk import TopK, top_k
 
-__all__ = ["Score", "SearchesVectors", "TwoTowerRetriever"]
+__all__ = ["SearchesVectors", "TwoTowerRetriever"]
 
-Score = Literal["cosine", "dot"]
+_RENAMED = {"embedding_dim": "dim", "user_table": "use_user_id"}  # in files of 2026
 _ITEM_BLOCK = 16_384  # items encoded at a time
 _SMALL = 1e-12  # torch's bound of a norm that is divided by
 _QUERY_BLOCK = 4_096  # queries encoded at a time
@@ -74,7 +74,7 @@ class TwoTowerRetriever:
     ) -> None:
         if score not in ("cosine", "dot"):
             raise ValueError(f"score must be 'cosine' or 'dot', got {score!r}")
-        dim = tower.options.embedding_dim
+        dim = tower.options.dim
         if item_vector.ndim != 2 or item_vector.shape[1] != dim:
             raise ValueError(
                 f"item_vector must be [N + 1, {dim}], got shape {tuple(item_vector.shape)}"
@@ -153,9 +153,9 @@ class TwoTowerRetriever:
         options = self.tower.options
         return {
             "score": self.score_kind,
-            "dim": options.embedding_dim,
+            "dim": options.dim,
             "pooling": options.pooling,
-            "user_table": options.user_table,
+            "user_table": options.use_user_id,
         }
 
     @property
@@ -374,7 +374,7 @@ class TwoTowerRetriever:
         tensors = {f"tower.{name}": value for name, value in self.tower.state_dict().items()}
         tensors |= {f"table.{name}": value for name, value in self.tables.items()}
         tensors["item_vector"] = self._encoded
-        shape = asdict(self.tower.options)
+        shape = dict(self.tower.options)
         shape["half_lives"] = [str(half_life) for half_life in shape["half_lives"]]  # "inf" too
         settings = {
             "towers": shape,
@@ -397,7 +397,7 @@ class TwoTowerRetriever:
         """
         settings, arrays = read_model(directory, cls.name)
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        shape = settings["towers"]
+        shape = {_RENAMED.get(name, name): value for name, value in settings["towers"].items()}
         shape["half_lives"] = tuple(float(half_life) for half_life in shape["half_lives"])
         tower = TwoTower(
             TowerOptions(**shape), content_dim=settings["content_dim"], generator=torch.Generator()

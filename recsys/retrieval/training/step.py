@@ -32,7 +32,7 @@ from recsys.retrieval.training.devices import move, training_device
 from recsys.retrieval.training.examples import EventStream
 from recsys.retrieval.training.feature_masking import feature_masking_loss, mutual_information
 from recsys.retrieval.training.inputs import TrainingInputs
-from recsys.retrieval.training.objectives import WITHOUT_NEGATIVES, example_losses, training_loss
+from recsys.retrieval.training.objectives import example_losses, objective_of, training_loss
 from recsys.retrieval.training.options import TrainingOptions
 from recsys.retrieval.training.smoothing import GraphSmoothing
 from recsys.retrieval.training.step_tensors import (
@@ -68,6 +68,7 @@ class TrainingStep:
         self.rank = dist.get_rank() if grouped else 0
         self.world = dist.get_world_size() if grouped else 1
         self.inputs, self.options, self.training = inputs, towers, training
+        self.objective = objective_of(training.loss)
         self.shared = torch.Generator().manual_seed(seed)  # draws alike on every process
         self.own = torch.Generator().manual_seed(seed + 1 + self.rank)
         self.device = torch.device("cpu") if grouped else training_device(training.device)
@@ -95,7 +96,7 @@ class TrainingStep:
             num_prefix_tokens=0 if self.tokens is None else inputs.num_prefix_tokens,
             num_field_tokens=0 if self.fields is None else inputs.num_field_tokens,
         )
-        if training.loss == "mawu":
+        if self.objective.margins:
             specs += [
                 TableSpec("user_margin", len(histories) + 1, 4),
                 TableSpec("item_margin", inputs.num_items + 1, 4),
@@ -146,10 +147,10 @@ class TrainingStep:
             ramp=max(1, training.warmup_epochs),
         )
         drawing = (
-            training.loss not in WITHOUT_NEGATIVES
+            self.objective.negatives
             or denoising != "none"
             or self.hard is not None
-            or training.settings.mann_whitney_weight > 0
+            or training.mann_whitney_weight > 0
         )
         order = self.events.order()
         total, norm, steps = 0.0, 0.0, 0
@@ -213,7 +214,7 @@ class TrainingStep:
             losses = example_losses(batch).detach()
             batch.weight.mul_(reweight_small_losses(losses, training.reweight_power))
         if self.hard is None:
-            loss = training_loss(training.loss, batch)
+            loss = training_loss(self.objective, batch)
         else:
             loss = self._hard_loss(batch, self.hard)
         if self.fields is not None and self.relation is not None:
@@ -240,7 +241,7 @@ class TrainingStep:
         if any(parameter.grad is not None for parameter in self.tower.parameters()):
             self.adam.step()
         self.tables.step()
-        if training.loss == "mawu":
+        if self.objective.margins:
             self._clamp_margins()
         return value, math.sqrt(square)
 
@@ -282,9 +283,7 @@ class TrainingStep:
             positive_log_q=move(self.events.positive_log_q(positives), self.device),
             known=self.events.known,
             weight=move(normalised(self.events.weight[events]), self.device),
-            temperature=self.training.temperature,
-            gamma=self.training.gamma,
-            settings=self.training.settings,
+            settings=self.training,
             user_margin=margins[0],
             item_margin=margins[1],
             content=rows_of(self.content, positives),
@@ -328,7 +327,7 @@ class TrainingStep:
         return unit_rows(vector) if self.training.score == "cosine" else vector
 
     def _users(self, row: Tensor, training: bool) -> Tensor | None:
-        if not self.options.user_table:
+        if not self.options.use_user_id:
             return None
         wanted = row + 1
         if training and self.options.user_dropout:
@@ -337,7 +336,7 @@ class TrainingStep:
         return self.tables({"user": wanted})["user"]
 
     def _margins(self, row: Tensor, item_index: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        if self.training.loss != "mawu":
+        if not self.objective.margins:
             return None, None
         found = self.tables({"user_margin": row + 1, "item_margin": item_index})
         return found["user_margin"].mean(dim=1), found["item_margin"].mean(dim=1)
@@ -361,7 +360,7 @@ class TrainingStep:
             batch.positive,
             batch.negative,
             vector,
-            temperature=batch.temperature,
+            temperature=batch.settings.temperature,
             log_q=batch.negative_log_q,
             known_positive=batch.known_negatives(),
             left_out=move(drawn == 0, self.device) | suspected_positives(positive, score),

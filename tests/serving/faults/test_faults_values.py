@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from features.packing import PackedField, PackedSchema
+from recsys.config.serving import ServiceSettings
 from serving.errors import CorruptValue, NoGeneration
 from serving.messages import Event, RecommendRequest
 from serving.models.live import OneModel
-from serving.request.settings import ServiceSettings
 from serving.request.snapshot import BundledPopular
 from tests.serving.connection.servers import Store, standalone, wait_for
 from tests.serving.faults.fault_world import (
@@ -214,7 +214,7 @@ class PriceModel:
 def test_damaged_item_row(world: Shop, server: Store, tmp_path: Path, how: str) -> None:
     model = PriceModel()
     settings = ServiceSettings(
-        head_ttl_s=0.05, rerank="always", near_cache_bytes=0, deadline_s=30, live_timeout_s=30
+        head_ttl_s=0.05, rerank="always", near_cache_mb=0, deadline_s=30, live_timeout_s=30
     )
     options = {"models": OneModel(model), "settings": settings}
     with shop(server.url, tmp_path / "ranked", timeout_s=PATIENT_S, **options) as ranked:

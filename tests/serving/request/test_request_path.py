@@ -10,6 +10,7 @@ import pytest
 
 from features.packing import PackedField, PackedSchema
 from recsys.config.experiment_design import Arm, ArmSettings, Experiment
+from recsys.config.serving import ServiceSettings
 from recsys.recommender.explanation import ExplainedItem
 from serving.errors import CursorExpired, CursorMismatch, NotSupported
 from serving.events.event_stream import EventStream
@@ -25,7 +26,6 @@ from serving.models.live import LiveQuestion, OneModel
 from serving.request.cursor import decode_cursor, encode_cursor
 from serving.request.experiments import Experiments
 from serving.request.service import RecommendationService
-from serving.request.settings import ServiceSettings
 
 NOW = 1_900_000_000.0
 USERS = {"ann": [5, 6, 7, 8, 9, 10], "bob": [9]}

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features.packing import PackedField, PackedSchema
+from recsys.config.serving import ServiceSettings
 from serving.breaker import CircuitBreaker
 from serving.connection import connect
 from serving.connection.embedded import EmbeddedStore
@@ -18,7 +19,6 @@ from serving.errors import NoGeneration, ServingError
 from serving.messages import RecommendRequest, SimilarRequest
 from serving.models.live import BoundedCalls, OneModel
 from serving.request.service import RecommendationService
-from serving.request.settings import ServiceSettings
 from serving.request.slate_rule import vectors_of_field
 from serving.request.snapshot import BundledPopular
 from serving.store import GenerationStore
@@ -474,7 +474,7 @@ def test_breaker(fake_clock):
         (lambda: SimilarRequest("a", k=501), r"k must be in 1..500, got 501"),
         (lambda: RecommendRequest("a", diversity=1.5), r"diversity must be in 0..1, got 1.5"),
         (lambda: ServiceSettings(head_ttl_s=0), "head_ttl_s must be > 0"),
-        (lambda: ServiceSettings(diversity=2), "diversity must be in"),
+        (lambda: ServiceSettings(diversity=2), "diversity must be <= 1"),
         (lambda: ServiceSettings(remembered_users=-1), "remembered_users must be >= 0"),
         (lambda: BundledPopular(["a"], []), "got 0 for 1 ids"),
         (lambda: BundledPopular(["a", "a"], [1, 1]), "must be different"),

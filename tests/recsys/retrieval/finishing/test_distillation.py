@@ -36,13 +36,13 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 def made_teacher(score: str = "cosine", **shape: object) -> TwoTowerRetriever:
     """A tower that bends the mean of the history: its residual layer is not small."""
-    options = TowerOptions(embedding_dim=DIM, half_lives=(math.inf,), hidden_dim=16, **shape)
+    options = TowerOptions(dim=DIM, half_lives=(math.inf,), hidden_dim=16, **shape)
     tower = TwoTower(options, content_dim=0, generator=seeded())
     with torch.no_grad():
         tower.output_weight.copy_(drawn(DIM, 16, seed=1))
         tower.hidden_weight.mul_(6.0)
     tables = {"item": drawn(N + 1, DIM, seed=2)}
-    if options.user_table:
+    if options.use_user_id:
         tables["user"] = 3 * drawn(4, DIM, seed=3)
     for table in tables.values():
         table[0] = 0.0
@@ -145,7 +145,7 @@ def test_an_empty_history_gets_the_teachers_answer(few: Histories, users: Histor
 
 
 def test_teacher_is_asked_as_of_the_moment_and_for_its_known_users(users: Histories) -> None:
-    teacher = made_teacher(user_table=True)
+    teacher = made_teacher(use_user_id=True)
     moment = np.full(len(users), 4_000_000)
 
     def student_of(histories: Histories, **arguments: object) -> np.ndarray:

@@ -22,7 +22,7 @@ MakeHistories = Callable[[list[list[int]]], Histories]
 
 def made(score: str = "cosine", **shape: object) -> TwoTowerRetriever:
     options = TowerOptions(
-        embedding_dim=DIM, history_length=4, half_lives=(math.inf, 2.0), hidden_dim=8, **shape
+        dim=DIM, history_length=4, half_lives=(math.inf, 2.0), hidden_dim=8, **shape
     )
     generator = torch.Generator().manual_seed(0)
     tower = TwoTower(options, content_dim=0, generator=generator)
@@ -131,7 +131,7 @@ def test_int8_copy_serves_nearly_the_same(histories: Histories, tmp_path: Path) 
 
 @pytest.mark.parametrize("score", ["cosine", "dot"])
 def test_save_and_load_keep_every_score(score: str, histories: Histories, tmp_path: Path) -> None:
-    retriever = made(score, user_table=True)
+    retriever = made(score, use_user_id=True)
     retriever.save(tmp_path)
     loaded = TwoTowerRetriever.load(tmp_path)
     assert (loaded.score_kind, loaded.best_epoch, loaded.num_items) == (score, 3, N)
@@ -149,7 +149,7 @@ def test_save_and_load_keep_every_score(score: str, histories: Histories, tmp_pa
 
 
 def with_fields() -> tuple[TwoTowerRetriever, torch.Tensor]:
-    retriever = made(user_table=True, pooling="attention")
+    retriever = made(use_user_id=True, pooling="attention")
     fields = torch.tensor([[0, 0]] + [[1 + item % 3, 4 + item % 2] for item in range(N)])
     tables = retriever.tables | {"field": torch.randn(6, DIM)}
     tables["field"][0] = 0.0
@@ -187,7 +187,7 @@ def test_fields_come_with_their_table() -> None:
 def test_without_pooling_only_the_user_row_counts(
     histories: Histories, make_histories: MakeHistories, tmp_path: Path
 ) -> None:
-    retriever = made("dot", user_table=True, pooling="none")
+    retriever = made("dot", use_user_id=True, pooling="none")
     user = np.array([2, 0, 3, 1])
     found = retriever.user_vectors(histories, user_index=user)
     np.testing.assert_array_equal(found, retriever.tables["user"][user].numpy())
@@ -208,7 +208,7 @@ def test_settings_say_how_the_vectors_are_read() -> None:
         "pooling": "recency",
         "user_table": False,
     }
-    assert made("dot", user_table=True, pooling="none").settings == {
+    assert made("dot", use_user_id=True, pooling="none").settings == {
         "score": "dot",
         "dim": DIM,
         "pooling": "none",
