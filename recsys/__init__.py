@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from features.lazy import lazy_names
 from recsys.errors import ArtifactError, ConfigError, LeakageError, NotFittedError
-from recsys.lazy import lazy_names
 
 if TYPE_CHECKING:
     from recsys.bundle import Bundle

@@ -6,7 +6,7 @@ costs nothing.
 
 from __future__ import annotations
 
-from recsys.lazy import lazy_names
+from features.lazy import lazy_names
 
 _HOME = {
     "BundledPopular": "serving.request.snapshot",

@@ -16,6 +16,7 @@ from recsys.settings import (
     Settings,
     check_distinct,
 )
+from recsys.settings.reference import meanings
 
 __all__ = ["GateRules", "RuleText", "Why", "rule_texts"]
 
@@ -143,9 +144,8 @@ class GateRules(Settings):
 
 def rule_texts() -> tuple[RuleText, ...]:
     """All settings, in order, with what they mean and why they are what they are."""
-    texts = []
+    texts, said = [], meanings(GateRules)
     for name, field in GateRules.model_fields.items():
         why = next(one.text for one in field.metadata if isinstance(one, Why))
-        meaning = " ".join((field.description or "").split())
-        texts.append(RuleText(name, field.default, meaning, why))
+        texts.append(RuleText(name, field.default, said[name], why))
     return tuple(texts)

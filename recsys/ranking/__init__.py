@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from recsys.ranking.exploration import (
-    Drawn,
-    epsilon_greedy,
-    plackett_luce,
-    seeded,
-    uniform_shuffle,
-)
-from recsys.ranking.slate import build_slate
+from typing import TYPE_CHECKING
+
+from features.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from recsys.ranking.exploration import (
+        Drawn,
+        epsilon_greedy,
+        plackett_luce,
+        seeded,
+        uniform_shuffle,
+    )
+    from recsys.ranking.slate import build_slate
 
 __all__ = [
     "Drawn",
@@ -19,3 +24,15 @@ __all__ = [
     "seeded",
     "uniform_shuffle",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Drawn": "recsys.ranking.exploration",
+        "build_slate": "recsys.ranking.slate",
+        "epsilon_greedy": "recsys.ranking.exploration",
+        "plackett_luce": "recsys.ranking.exploration",
+        "seeded": "recsys.ranking.exploration",
+        "uniform_shuffle": "recsys.ranking.exploration",
+    },
+)

@@ -53,9 +53,9 @@ class ListwiseOptions(Settings):
     batch_size: Count = 32
     """Requests a step."""
     learning_rate: Positive = 1e-3
-    """Of AdamW."""
+    """Learning rate of AdamW."""
     weight_decay: NonNegative = 1e-2
-    """Of AdamW, decoupled."""
+    """Decoupled weight decay of AdamW."""
 
     @model_validator(mode="after")
     def _heads(self) -> Self:

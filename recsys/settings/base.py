@@ -77,7 +77,6 @@ class Settings(BaseModel):
         extra="forbid",
         frozen=True,
         allow_inf_nan=False,
-        use_attribute_docstrings=True,
     )
 
     def __init__(self, **values: Any) -> None:
