@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["TopK", "top_k"]
+__all__ = ["TopK", "stacked", "top_k"]
 
 _CHUNK_SCORES = 2**18
 """Scores looked at together: 1 MiB, which stays in a core's cache."""
@@ -29,6 +30,16 @@ class TopK(NamedTuple):
 
     item_index: np.ndarray
     score: np.ndarray
+
+
+def stacked(parts: Sequence[TopK], k: int) -> TopK:
+    """The queries of all parts, one part after the other; none at all give [0, ``k``]."""
+    if not parts:
+        return TopK(np.zeros((0, k), np.int64), np.zeros((0, k), np.float32))
+    return TopK(
+        np.concatenate([part.item_index for part in parts]),
+        np.concatenate([part.score for part in parts]),
+    )
 
 
 def top_k(score: np.ndarray, k: int, *, excluded: np.ndarray | None = None) -> TopK:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.computation.base import Computation, Group
+from features.computation.base import Computation
 from features.computation.grouped import COUNT, FIRST, LAST, WEIGHT
+from features.computation.questions import Group
 from features.definitions.columns import (
     Category,
     DayOfWeek,

@@ -1,4 +1,7 @@
-"""Splits, metrics, intervals, slices and the report: how a recommender is judged offline."""
+"""Splits, metrics, intervals, slices and the report: how a recommender is judged offline.
+
+Knows no model; may be imported by what trains, judges or simulates one.
+"""
 
 from __future__ import annotations
 

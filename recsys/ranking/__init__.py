@@ -1,4 +1,7 @@
-"""From candidates to a slate: LambdaMART, a listwise network, diversity, exploration."""
+"""From candidates to a slate: LambdaMART, a listwise network, diversity, exploration.
+
+Imports `files` and `settings`, and nothing of `retrieval`; may be imported from `config` upwards.
+"""
 
 from __future__ import annotations
 

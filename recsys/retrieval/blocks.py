@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from features.tables import Histories
-from recsys.topk import TopK, top_k
+from recsys.topk import TopK, stacked, top_k
 
 __all__ = [
     "DEFAULT_BLOCK_BYTES",
@@ -86,12 +86,7 @@ def retrieve_in_blocks(
         )
         for rows in _row_blocks(len(histories), num_items, block_bytes)
     ]
-    if not parts:
-        return TopK(np.empty((0, k), dtype=np.int64), np.empty((0, k), dtype=np.float32))
-    return TopK(
-        np.concatenate([part.item_index for part in parts]),
-        np.concatenate([part.score for part in parts]),
-    )
+    return stacked(parts, k)
 
 
 def score_in_blocks(

@@ -1,4 +1,7 @@
-"""Semantic ids: content vectors to short code sequences, unique per item."""
+"""Semantic ids: content vectors to short code sequences, unique per item.
+
+Imports `files`; may be imported by `pipeline` and `serving.jobs`.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from recsys.embeddings.sharded import ShardedTables
-from recsys.embeddings.tables import LocalTables, TableSpec
+from recsys.embeddings.tables import LocalTables
 from recsys.retrieval.losses import unit_rows, weighted_mean
 from recsys.retrieval.sampling.denoising import (
     keep_small_losses,
@@ -27,17 +27,19 @@ from recsys.retrieval.sampling.propensity import normalised
 from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
 from recsys.retrieval.towers.model import TwoTower, table_specs
 from recsys.retrieval.training.batch import Batch
-from recsys.retrieval.training.compatibility import compatibility_loss
+from recsys.retrieval.training.compatibility import compatibility_pull
 from recsys.retrieval.training.devices import move, training_device
 from recsys.retrieval.training.examples import EventStream
 from recsys.retrieval.training.feature_masking import feature_masking_loss, mutual_information
 from recsys.retrieval.training.inputs import TrainingInputs
+from recsys.retrieval.training.margins import MARGINS, clamp_margins, margin_specs, margins_of
 from recsys.retrieval.training.objectives import example_losses, objective_of, training_loss
 from recsys.retrieval.training.options import TrainingOptions
 from recsys.retrieval.training.smoothing import GraphSmoothing
 from recsys.retrieval.training.step_tensors import (
     as_tensor,
     average_gradients,
+    cosine_share,
     distinct_items,
     rows_of,
 )
@@ -97,10 +99,7 @@ class TrainingStep:
             num_field_tokens=0 if self.fields is None else inputs.num_field_tokens,
         )
         if self.objective.margins:
-            specs += [
-                TableSpec("user_margin", len(histories) + 1, 4),
-                TableSpec("item_margin", inputs.num_items + 1, 4),
-            ]
+            specs += margin_specs(num_users=len(histories), num_items=inputs.num_items)
         rate = training.table_learning_rate
         self.tables: ShardedTables | LocalTables = (
             ShardedTables(specs, learning_rate=rate, generator=self.shared)
@@ -138,7 +137,7 @@ class TrainingStep:
     def epoch(self, epoch: int) -> tuple[float, float]:
         """Train one pass; the means over its steps of the loss and of the gradient's norm."""
         training = self.training
-        share = self._share(epoch)
+        share = cosine_share(epoch, training.epochs, training.final_learning_rate)
         self._set_learning_rates(share)
         denoising = training.denoising if epoch > training.warmup_epochs else "none"
         drop_rate = ramped_drop_rate(
@@ -179,12 +178,6 @@ class TrainingStep:
             dist.all_reduce(mean)
         return float(mean[0]) / self.world, float(mean[1]) / self.world
 
-    def _share(self, epoch: int) -> float:
-        """Of the learning rates in this epoch: from 1 along a half cosine."""
-        done = min(1.0, (epoch - 1) / max(1, self.training.epochs - 1))
-        low = self.training.final_learning_rate
-        return low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * done))
-
     def _set_learning_rates(self, share: float) -> None:
         self.tables.learning_rate = self.training.table_learning_rate * share
         for group in self.adam.param_groups:
@@ -220,7 +213,8 @@ class TrainingStep:
         if self.fields is not None and self.relation is not None:
             loss = loss + training.masking_weight * self._masking_loss(self.fields)
         if training.compatibility_weight and self.old is not None:
-            pull = self._compatibility_loss(batch, events, self.old)
+            seen = self._window(events, training=False)
+            pull = compatibility_pull(batch, seen, self.old, self.device)
             loss = loss + training.compatibility_weight * pull
         value = loss.detach().item()
         if not math.isfinite(value):
@@ -242,7 +236,7 @@ class TrainingStep:
             self.adam.step()
         self.tables.step()
         if self.objective.margins:
-            self._clamp_margins()
+            clamp_margins(self.tables)
         return value, math.sqrt(square)
 
     def _forward(
@@ -271,7 +265,9 @@ class TrainingStep:
             distinct_query, distinct_row = query, asked
             query_of = move(query_of, self.device)
             query = query.index_select(0, query_of)
-        margins = self._margins(row, positives)
+        margins = (
+            margins_of(self.tables, row, positives) if self.objective.margins else (None, None)
+        )
         batch = Batch(
             query=query,
             positive=vector.index_select(0, places[0]),
@@ -335,18 +331,6 @@ class TrainingStep:
             wanted = wanted * (drawn >= self.options.user_dropout)
         return self.tables({"user": wanted})["user"]
 
-    def _margins(self, row: Tensor, item_index: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        if not self.objective.margins:
-            return None, None
-        found = self.tables({"user_margin": row + 1, "item_margin": item_index})
-        return found["user_margin"].mean(dim=1), found["item_margin"].mean(dim=1)
-
-    @torch.no_grad()
-    def _clamp_margins(self) -> None:
-        if isinstance(self.tables, LocalTables):
-            for name in ("user_margin", "item_margin"):
-                self.tables.weight[name].clamp_(0.0, 1.0)
-
     def _hard_loss(self, batch: Batch, hard: HardNegatives) -> Tensor:
         """The softmax with each query's own hard negatives beside the shared ones."""
         drawn = hard.draw(batch.row, self.training.hard_negatives, generator=self.own)  # [B, H]
@@ -383,24 +367,6 @@ class TrainingStep:
             generator=self.own,
         )
 
-    def _compatibility_loss(self, batch: Batch, events: Tensor, old: TwoTowerRetriever) -> Tensor:
-        """The pull of the positives, and of the queries, towards the older model's vectors."""
-        known = batch.positive_index < len(old.item_vectors)
-        items = batch.positive_index[known]
-        then = move(torch.from_numpy(old.item_vectors)[items], self.device)
-        index = move(items, self.device)
-        loss = compatibility_loss(batch.positive[move(known, self.device)], then, index=index)
-        window = self._window(events, training=False)
-        window = window * (window < len(old.item_vectors))
-        user = old.tables.get("user")
-        row = batch.row + 1
-        known_row = torch.ones(len(row), dtype=torch.bool) if user is None else row < len(user)
-        with torch.no_grad():
-            then = old.encode_windows(window, user_index=row * known_row)
-        then, index = move(then[known_row], self.device), move(row[known_row], self.device)
-        query = batch.query[move(known_row, self.device)]
-        return loss + compatibility_loss(query, then, index=index)
-
     @torch.no_grad()
     def _resampled(self, pool: Tensor, negatives: tuple[Tensor, Tensor]) -> Tensor:
         """[B] events: of each row of ``pool`` [B, k] one, rather one with a small loss."""
@@ -414,7 +380,7 @@ class TrainingStep:
         tables = self.tables.full_state()
         if self.rank:
             return None
-        for name in ("user_margin", "item_margin"):
+        for name in MARGINS:
             tables.pop(name, None)
         tables["item"][~self.trained_item] = 0.0
         if "user" in tables:

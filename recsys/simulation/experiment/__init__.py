@@ -3,6 +3,8 @@
 Plan with `plan_proportion`, `plan_mean` or `plan_ratio`; read with `analyse`, which takes one row
 for each unit (`read_units`) and returns an `ExperimentReport`. The pieces are plain functions on
 arrays.
+
+Imports `report`; may be imported by `trial` and `serving`.
 """
 
 from __future__ import annotations
