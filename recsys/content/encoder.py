@@ -13,9 +13,10 @@ import polars as pl
 from safetensors.numpy import load_file, save_file
 
 from recsys.content.attributes import MultiHotEncoder, NumberEncoder
-from recsys.content.fusion import Fusion, unit_rows
+from recsys.content.fusion import Fusion
 from recsys.content.text import TextEncoderName, encode_text
 from recsys.errors import ArtifactError, NotFittedError
+from recsys.unit_rows import unit_rows
 
 __all__ = ["ContentEncoder"]
 

@@ -15,10 +15,10 @@ from recsys.index.inputs import (
     checked_masks,
     checked_query,
     checked_vectors,
-    unit_rows,
 )
 from recsys.index.protocol import Metric
 from recsys.topk import TopK, top_k
+from recsys.unit_rows import unit_rows
 
 __all__ = ["ExactIndex"]
 
