@@ -9,6 +9,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import polars as pl
+
 from features.definitions.columns import (
     Category,
     DayOfWeek,
@@ -35,6 +37,7 @@ __all__ = [
     "default_definitions",
     "definitions_sha256",
     "dump_definitions",
+    "holds_years",
     "load_definitions",
 ]
 
@@ -185,7 +188,7 @@ def default_definitions(
     ]
     for column in items.number_columns:
         found.append(Field(name=column, column=column))
-        if _holds_years(items, column):
+        if holds_years(items.frame[column].drop_nulls()):
             found.append(Age(name=f"{column}_age", year_column=column))
     for column in items.category_columns:
         values = items.frame[column].drop_nulls().cast(str).unique().sort().to_list()
@@ -217,8 +220,8 @@ def default_definitions(
     return check_definitions(found)
 
 
-def _holds_years(items: ItemTable, column: str) -> bool:
-    values = items.frame[column].drop_nulls()
+def holds_years(values: pl.Series) -> bool:
+    """Whether ``values`` (of a column, nulls dropped) are whole numbers, all in 1800..2200."""
     if len(values) == 0 or not values.dtype.is_integer():
         return False
     return bool(values.is_between(1800, 2200).all())

@@ -34,7 +34,6 @@ from recsys.simulation.experiment.moments import (
     sums_by_unit,
 )
 from recsys.simulation.experiment.multiple import (
-    benjamini_hochberg,
     dunnett,
     dunnett_critical,
     holm,
@@ -89,7 +88,6 @@ __all__ = [
     "always_valid_p",
     "analyse",
     "balanced",
-    "benjamini_hochberg",
     "choose_tau",
     "confidence_sequence",
     "credit_balanced",
