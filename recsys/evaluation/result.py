@@ -12,6 +12,7 @@ import polars as pl
 
 from recsys.errors import ArtifactError
 from recsys.evaluation.significance import Interval
+from recsys.files.headers import read_header
 
 __all__ = ["Evaluation", "Exposure", "SliceResult", "comparison_table"]
 
@@ -141,17 +142,12 @@ class Evaluation:
             ArtifactError: a file is missing, unreadable or of another format version.
         """
         try:
-            found = json.loads((directory / NUMBERS).read_text())
+            found = read_header(directory / NUMBERS, FORMAT, remedy="evaluate again")
             per_user = pl.read_parquet(directory / USERS)
         except FileNotFoundError as e:
             raise ArtifactError(f"no evaluation in {directory}: {e.filename or e}") from e
         except (ValueError, pl.exceptions.PolarsError) as e:
             raise ArtifactError(f"the evaluation in {directory} is damaged: {e}") from e
-        if found.get("format") != FORMAT:
-            raise ArtifactError(
-                f"{directory / NUMBERS} has format {found.get('format')!r}, this version reads "
-                f"{FORMAT}; evaluate again"
-            )
         return cls(
             per_user=per_user,
             metrics=_intervals(found["metrics"]),
