@@ -142,7 +142,7 @@ class Evaluation:
             ArtifactError: a file is missing, unreadable or of another format version.
         """
         try:
-            found = read_header(directory / NUMBERS, FORMAT, remedy="evaluate again")
+            values = read_header(directory / NUMBERS, FORMAT, remedy="evaluate again")
             per_user = pl.read_parquet(directory / USERS)
         except FileNotFoundError as e:
             raise ArtifactError(f"no evaluation in {directory}: {e.filename or e}") from e
@@ -150,19 +150,19 @@ class Evaluation:
             raise ArtifactError(f"the evaluation in {directory} is damaged: {e}") from e
         return cls(
             per_user=per_user,
-            metrics=_intervals(found["metrics"]),
-            list_metrics=found["list_metrics"],
+            metrics=_intervals(values["metrics"]),
+            list_metrics=values["list_metrics"],
             slices=tuple(
                 SliceResult(**(part | {"metrics": _intervals(part["metrics"])}))
-                for part in found["slices"]
+                for part in values["slices"]
             ),
-            recall_curve=tuple(found["recall_curve"]),
-            exposure=Exposure(**{name: tuple(v) for name, v in found["exposure"].items()}),
-            users=found["users"],
-            left_out=found["left_out"],
-            num_items=found["num_items"],
-            headline_k=found["headline_k"],
-            level=found["level"],
+            recall_curve=tuple(values["recall_curve"]),
+            exposure=Exposure(**{name: tuple(v) for name, v in values["exposure"].items()}),
+            users=values["users"],
+            left_out=values["left_out"],
+            num_items=values["num_items"],
+            headline_k=values["headline_k"],
+            level=values["level"],
         )
 
 

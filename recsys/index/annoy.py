@@ -118,10 +118,7 @@ class AnnoyIndex:
         checked_masks(excluded, allowed, k=k, num_queries=num_queries, num_items=width - 1)
         everywhere = np.ones(width, dtype=bool) if allowed is None else allowed.copy()
         everywhere[0] = False
-        result = TopK(
-            np.full((num_queries, k), -1, dtype=np.int64),
-            np.full((num_queries, k), -np.inf, dtype=np.float32),
-        )
+        result = TopK.empty(num_queries, k)
         for row in range(num_queries):
             eligible = everywhere if excluded is None else everywhere & ~excluded[row]
             found = self._candidates(query[row], k, eligible)

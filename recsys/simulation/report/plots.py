@@ -44,7 +44,7 @@ def forest_plot(lines: Sequence[EffectLine], *, title: str) -> str:
     """
     if not lines:
         raise ValueError("lines must hold at least one line, got none")
-    parts = [[one for one in lines if one.percent], [one for one in lines if not one.percent]]
+    parts = [[line for line in lines if line.percent], [line for line in lines if not line.percent]]
     return "".join(_forest(part, title) for part in parts if part)
 
 
@@ -69,9 +69,9 @@ def weights_plot(part: WeightsPart) -> str:
         if place % each == 0:
             x = LEFT + room * place
             drawn.append(svg_text(x, size.height - BOTTOM + 18, short(low), anchor="middle"))
-    one = _place_in(part.edges, 1.0)
-    if one is not None:
-        drawn.append(upright(LEFT + room * one, "weight 1", size))
+    at_one = _place_in(part.edges, 1.0)
+    if at_one is not None:
+        drawn.append(upright(LEFT + room * at_one, "weight 1", size))
     drawn.append(across_label("importance weight, lower end of the bin", size))
     return svg(drawn, f"Importance weights of {part.policy}", size)
 
@@ -92,7 +92,9 @@ def curve_plot(plot: CurvePlot, *, title: str) -> str:
 def _forest(lines: Sequence[EffectLine], title: str) -> str:
     percent = lines[0].percent
     size = Size(FULL.width, 18 + ROW * len(lines) + 30)
-    ends = [v for one in lines for v in (one.value, one.low, one.high, 0.0) if v is not None]
+    ends = [
+        v for effect in lines for v in (effect.value, effect.low, effect.high, 0.0) if v is not None
+    ]
     ticks = round_ticks(min(ends), max(ends))
     left, right = NAME_WIDTH, size.width - VALUE_WIDTH
     floor = 10 + ROW * len(lines)
@@ -107,41 +109,41 @@ def _forest(lines: Sequence[EffectLine], title: str) -> str:
             label = tick_label(tick, percent)
             drawn.append(svg_text(across(tick), floor + 18, label, anchor="middle"))
     drawn.append(f'<path class="mark" d="M{across(0.0):.1f} 4V{floor}"/>')
-    for place, one in enumerate(lines):
+    for place, effect in enumerate(lines):
         y = 10 + ROW * (place + 0.5)
-        colour = _side(one)
-        name = one.name if len(one.name) <= 27 else one.name[:26] + "…"
-        note = f"{one.name}: {with_ends(one)}"
+        colour = _side(effect)
+        name = effect.name if len(effect.name) <= 27 else effect.name[:26] + "…"
+        note = f"{effect.name}: {with_ends(effect)}"
         drawn.append(f"<g><title>{escape(note)}</title>")
         drawn.append(svg_text(0, y + 4, name, anchor="start"))
-        if one.low is not None and one.high is not None:
-            low, high = across(one.low), across(one.high)
+        if effect.low is not None and effect.high is not None:
+            low, high = across(effect.low), across(effect.high)
             drawn.append(
                 f'<path class="span {colour}" d="M{low:.1f} {y}H{high:.1f}'
                 f'M{low:.1f} {y - 5}v10M{high:.1f} {y - 5}v10"/>'
             )
         drawn.append(
-            f'<circle class="fill {colour}" cx="{across(one.value):.1f}" cy="{y}" r="4.5"/>'
+            f'<circle class="fill {colour}" cx="{across(effect.value):.1f}" cy="{y}" r="4.5"/>'
         )
-        drawn.append(svg_text(size.width, y + 4, with_ends(one), anchor="end"))
+        drawn.append(svg_text(size.width, y + 4, with_ends(effect), anchor="end"))
         drawn.append("</g>")
     return svg(drawn, title, size)
 
 
-def with_ends(one: EffectLine) -> str:
+def with_ends(effect: EffectLine) -> str:
     """The difference and its interval, such as +0.0120 [+0.0040, +0.0200]."""
-    text = number(one.value, one.percent, sign=True)
-    if one.low is None or one.high is None:
+    text = number(effect.value, effect.percent, sign=True)
+    if effect.low is None or effect.high is None:
         return text
-    low, high = (number(end, one.percent, sign=True) for end in (one.low, one.high))
+    low, high = (number(end, effect.percent, sign=True) for end in (effect.low, effect.high))
     return f"{text} [{low}, {high}]"
 
 
-def _side(one: EffectLine) -> str:
+def _side(effect: EffectLine) -> str:
     """Green where the whole interval is above zero, orange below, grey where neither."""
-    if one.low is not None and one.low > 0:
+    if effect.low is not None and effect.low > 0:
         return "s2"
-    if one.high is not None and one.high < 0:
+    if effect.high is not None and effect.high < 0:
         return "s5"
     return "s6"
 
