@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from pathlib import Path
@@ -13,6 +12,7 @@ from recsys.config import Config
 from recsys.config.impressions import RowLogLimits
 from recsys.config.serving import RequestSettings, ServiceSettings
 from recsys.errors import ArtifactError
+from recsys.files.headers import read_header
 from serving.connection import EMBEDDED, URL_VARIABLE, connect, redact
 from serving.connection.clients import TlsFiles
 from serving.events.event_stream import EventStream
@@ -154,10 +154,8 @@ def bundled_popular(bundle: Bundle) -> BundledPopular | None:
     path = bundle.path / "candidates" / POPULAR
     if not path.is_file():
         return None
+    values = read_header(path, 1, remedy="run `recsys candidates`")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if values["format"] != 1:
-            raise ArtifactError(f"{path} has format {values['format']}, this version reads 1")
         return BundledPopular(values["item_ids"], values["score"], generation=bundle.id)
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path} is damaged ({error}); run `recsys candidates`") from error

@@ -40,7 +40,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("online", "suggest"),
     ),
     "recsys": (
-        ("errors", "progress", "threads", "topk"),
+        ("errors", "progress", "threads", "topk", "unit_rows"),
         ("files", "lookup", "settings"),
         ("bundle", "content", "embeddings", "evaluation", "index", "ranking", "semantic_ids"),
         ("retrieval.losses", "retrieval.towers", "simulation.estimates", "simulation.report"),

@@ -428,7 +428,6 @@ PUBLIC: dict[str, list[str]] = {
         "always_valid_p",
         "analyse",
         "balanced",
-        "benjamini_hochberg",
         "choose_tau",
         "confidence_sequence",
         "credit_balanced",

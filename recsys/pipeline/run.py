@@ -32,9 +32,9 @@ from recsys.evaluation.metrics import ndcg
 from recsys.files.provenance import fingerprint
 from recsys.index.choices import make_index
 from recsys.pipeline.calibration import fit_map, write_map
-from recsys.pipeline.evaluation import MEASURED_AT
 from recsys.pipeline.item_stages import item_stages, load_content, load_item_inputs
 from recsys.pipeline.lineage import Lineage
+from recsys.pipeline.measuring import MEASURED_AT
 from recsys.pipeline.ranker_features import RankerFeatures
 from recsys.pipeline.retrievers import fit_sources
 from recsys.pipeline.stages import Stage, run_stages

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from recsys.errors import ArtifactError
+from recsys.files.headers import read_header, write_header
 from recsys.ranking.options import GbdtOptions
 
 if TYPE_CHECKING:
@@ -151,8 +151,8 @@ class GbdtRanker:
         """Write ``gbdt.txt`` (LightGBM's own text) and ``gbdt.json``."""
         directory.mkdir(parents=True, exist_ok=True)
         self._booster.save_model(directory / "gbdt.txt")
-        header = {"format": FORMAT, "feature_names": list(self.feature_names)}
-        (directory / "gbdt.json").write_text(json.dumps(header, indent=2) + "\n")
+        header = {"feature_names": list(self.feature_names)}
+        write_header(directory / "gbdt.json", FORMAT, header)
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -164,15 +164,10 @@ class GbdtRanker:
         import lightgbm
 
         try:
-            header = json.loads((directory / "gbdt.json").read_text())
+            header = read_header(directory / "gbdt.json", FORMAT, remedy="train again")
             text = (directory / "gbdt.txt").read_text()
         except FileNotFoundError as error:
             raise ArtifactError(
                 f"no trees in {directory}: {Path(str(error.filename)).name} is missing; train again"
             ) from error
-        if header.get("format") != FORMAT:
-            raise ArtifactError(
-                f"{directory}/gbdt.json must have format {FORMAT}, got {header.get('format')!r}; "
-                "train again with this version"
-            )
         return cls(lightgbm.Booster(model_str=text), header["feature_names"])

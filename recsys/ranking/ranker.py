@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from recsys.errors import ArtifactError
+from recsys.files.headers import read_header, write_header
 from recsys.ranking.gbdt import GbdtRanker
 from recsys.ranking.listwise import ListwiseRanker
 from recsys.ranking.options import GbdtOptions, ListwiseOptions
@@ -134,8 +134,8 @@ class Ranker:
         self.gbdt.save(directory / "gbdt")
         if self.listwise is not None:
             self.listwise.save(directory / "listwise")
-        header = {"format": FORMAT, "top": self.top, "listwise": self.listwise is not None}
-        (directory / "ranker.json").write_text(json.dumps(header, indent=2) + "\n")
+        header = {"top": self.top, "listwise": self.listwise is not None}
+        write_header(directory / "ranker.json", FORMAT, header)
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -145,14 +145,9 @@ class Ranker:
             ArtifactError: a file is missing or of another format.
         """
         try:
-            header = json.loads((directory / "ranker.json").read_text())
+            header = read_header(directory / "ranker.json", FORMAT, remedy="train again")
         except FileNotFoundError as error:
             raise ArtifactError(f"no ranker in {directory}; train again") from error
-        if header.get("format") != FORMAT:
-            raise ArtifactError(
-                f"{directory}/ranker.json must have format {FORMAT}, got "
-                f"{header.get('format')!r}; train again with this version"
-            )
         listwise = ListwiseRanker.load(directory / "listwise") if header["listwise"] else None
         return cls(GbdtRanker.load(directory / "gbdt"), listwise, top=header["top"])
 

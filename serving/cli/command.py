@@ -7,6 +7,7 @@ configuration is read, so that a mistake in it is told at once.
 from __future__ import annotations
 
 import signal
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -242,11 +243,8 @@ def recommend(
         from serving.messages import RecommendRequest
 
         settings = read_config(config)
-        service = make_service(settings)
-        try:
+        with closing(make_service(settings)) as service:
             answer = service.recommend(RecommendRequest(user, k))
-        finally:
-            service.close()
         _emit_answer(out, settings, answer, {"user_id": user})
 
 
@@ -263,11 +261,8 @@ def similar(
         from serving.messages import SimilarRequest
 
         settings = read_config(config)
-        service = make_service(settings)
-        try:
+        with closing(make_service(settings)) as service:
             answer = service.similar(SimilarRequest(item, k))
-        finally:
-            service.close()
         _emit_answer(out, settings, answer, {"item_id": item})
 
 

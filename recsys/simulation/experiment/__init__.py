@@ -36,7 +36,6 @@ from recsys.simulation.experiment.moments import (
     sums_by_unit,
 )
 from recsys.simulation.experiment.multiple import (
-    benjamini_hochberg,
     dunnett,
     dunnett_critical,
     holm,
@@ -91,7 +90,6 @@ __all__ = [
     "always_valid_p",
     "analyse",
     "balanced",
-    "benjamini_hochberg",
     "choose_tau",
     "confidence_sequence",
     "credit_balanced",
