@@ -6,7 +6,7 @@ request row if the scope is "user_item" or "request"), NaN where there is no val
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -309,7 +309,7 @@ def _tied(differs: np.ndarray, size: int) -> np.ndarray:
     return np.repeat((first + last) / 2, last - first + 1)
 
 
-COMPUTE: Mapping[type[Definition], Callable[[Computation, Any], np.ndarray]] = {
+COMPUTE: dict[type[Definition], Callable[[Computation, Any], np.ndarray]] = {
     Affinity: _affinity,
     Age: _age,
     Category: _category,

@@ -41,7 +41,7 @@ __all__ = [
     "load_definitions",
 ]
 
-KINDS: Mapping[str, type[Definition]] = {
+KINDS: dict[str, type[Definition]] = {
     "affinity": Affinity,
     "age": Age,
     "category": Category,

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import field_validator, model_validator
 
 from recsys.retrieval.finishing.options import TowerExtras
 from recsys.retrieval.towers.options import TowerOptions
 from recsys.retrieval.training.options import TrainingOptions
-from recsys.settings import Count, Natural, Positive, check_distinct
+from recsys.settings import Count, Natural, OneOf, Positive, check_distinct
 
 __all__ = ["RetrievalConfig", "RetrieverName"]
 
+IndexName = Annotated[str, OneOf("recsys.index.choices:INDEXES", ("exact", "annoy"))]
 RetrieverName = Literal[
     "two_tower", "item_item", "item_item_all", "co_occurrence", "next_item", "popularity"
 ]
@@ -40,7 +41,7 @@ class RetrievalConfig(TowerOptions, TrainingOptions, TowerExtras):
     """Newest days that popularity counts."""
     int8: bool = True
     """Serve from row-wise int8 copies of the item vectors."""
-    index: Literal["exact", "annoy"] = "exact"
+    index: IndexName = "exact"
     """How the nearest item vectors are found."""
     warm_epochs: Natural = 0
     """Epochs of a run that begins from a bundle; 0: as many as one from nothing."""

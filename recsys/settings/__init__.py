@@ -20,6 +20,7 @@ from recsys.settings.base import (
     check_distinct,
 )
 from recsys.settings.messages import explain
+from recsys.settings.one_of import OneOf
 
 __all__ = [
     "Closed01",
@@ -28,6 +29,7 @@ __all__ = [
     "Name",
     "Natural",
     "NonNegative",
+    "OneOf",
     "Open01",
     "Positive",
     "Searched",

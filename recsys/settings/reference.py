@@ -18,6 +18,8 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from recsys.settings.one_of import OneOf
+
 __all__ = [
     "EffectiveSetting",
     "SectionText",
@@ -180,6 +182,9 @@ def _kind(annotation: Any, metadata: Sequence[Any]) -> str:
         return " or ".join(dict.fromkeys(said))
     if origin is Literal:
         return "one of " + ", ".join(toml_value(one) for one in inner)
+    names = next((one.built_in for one in metadata if isinstance(one, OneOf)), None)
+    if names is not None:
+        return "one of " + ", ".join(toml_value(one) for one in names)
     if origin is tuple:
         return f"list, each {_kind(inner[0], metadata)}"
     if origin is not None and hasattr(annotation, "__metadata__"):  # Annotated

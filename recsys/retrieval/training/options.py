@@ -13,6 +13,7 @@ from recsys.settings import (
     HalfOpen01,
     Natural,
     NonNegative,
+    OneOf,
     Positive,
     Searched,
     Settings,
@@ -22,18 +23,24 @@ from recsys.settings import (
 __all__ = ["Device", "LossName", "LossSettings", "TrainingOptions"]
 
 Device = Literal["auto", "cpu", "cuda"]
-LossName = Literal[
-    "bpr",
-    "bsl",
-    "ccl",
-    "cm3",
-    "directau",
-    "in_batch_softmax",
-    "mann_whitney",
-    "mawu",
-    "psl",
-    "sampled_softmax",
-    "sl_at_k",
+LossName = Annotated[
+    str,
+    OneOf(
+        "recsys.retrieval.training.objectives:OBJECTIVES",
+        (
+            "bpr",
+            "bsl",
+            "ccl",
+            "cm3",
+            "directau",
+            "in_batch_softmax",
+            "mann_whitney",
+            "mawu",
+            "psl",
+            "sampled_softmax",
+            "sl_at_k",
+        ),
+    ),
 ]
 AtLeast2 = Annotated[int, Field(ge=2)]
 

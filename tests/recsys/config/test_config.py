@@ -18,7 +18,7 @@ from recsys.index import INDEXES
 from recsys.retrieval.training import TrainingOptions
 from recsys.retrieval.training.objectives import OBJECTIVES
 from recsys.semantic_ids import QUANTIZERS
-from recsys.settings import Settings
+from recsys.settings import OneOf, Settings
 
 MINIMAL = '[data]\nevents = "events.parquet"\nitems = "items.parquet"\n'
 ROOT = Path(__file__).resolve().parents[3]
@@ -186,8 +186,6 @@ def test_the_demo_configuration_is_valid() -> None:
 @pytest.mark.parametrize(
     ("section", "setting", "known"),
     [
-        (RetrievalConfig, "loss", set(OBJECTIVES)),
-        (RetrievalConfig, "index", set(INDEXES)),
         (SemanticIdsConfig, "kind", set(QUANTIZERS)),
     ],
 )
@@ -195,6 +193,16 @@ def test_the_choices_are_those_that_exist(
     section: type[Settings], setting: str, known: set[str]
 ) -> None:
     assert set(get_args(section.model_fields[setting].annotation)) == known
+
+
+@pytest.mark.parametrize(("setting", "table"), [("loss", OBJECTIVES), ("index", INDEXES)])
+def test_names_that_are_known_without_loading_are_those_of_the_table(
+    setting: str, table: dict[str, object]
+) -> None:
+    metadata = RetrievalConfig.model_fields[setting].metadata
+    (names,) = [one for one in metadata if isinstance(one, OneOf)]
+    assert names.built_in == tuple(table)
+    assert names.names() == tuple(table)
 
 
 def test_every_denoising_can_be_trained_with() -> None:
