@@ -146,12 +146,13 @@ class DenseQuestion:
     def __init__(
         self, retriever: DenseRetriever, histories: Histories, moment: np.ndarray | None
     ) -> None:
+        histories.check_width(retriever.num_items)
         self._retriever = retriever
-        self._histories = histories
         self._moment = moments_of(histories, moment)
+        self._histories = histories if moment is None else histories.before(self._moment)
         self._whole: np.ndarray | None = None
         if 4 * len(histories) * (retriever.num_items + 1) <= retriever.block_bytes:
-            self._whole = retriever.score_all(histories, self._moment)
+            self._whole = retriever.score_all(self._histories, self._moment)
 
     def retrieve(self, k: int, *, excluded: np.ndarray | None = None) -> TopK:
         """See `recsys.retrieval.protocol.Question`."""

@@ -184,10 +184,10 @@ class TwoTowerRetriever:
         Returns:
             [Q, D] float32; unit rows for a cosine.
         """
+        seen = histories if moment is None else histories.before(moment)
         if self.tower.options.pooling == "none":
-            window = torch.zeros(len(histories), 0, dtype=torch.int64)
+            window = torch.zeros(len(seen), 0, dtype=torch.int64)
         else:
-            seen = histories if moment is None else histories.before(moment)
             if len(seen) == 1 and self._light_query is not None:
                 return self._one_query(seen.item_index, user_index)
             window = latest_window(seen, self.tower.options.history_length)
@@ -235,6 +235,7 @@ class TwoTowerRetriever:
         user_index: np.ndarray | None = None,
     ) -> VectorQuestion:
         """See `Retriever.ask`; ``user_index`` as in `user_vectors`."""
+        histories.check_width(self.num_items)
         return VectorQuestion(self, self.user_vectors(histories, moment, user_index=user_index))
 
     def retrieve(

@@ -24,7 +24,7 @@ from serving.http.api_keys import ApiKeys, new_key
 from serving.http.app import create_app
 from serving.request.service import RecommendationService
 from serving.store import GenerationStore
-from tests.serving.conftest import publish
+from tests.serving.stores import publish
 
 schemathesis = pytest.importorskip("schemathesis")
 

@@ -28,6 +28,7 @@ from serving.assembly import open_store
 from serving.connection.embedded import EmbeddedStore
 from serving.impressions import read_impressions
 from serving.process.listening import bind, join, reserve, shown_url
+from tests.serving.fake_models import FakeModel
 
 ROOT = str(Path(__file__).resolve().parents[3])
 CONFIG = """
@@ -83,16 +84,9 @@ def home(tmp_path_factory, monkeypatch):
         EmbeddedStore.stop(directory / "artifacts" / "store")
 
 
-class FakeModel:
-    as_of_us = 0
-    item_fields = ()
-
-    def __init__(self, path: Path) -> None:
-        self.generation = path.name
-        self.name = (path / "ranking/ranker.txt").read_text()
-
-    def recommend(self, asked, k, *, exclude, only, threshold=False):
-        return [("b", 1.0, self.name)]
+def load_fake(path: Path) -> FakeModel:
+    source = (path / "ranking/ranker.txt").read_text()
+    return FakeModel(("b",), generation=path.name, source=source)
 
 
 class Server:
@@ -164,7 +158,7 @@ def metric(url: str, name: str) -> dict[str, float]:
 
 def test_half_a_bundle_leaves_the_old_model(home, monkeypatch):
     """The head moves to a generation whose directory is half deleted."""
-    monkeypatch.setattr(module, "load_model", FakeModel)
+    monkeypatch.setattr(module, "load_model", load_fake)
     (home / "recsys.toml").write_text(CONFIG.format(live="true"))
     first = make_bundle(home, "first")
     publish(home, first.id)
