@@ -18,13 +18,10 @@ number of queries in all. How much interleaving saves is no constant: it is show
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import time
 from typing import Any, NamedTuple
 
 import numpy as np
+from reporting import Report
 
 from recsys.simulation.experiment import (
     Design,
@@ -356,12 +353,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the trials")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    began = time.perf_counter()
+    report = Report("experiment_statistics", arguments, ("scipy",))
     rng = np.random.default_rng(arguments.seed)
     less = 10 if arguments.quick else 1
     trials = 2000 // less
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, NumPy {np.__version__}"
-    print(f"machine: {machine}; one thread; seed {arguments.seed}; {trials:,} A/A experiments")
+    report.data(f"simulated, with a known answer: {trials:,} A/A experiments; one thread")
 
     none = rates(trials, rng)
     uneven = rates(trials, rng, shares=(1, 4))
@@ -421,103 +417,35 @@ def main() -> None:
     sequential = max(none["sequential"], uneven["sequential"], ratio["sequential"])
     held = min(one["intervals hold at all looks"] for one in (none, uneven, *lifts.values()))
     alarm = max(abs(tables[key] - 0.001) for key in ("two arms", "three arms"))
-    shown = merged["power"]
-    bars: dict[str, dict[str, Any]] = {
-        "A/A at the end": {
-            "value": none["at the end"],
-            "bar": "3.5% to 6.5%",
-            "holds": 0.035 - wide <= none["at the end"] <= 0.065 + wide,
-        },
-        "A/A peeking": {
-            "value": none["peeking"],
-            "bar": "above 15%",
-            "holds": none["peeking"] > 0.15,
-        },
-        "A/A sequential, worst": {
-            "value": sequential,
-            "bar": "at most 5%",
-            "holds": sequential <= 0.05 + wide,
-        },
-        "intervals hold at all looks, worst": {
-            "value": held,
-            "bar": "at least 95%",
-            "holds": held >= 0.95 - wide,
-        },
-        "ratio by user at the end": {
-            "value": ratio["by user"],
-            "bar": "3.5% to 6.5%",
-            "holds": 0.035 - wide <= ratio["by user"] <= 0.065 + wide,
-        },
-        "planned size for .05 and 5%": {
-            "value": size,
-            "bar": "119,303",
-            "holds": size == 119_303,
-        },
-        "power at planned lifts, worst gap": {
-            "value": worst_power,
-            "bar": "within .03",
-            "holds": worst_power <= 0.03 + wide,
-        },
-        "CUPED against 1 - rho^2, worst gap": {
-            "value": worst_cuped,
-            "bar": "within .03",
-            "holds": worst_cuped <= 0.03,
-        },
-        "sample-ratio alarm against .001, worst gap": {
-            "value": alarm,
-            "bar": f"within {rare:.5f} (4 standard errors)",
-            "holds": alarm <= rare,
-        },
-        "Dunnett, worst gap": {
-            "value": arms["largest gap to the p-value"],
-            "bar": "within .002",
-            "holds": arms["largest gap to the p-value"] <= 0.002 + wide / 5,
-        },
-        "guardrail safe at the margin": {
-            "value": guard["loses the margin"],
-            "bar": "at most 3.5% (2.5% and 3 standard errors)",
-            "holds": guard["loses the margin"] <= 0.035 + wide,
-        },
-        "slices: interval coverage": {
-            "value": parts["coverage"],
-            "bar": "at least 94%",
-            "holds": parts["coverage"] >= 0.94,
-        },
-        "team draft above A/B at 100, 300 and 1,000": {
-            "value": [[row["team draft"], row["A/B"]] for row in shown],
-            "bar": "at each",
-            "holds": all(row["team draft"] > row["A/B"] for row in shown),
-        },
-        "team draft A/A": {
-            "value": merged["A/A preference"],
-            "bar": "within 3 standard errors of 0",
-            "holds": abs(merged["A/A preference"]) <= 3 * merged["A/A standard error"],
-        },
-    }
-    if arguments.quick:
-        for bar in bars.values():
-            bar["bar"] = f"{bar['bar']}, with room for fewer trials"
-    print()
-    for name, bar in bars.items():
-        print(f"{name}: {bar['value']} (bar {bar['bar']}, {'held' if bar['holds'] else 'MISSED'})")
-    found = {
-        "benchmark": "experiment_statistics",
-        "machine": machine,
-        "seed": arguments.seed,
-        "quick": arguments.quick,
-        "seconds": round(time.perf_counter() - began, 1),
-        "no_effect": {"equal": none, "one_to_four": uneven, "ratio": ratio},
-        "lifts": {str(lift): one for lift, one in lifts.items()},
-        "power": power,
-        "cuped": left,
-        "sample_ratio": tables,
-        "many_arms": arms,
-        "guardrail": guard,
-        "slices": parts,
-        "interleaving": merged,
-        "bars": bars,
-    }
-    print(json.dumps(found))
+    ends = {"at_least": 0.035 - wide, "at_most": 0.065 + wide}
+    report.bar("A/A at the end", none["at the end"], **ends)
+    report.bar("A/A peeking", none["peeking"], above=0.15)
+    report.bar("A/A sequential, worst", sequential, at_most=0.05 + wide)
+    report.bar("intervals hold at all looks, worst", held, at_least=0.95 - wide)
+    report.bar("ratio by user at the end", ratio["by user"], **ends)
+    report.bar("planned size for .05 and 5%", size, at_least=119_303, at_most=119_303)
+    report.bar("power at planned lifts, worst gap", worst_power, at_most=0.03 + wide)
+    report.bar("CUPED against 1 - rho^2, worst gap", worst_cuped, at_most=0.03)
+    report.bar("sample-ratio alarm against .001, worst gap", alarm, at_most=rare)
+    report.bar("Dunnett, worst gap", arms["largest gap to the p-value"], at_most=0.002 + wide / 5)
+    # 2.5% and 3 standard errors
+    report.bar("guardrail safe at the margin", guard["loses the margin"], at_most=0.035 + wide)
+    report.bar("slices: interval coverage", parts["coverage"], at_least=0.94)
+    lead = min(row["team draft"] - row["A/B"] for row in merged["power"])
+    report.bar("team draft less A/B at 100, 300 and 1,000, least", lead, above=0)
+    even = abs(merged["A/A preference"]) / merged["A/A standard error"]
+    report.bar("team draft A/A, in standard errors", even, at_most=3)
+    report.close(
+        no_effect={"equal": none, "one_to_four": uneven, "ratio": ratio},
+        lifts={str(lift): one for lift, one in lifts.items()},
+        power=power,
+        cuped=left,
+        sample_ratio=tables,
+        many_arms=arms,
+        guardrail=guard,
+        slices=parts,
+        interleaving=merged,
+    )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 import torch.nn.functional as F
+from reporting import say
 from retrieval_data import (
     add_false_interactions,
     histories_of,
@@ -16,7 +17,7 @@ from retrieval_data import (
     topk_lists,
 )
 from retrieval_lab import BPR, DIM, FINE_TUNING, SEED, SOFTMAX, Lab, Row, below, ratio, register
-from retrieval_matrix import false_picks, judged, say
+from retrieval_matrix import false_picks, judged
 from retrieval_ours import QUALITY
 from scipy.sparse.linalg import svds
 from torch import Tensor
