@@ -26,6 +26,7 @@ START_ALL = """
 import json, os, runpy, sys
 import features, recsys, serving
 import implicit.als, implicit.bpr, lightgbm, numba, polars, scipy.stats, torch
+import recsys.pipeline.evaluation, recsys.simulation
 root, names = sys.argv[1], sys.argv[2:]
 folder = os.path.join(root, "benchmarks")
 sys.path[:] = [folder, *(one for one in sys.path if one and os.path.abspath(one) != root)]
