@@ -423,7 +423,7 @@ def main() -> None:
     report.bar("A/A sequential, worst", sequential, at_most=0.05 + wide)
     report.bar("intervals hold at all looks, worst", held, at_least=0.95 - wide)
     report.bar("ratio by user at the end", ratio["by user"], **ends)
-    report.bar("planned size for .05 and 5%", size, at_least=119_303, at_most=119_303)
+    report.bar("planned size for .05 and 5%", size, equal_to=119_303)
     report.bar("power at planned lifts, worst gap", worst_power, at_most=0.03 + wide)
     report.bar("CUPED against 1 - rho^2, worst gap", worst_cuped, at_most=0.03)
     report.bar("sample-ratio alarm against .001, worst gap", alarm, at_most=rare)

@@ -127,7 +127,7 @@ def main() -> None:
     parity = check_parity(daily, requests, log, items)
     report.table(rows)
     print(f"parity: {parity.values:,} values compared")
-    report.bar("values that differ from the log", sum(parity.differing.values()), at_most=0)
+    report.bar("values that differ from the log", sum(parity.differing.values()), equal_to=0)
     report.close(
         rows=rows,
         server_bytes=used,

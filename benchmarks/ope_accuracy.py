@@ -122,7 +122,7 @@ def agreement_with_obp(python: str, seed: int, report: Report) -> None:
     )
     gap = max(abs(one.value - theirs[one.name]) for one in ours)
     print(f"\nobp: {len(theirs)} estimators on {n} rounds, largest difference {gap:.1e}")
-    report.bar("estimators compared with obp", len(theirs), at_least=len(ours), at_most=len(ours))
+    report.bar("estimators compared with obp", len(theirs), equal_to=len(ours))
     report.bar("largest difference to obp", gap, at_most=1e-9)
 
 

@@ -235,7 +235,7 @@ def main() -> None:
     for name, share in shares.items():
         print(f"{name}: in {share:.1%} of the cells")
     wrong = [one for one in results if one["short_refused"] != (one["log"] == "plackett-luce")]
-    report.bar("cells where the short formula is refused wrongly or not", len(wrong), at_most=0)
+    report.bar("cells where the short formula is refused wrongly or not", len(wrong), equal_to=0)
     for name, users in UNBIASED.items():
         worst = largest_bias(results, name)
         label = f"bias of {name} in standard errors, {', '.join(users)} users, worst"

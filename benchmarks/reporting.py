@@ -30,6 +30,7 @@ _SIGNS: Mapping[str, tuple[str, Callable[[float, float], bool]]] = {
     "at_most": ("<=", operator.le),
     "above": (">", operator.gt),
     "below": ("<", operator.lt),
+    "equal_to": ("=", operator.eq),
 }
 
 
@@ -76,7 +77,7 @@ class Report:
         sys.stdout.flush()
 
     def bar(self, name: str, value: float, **bounds: float) -> None:
-        """Hold ``value`` against ``at_least``, ``at_most``, ``above`` or ``below``; NaN misses."""
+        """Hold ``value`` against bounds, by the names of `_SIGNS`; NaN misses."""
         text = " and ".join(f"{_SIGNS[bound][0]} {limit:g}" for bound, limit in bounds.items())
         holds = all(_SIGNS[bound][1](value, limit) for bound, limit in bounds.items())
         self.judged(name, value, text, holds=holds)
@@ -85,7 +86,9 @@ class Report:
         """A bar that is no comparison of two numbers: ``bar`` says what it is."""
         if name in self._bars:
             raise ValueError(f"name must be new, got {name!r} twice; say what tells them apart")
-        shown = float(f"{value:.6g}") if math.isfinite(value) else None
+        shown: float | None = value
+        if not isinstance(value, int):
+            shown = float(f"{value:.6g}") if math.isfinite(value) else None
         self._bars[name] = {"value": shown, "bar": bar, "holds": bool(holds)}
 
     def close(self, **results: Any) -> None:

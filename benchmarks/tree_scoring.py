@@ -73,7 +73,7 @@ def main() -> None:
                 }
             )
     report.table(rows)
-    report.bar("scores that differ from LightGBM's", differing, at_most=0)
+    report.bar("scores that differ from LightGBM's", differing, equal_to=0)
     report.close(rows=rows)
 
 

@@ -109,6 +109,7 @@ def test_closing_line(capsys: pytest.CaptureFixture[str]) -> None:
     report.bar("share", 0.25, at_least=0.2, at_most=0.3)
     report.bar("low end", 0.0, above=0)
     report.bar("unknown", float("nan"), at_most=1)
+    report.bar("errors", 12, equal_to=0)
     report.judged("rounds", 2.04, "refused", holds=True)
     report.close(rows=[{"a": 1}])
     lines = capsys.readouterr().out.splitlines()
@@ -121,6 +122,7 @@ def test_closing_line(capsys: pytest.CaptureFixture[str]) -> None:
         "share": {"value": 0.25, "bar": ">= 0.2 and <= 0.3", "holds": True},
         "low end": {"value": 0.0, "bar": "> 0", "holds": False},
         "unknown": {"value": None, "bar": "<= 1", "holds": False},
+        "errors": {"value": 12, "bar": "= 0", "holds": False},
         "rounds": {"value": 2.04, "bar": "refused", "holds": True},
     }
     assert found["holds"] is False
