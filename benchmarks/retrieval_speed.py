@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--only", help="names of contenders, separated by commas")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
-    parser.add_argument("--epochs", type=int, default=FOREVER, help=argparse.SUPPRESS)
+    parser.add_argument("--epochs", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     with torch_threads(arguments.threads):
         if arguments.worker:
