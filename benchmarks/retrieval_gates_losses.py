@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 import torch.nn.functional as F
+from reporting import say
 from retrieval_data import (
     add_false_interactions,
     histories_of,
@@ -16,7 +17,7 @@ from retrieval_data import (
     topk_lists,
 )
 from retrieval_lab import BPR, DIM, FINE_TUNING, SEED, SOFTMAX, Lab, Row, below, ratio, register
-from retrieval_matrix import false_picks, judged, say
+from retrieval_matrix import false_picks, judged
 from retrieval_ours import QUALITY
 from scipy.sparse.linalg import svds
 from torch import Tensor
@@ -29,7 +30,6 @@ from recsys.retrieval.sampling.negatives import KnownPositives
 from recsys.retrieval.training import TrainingOptions
 from recsys.retrieval.training.batch import Batch
 from recsys.retrieval.training.epoch_report import EpochReport
-from recsys.retrieval.training.options import LossSettings
 
 
 def best_softmax(lab: Lab) -> Iterator[Row]:
@@ -62,7 +62,7 @@ def log_q_and_masks(lab: Lab) -> Iterator[Row]:
         return in_batch_softmax(
             batch.query,
             batch.positive,
-            temperature=batch.temperature,
+            temperature=batch.settings.temperature,
             candidate_index=batch.positive_index,
             weight=batch.weight,
         )
@@ -70,8 +70,7 @@ def log_q_and_masks(lab: Lab) -> Iterator[Row]:
     options = {**SOFTMAX, "loss": "in_batch_softmax", "epochs": lab.half}
     found = {}
     for strength in (0.0, 0.5, 1.0):
-        settings = LossSettings(log_q_strength=strength)
-        model = lab.fit(f"in-batch, log-q x {strength}", **options, settings=settings)
+        model = lab.fit(f"in-batch, log-q x {strength}", **options, log_q_strength=strength)
         found[strength] = float(lab.test(model).recall.mean())
     register("in_batch_duplicates_only", duplicates_only)
     model = lab.fit("in-batch, duplicates", **{**options, "loss": "in_batch_duplicates_only"})
@@ -152,8 +151,7 @@ def loss_variants(lab: Lab) -> Iterator[Row]:
         losses = (F.softplus(gap) * left).sum(dim=1) / left.sum(dim=1).clamp(min=1)
         return weighted_mean(losses, batch.weight)
 
-    settings = LossSettings(bsl_weight=1.06)
-    bsl = lab.fit("BSL", **{**SOFTMAX, "loss": "bsl", "settings": settings})
+    bsl = lab.fit("BSL", **{**SOFTMAX, "loss": "bsl", "bsl_weight": 1.06})
     found = float(lab.test(bsl).recall.mean())
     yield ratio(4, "recall@20, BSL over softmax", found, lab.base, 0.99, 0.2804 / 0.2809)
     register("pairwise_softplus", pairwise)

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from retrieval_data import histories_of
+from retrieval_lab import Row, ratio
+from retrieval_matrix import TOWERS, are_among, false_picks
 
 from features.tables import Histories
 from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.retrieval.towers.model import TwoTower
 from recsys.retrieval.training import TrainingOptions
-
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-
-from retrieval_data import histories_of
-from retrieval_lab import Row, ratio
-from retrieval_matrix import TOWERS, are_among, false_picks
 
 NUM_ITEMS = 40
 
