@@ -146,7 +146,9 @@ def loss_variants(lab: Lab) -> Iterator[Row]:
 
     def pairwise(batch: Batch) -> Tensor:
         score = batch.query @ batch.negative.T
-        gap = (score - (batch.query * batch.positive).sum(dim=1)[:, None]) / batch.temperature
+        gap = (
+            score - (batch.query * batch.positive).sum(dim=1)[:, None]
+        ) / batch.settings.temperature
         left = ~batch.known_negatives()
         losses = (F.softplus(gap) * left).sum(dim=1) / left.sum(dim=1).clamp(min=1)
         return weighted_mean(losses, batch.weight)

@@ -20,8 +20,8 @@ NUM_ITEMS = 40
 def model_that_likes(liked: np.ndarray) -> TwoTowerRetriever:
     """Every user alike; the cosine of an item is 1 where ``liked`` [N + 1], else -1."""
     tables = {
-        "user": torch.zeros(9, TOWERS.embedding_dim),
-        "item": torch.zeros(NUM_ITEMS + 1, TOWERS.embedding_dim),
+        "user": torch.zeros(9, TOWERS.dim),
+        "item": torch.zeros(NUM_ITEMS + 1, TOWERS.dim),
     }
     tables["user"][1:, 0] = 1.0
     tables["item"][1:, 0] = torch.where(torch.from_numpy(liked[1:]), 1.0, -1.0)
