@@ -62,7 +62,7 @@ def describe_definitions(config: Config, definitions: Sequence[Definition]) -> d
         own = [one.name for one in definitions if one.name not in added]
         source = "defaults"
     else:
-        own = [str(record["name"]) for record in config.features]
+        own = [one.name for one in config.features]
         source = "[[features]]" if config.features_file is None else config.features_file.name
     return {
         "source": source,
@@ -92,7 +92,7 @@ def find_definition_problems(
         DataError: a table cannot be read.
     """
     try:
-        items, users = tables.item_table(), tables.user_table()
+        items, users = tables.item_table, tables.user_table
     except DataError as error:
         if not error.problems:
             raise

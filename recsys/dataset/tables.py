@@ -18,14 +18,15 @@ A view's ttl is not applied to tables; it holds where values are read at a momen
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import polars as pl
 
-from features.errors import DataError, Problem
+from features.errors import DataError
 from features.tables import (
     EVENT,
     ITEM,
@@ -35,15 +36,11 @@ from features.tables import (
     EventColumns,
     Interactions,
     ItemTable,
+    Tables,
     UserTable,
-    find_problems,
-    read_interactions,
-    read_items,
-    read_users,
 )
 from features.tables.reading import read_frame
 from features.tables.schema import EVENT_ID
-from features.tables.validation import UNDESCRIBED, event_problems
 from recsys.config import Config, SplitConfig
 from recsys.config.data import FeastConfig
 from recsys.evaluation.splits import Split, split_at, split_per_user
@@ -67,86 +64,30 @@ _REMEDY = (
     "to 'now'."
 )
 
-Stored: TypeAlias = pl.DataFrame | Path
 Table = TypeVar("Table", ItemTable, UserTable)
 
 
-class RunTables(NamedTuple):
-    """Raw tables with the roles of their columns.
+@dataclass(eq=False)
+class RunTables(Tables):
+    """The tables of a run.
 
     Attributes:
-        events: what happened.
-        items: what describes the items.
-        users: what describes the users; None: nothing does.
-        columns: roles of the events' columns.
-        item_options: roles of the items' columns, as `features.read_items` takes them.
-        user_options: the same of the users.
-        names: what "events", "items" and "users" are called in messages where they are frames.
         changing: of "items" and "users" the columns that changed before the cut.
     """
 
-    events: Stored
-    items: Stored
-    users: Stored | None
-    columns: EventColumns
-    item_options: dict[str, Any]
-    user_options: dict[str, Any]
-    names: Mapping[str, str] = {}
-    changing: Mapping[str, tuple[str, ...]] = {}
+    changing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def problems(self) -> list[Problem]:
-        """Every broken rule of the three; see `features.find_problems`."""
-        found = find_problems(
-            self.events,
-            self.items,
-            self.users,
-            columns=self.columns,
-            item_column=self.item_options["id_column"],
-            user_column=self.user_options["id_column"],
-        )
-        return [self._of_views(problem) for problem in found] if self.names else found
-
-    def interactions(self, items: ItemTable | None = None) -> Interactions:
-        """The checked log.
-
-        Raises:
-            DataError: with one `Problem` for every rule that is broken.
-        """
-        if isinstance(self.events, Path):
-            return read_interactions(self.events, columns=self.columns, items=items)
-        return Interactions.from_frame(
-            self.events, columns=self.columns, source=self.names["events"], items=items
-        )
-
+    @cached_property
     def item_table(self) -> ItemTable:
-        """The checked catalogue.
+        """See `Tables.item_table`; columns that changed play no role unless they are named."""
+        return _steady(super().item_table, self.changing.get("items", ()), self.item_options)
 
-        Raises:
-            DataError: with one `Problem` for every rule that is broken.
-        """
-        if isinstance(self.items, Path):
-            return read_items(self.items, **self.item_options)
-        table = ItemTable.from_frame(self.items, source=self.names["items"], **self.item_options)
-        return _steady(table, self.changing.get("items", ()), self.item_options)
-
+    @cached_property
     def user_table(self) -> UserTable | None:
-        """The checked user table; None: there is none.
-
-        Raises:
-            DataError: with one `Problem` for every rule that is broken.
-        """
-        if self.users is None:
-            return None
-        if isinstance(self.users, Path):
-            return read_users(self.users, **self.user_options)
-        table = UserTable.from_frame(self.users, source=self.names["users"], **self.user_options)
-        return _steady(table, self.changing.get("users", ()), self.user_options)
-
-    def _of_views(self, problem: Problem) -> Problem:
-        remedy = _REMEDY if problem.rule == UNDESCRIBED else problem.remedy
-        return replace(
-            problem, source=self.names.get(problem.source, problem.source), remedy=remedy
-        )
+        """See `Tables.user_table`; columns that changed play no role unless they are named."""
+        table = super().user_table
+        changing = self.changing.get("users", ())
+        return None if table is None else _steady(table, changing, self.user_options)
 
 
 def open_tables(config: Config) -> RunTables:
@@ -165,9 +106,9 @@ def open_tables(config: Config) -> RunTables:
         data.events,
         data.items,
         data.users,
-        data.columns.to_event_columns(),
-        data.item_columns.to_options(ITEM),
-        data.user_columns.to_options(USER),
+        columns=data.columns.to_event_columns(),
+        item_options=data.item_columns.to_options(ITEM),
+        user_options=data.user_columns.to_options(USER),
     )
 
 
@@ -190,7 +131,7 @@ def read_described(config: Config) -> DescribedTables:
         DataError: with one `Problem` for every rule that is broken.
     """
     tables = open_tables(config)
-    return DescribedTables(tables.item_table(), tables.user_table())
+    return DescribedTables(tables.item_table, tables.user_table)
 
 
 def newest_events(config: Config, limit: int) -> Interactions:
@@ -209,12 +150,11 @@ def newest_events(config: Config, limit: int) -> Interactions:
         columns = _event_columns(config, views)
         frame = _events(source, views.events, columns, limit)
         return Interactions.from_frame(frame, columns=columns, source=f"view {views.events}")
-    tables = open_tables(config)
-    path, columns = tables.events, tables.columns
-    if isinstance(path, Path) and path.suffix == ".parquet" and path.is_file():
+    path, columns = Path(str(data.events)), data.columns.to_event_columns()
+    if path.suffix == ".parquet" and path.is_file():
         frame = _newest(pl.scan_parquet(path), columns, limit).collect(engine="streaming")
     else:
-        frame = _newest(read_frame(str(path)).lazy(), columns, limit).collect()
+        frame = _newest(read_frame(path).lazy(), columns, limit).collect()
     return Interactions.from_frame(frame, columns=columns, source=str(path))
 
 
@@ -284,27 +224,27 @@ def _read_views(
             f"{settings.repository}; add one to the repository"
         )
     columns = _event_columns(config, views)
-    events = _events(source, views.events, columns)
+    roles = {"events": views.events, "items": views.items, "users": views.users}
+    tables = RunTables(
+        _events(source, views.events, columns),
+        columns=columns,
+        item_options=config.data.item_columns.to_options(views.item_key),
+        user_options=config.data.user_columns.to_options(views.user_key),
+        names={role: f"view {view}" for role, view in roles.items()},
+        add_items=_REMEDY,
+    )
     cut = end = None
     if settings.as_of == "training_end":
-        cut, end = _training_end(events, columns, config.split)
+        cut, end = _training_end(tables, config.split)
 
     def described(view: str, key: str) -> DescribedRows:
         return described_rows(source, view, key, cut=cut, end=end)
 
-    names = {"events": f"view {views.events}", "items": f"view {views.items}"}
     items = described(views.items, views.item_key)
     users = None if views.users is None else described(views.users, views.user_key)
-    return RunTables(
-        events,
-        items.frame,
-        None if users is None else users.frame,
-        columns,
-        config.data.item_columns.to_options(views.item_key),
-        config.data.user_columns.to_options(views.user_key),
-        names | {"users": f"view {views.users}"},
-        {"items": items.changing, "users": () if users is None else users.changing},
-    )
+    tables.items, tables.users = items.frame, None if users is None else users.frame
+    tables.changing = {"items": items.changing, "users": () if users is None else users.changing}
+    return tables
 
 
 def _event_columns(config: Config, views: TrainingViews) -> EventColumns:
@@ -347,18 +287,12 @@ def _newest(events: pl.LazyFrame, columns: EventColumns, limit: int) -> pl.LazyF
     return events.top_k(limit, by=by) if columns.timestamp in by else events
 
 
-def _training_end(
-    events: pl.DataFrame, columns: EventColumns, settings: SplitConfig
-) -> tuple[datetime, datetime]:
+def _training_end(tables: RunTables, settings: SplitConfig) -> tuple[datetime, datetime]:
     """The times of the last training event and of the last event."""
-    last: Any = events[TIMESTAMP].max()
-    if event_problems(events, columns, source=""):
+    last: Any = tables.frame("events")[TIMESTAMP].max()
+    if tables.own_problems("events"):
         return last, last  # there is nothing to split; the problems are told later
-    newest: Any = (
-        split_of(Interactions.from_frame(events, columns=columns), settings)
-        .train.frame[TIMESTAMP]
-        .max()
-    )
+    newest: Any = split_of(tables.interactions, settings).train.frame[TIMESTAMP].max()
     return newest or last, last
 
 

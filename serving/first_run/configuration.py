@@ -214,7 +214,7 @@ def _event_roles(
     columns = {role: name for role, name in found.items() if name is not None}
     bad = {
         problem.column: problem.rule
-        for problem in open_tables(_config(feast | {"as_of": "now"}, columns)).problems()
+        for problem in open_tables(_config(feast | {"as_of": "now"}, columns)).problems
     }
     settings = []
     for role, name in list(columns.items()):
@@ -256,11 +256,8 @@ def _as_of(feast: dict[str, Any], columns: dict[str, str]) -> tuple[str, RunTabl
 def _undescribed(tables: RunTables) -> list[str]:
     import polars as pl
 
-    events, items = tables.events, tables.items
-    if isinstance(events, Path) or isinstance(items, Path):
-        raise RuntimeError("views were read as files")
-    ids = items[tables.item_options["id_column"]].cast(pl.String)
-    found = events[tables.columns.item].cast(pl.String).unique()
+    ids = tables.frame("items")[tables.item_options["id_column"]].cast(pl.String)
+    found = tables.frame("events")[tables.columns.item].cast(pl.String).unique()
     return found.filter(~found.is_in(ids.implode())).to_list()
 
 
@@ -271,8 +268,8 @@ def _config(feast: dict[str, Any], columns: dict[str, str]) -> Config:
 def _described(tables: RunTables, ids: dict[str, str] | None = None) -> Iterator[Setting]:
     """Roles of the columns of items and users."""
     found: list[tuple[str, str, ItemTable | UserTable | None]] = [
-        ("item_columns", "items", tables.item_table()),
-        ("user_columns", "users", tables.user_table()),
+        ("item_columns", "items", tables.item_table),
+        ("user_columns", "users", tables.user_table),
     ]
     for section, role, table in found:
         if table is None:

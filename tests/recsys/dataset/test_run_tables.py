@@ -103,7 +103,7 @@ def test_rows_that_are_dated_when_they_were_written(home: Path, tmp_path: Path) 
     rows.with_columns(
         pl.when(half).then(late).otherwise("event_timestamp").alias("event_timestamp")
     ).write_parquet(path)
-    (problem,) = open_tables(configured(tmp_path)).problems()
+    (problem,) = open_tables(configured(tmp_path)).problems
     assert problem.source == "view ratings"
     assert "set data.feast.as_of to 'now'" in problem.remedy
     config = configured(tmp_path, MINIMAL + 'as_of = "now"\n')
