@@ -20,10 +20,12 @@ from pydantic import (
     PrivateAttr,
     ValidationError,
     ValidationInfo,
+    field_serializer,
     field_validator,
     model_validator,
 )
 
+from features.definitions import Definition, dump_definitions
 from recsys.config.base import Natural, Section
 from recsys.config.data import (
     DataConfig,
@@ -33,7 +35,7 @@ from recsys.config.data import (
 )
 from recsys.config.experiment_design import lay_out
 from recsys.config.experiments import ArmConfig, ExperimentConfig, ImpressionsConfig
-from recsys.config.features import parsed_records, read_features_file
+from recsys.config.features import parsed_definitions, read_features_file
 from recsys.config.gate import GateConfig
 from recsys.config.messages import explain
 from recsys.config.retrieval import LossName, RetrievalConfig, RetrieverName
@@ -90,8 +92,8 @@ class Config(Section):
         seed: the one seed of the run; every stage derives its own generator from it.
         features_file: where `load_config` took ``features`` from. None: they stand in the
             configuration itself, or nowhere.
-        features: definitions of the ranker's features, as `features.load_definitions` takes them;
-            `recsys.config.features` says what is added. None: the defaults.
+        features: definitions of the ranker's features, given as `features.load_definitions` takes
+            them; `recsys.config.features` says what is added. None: the defaults.
     """
 
     seed: Natural = 42
@@ -103,7 +105,7 @@ class Config(Section):
     retrieval: RetrievalConfig = RetrievalConfig()
     ranking: RankingConfig = RankingConfig()
     features_file: Path | None = None
-    features: tuple[dict[str, Any], ...] | None = None
+    features: tuple[Definition, ...] | None = None
     candidates: CandidatesConfig = CandidatesConfig()
     store: StoreConfig = StoreConfig()
     serving: ServingConfig = ServingConfig()
@@ -115,19 +117,23 @@ class Config(Section):
 
     _directory: Path = PrivateAttr(default_factory=Path)
 
-    @field_validator("features", mode="before")
+    @field_validator("features", mode="plain")
     @classmethod
-    def _known_definitions(cls, value: Any, info: ValidationInfo) -> Any:
+    def _known_definitions(cls, value: Any, info: ValidationInfo) -> tuple[Definition, ...] | None:
         retrieval, ranking = info.data.get("retrieval"), info.data.get("ranking")
         if value is None or retrieval is None or ranking is None:  # what is wrong there is told
             return None
         try:
-            return parsed_records(
+            return parsed_definitions(
                 value, retrieval.sources, retrieval_features=ranking.retrieval_features
             )
         except ValueError as error:
             file = info.data.get("features_file")
             raise ValueError(f"{file.name}: {error}" if file is not None else str(error)) from None
+
+    @field_serializer("features")
+    def _as_records(self, value: tuple[Definition, ...] | None) -> list[dict[str, Any]] | None:
+        return None if value is None else dump_definitions(value)
 
     @field_validator("experiments")
     @classmethod
