@@ -44,6 +44,7 @@ class _DescribedIds:
         category_columns: Sequence[str] | None = None,
         list_columns: Sequence[str] | None = None,
         list_separator: str = "|",
+        changing: Sequence[str] = (),
         problems: Sequence[Problem] | None = None,
     ) -> Self:
         """Check a raw table and find out what its columns are.
@@ -52,7 +53,8 @@ class _DescribedIds:
         are number columns, booleans categories, lists of strings list columns; a string column
         is a list column if a tenth of its values contain ``list_separator``, a category if
         its values repeat (distinct values at most half of the values and at most 1,000), else
-        text. Columns of other types stay in the frame without a role.
+        text. Columns of other types stay in the frame without a role, and so do the numbers and
+        categories of ``changing`` that no argument names.
 
         Args:
             frame: the raw table.
@@ -62,6 +64,7 @@ class _DescribedIds:
             category_columns: columns that are categories whatever they look like.
             list_columns: string or list columns that hold several values.
             list_separator: what separates the values of a list column of strings.
+            changing: columns whose values were other at other times.
             problems: of the ids, where they are checked already. None: they are checked here.
 
         Raises:
@@ -81,6 +84,9 @@ class _DescribedIds:
         if problems:
             raise DataError(problems=problems)
         table, roles = _with_roles(frame, id_column, cls._id, role_of, list_separator)
+        gone = set(changing) - set(role_of)
+        for kind in ("category", "number"):
+            roles[kind] = tuple(name for name in roles[kind] if name not in gone)
         return cls(table, *(roles[kind] for kind in ("text", "category", "list", "number")))
 
     def __len__(self) -> int:

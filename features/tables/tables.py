@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import polars as pl
 
@@ -27,6 +27,7 @@ __all__ = ["Stored", "Tables", "find_problems"]
 
 Stored: TypeAlias = pl.DataFrame | Path | str
 Role: TypeAlias = Literal["events", "items", "users"]
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 @dataclass(eq=False)
@@ -49,8 +50,8 @@ class Tables:
     items: Stored | None = None
     users: Stored | None = None
     columns: EventColumns = field(default_factory=EventColumns)
-    item_options: Mapping[str, Any] = field(default_factory=lambda: {"id_column": ITEM})
-    user_options: Mapping[str, Any] = field(default_factory=lambda: {"id_column": USER})
+    item_options: dict[str, Any] = field(default_factory=lambda: {"id_column": ITEM})
+    user_options: dict[str, Any] = field(default_factory=lambda: {"id_column": USER})
     names: Mapping[str, str] = field(default_factory=dict)
     add_items: str = ADD_ITEMS
     now: datetime | None = None
@@ -74,12 +75,11 @@ class Tables:
         """Broken rules of one table by itself; errors as of `frame`."""
         if role not in self._own:
             frame, source = self.frame(role), self._name(role)
-            if role == "events":
-                found = event_problems(frame, self.columns, source=source, now=self.now)
-            else:
-                options = self.item_options if role == "items" else self.user_options
-                found = entity_problems(frame, options["id_column"], source=source)
-            self._own[role] = found
+            self._own[role] = (
+                event_problems(frame, self.columns, source=source, now=self.now)
+                if role == "events"
+                else entity_problems(frame, self._options(role)["id_column"], source=source)
+            )
         return self._own[role]
 
     @cached_property
@@ -87,18 +87,15 @@ class Tables:
         """Broken rules of all tables, log first; a file that cannot be read breaks one as well."""
         found: list[Problem] = []
         readable: list[Role] = []
-        present: list[Role] = ["events", "items", "users"]
-        for role in present:
-            if getattr(self, role) is None:
-                continue
+        for role in ROLES:
             try:
-                self.frame(role)
+                if getattr(self, role) is not None:
+                    self.frame(role)
+                    readable.append(role)
             except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                first = str(error).splitlines()[0] if str(error) else type(error).__name__
                 remedy = "Give the path of a readable Parquet or CSV file."
-                found.append(Problem(self._name(role), "*", "must be readable", 0, reason, remedy))
-            else:
-                readable.append(role)
+                found.append(Problem(self._name(role), "*", "must be readable", 0, first, remedy))
         for role in readable:
             found += self.own_problems(role)
             if role == "events" and "items" in readable:
@@ -107,7 +104,7 @@ class Tables:
 
     @cached_property
     def interactions(self) -> Interactions:
-        """The log in its checked form.
+        """The checked log.
 
         Raises:
             DataError: with one `Problem` for every rule that the log breaks by itself.
@@ -119,42 +116,32 @@ class Tables:
 
     @cached_property
     def item_table(self) -> ItemTable:
-        """The catalogue in its checked form.
+        """The checked catalogue.
 
         Raises:
             DataError: with one `Problem` for every rule that is broken.
         """
-        problems = self.own_problems("items")
-        source = self._name("items")
-        return ItemTable.from_frame(
-            self.frame("items"), source=source, problems=problems, **self.item_options
-        )
+        return ItemTable.from_frame(**self._checked("items"))
 
     @cached_property
     def user_table(self) -> UserTable | None:
-        """The user table in its checked form; None: there is none.
+        """The checked user table; None: there is none. Errors as of `item_table`."""
+        return None if self.users is None else UserTable.from_frame(**self._checked("users"))
 
-        Raises:
-            DataError: with one `Problem` for every rule that is broken.
-        """
-        if self.users is None:
-            return None
-        problems = self.own_problems("users")
-        source = self._name("users")
-        return UserTable.from_frame(
-            self.frame("users"), source=source, problems=problems, **self.user_options
-        )
+    def _checked(self, role: Role) -> dict[str, Any]:
+        found = {"problems": self.own_problems(role), "source": self._name(role)}
+        return {"frame": self.frame(role), **found, **self._options(role)}
+
+    def _options(self, role: Role) -> dict[str, Any]:
+        return self.item_options if role == "items" else self.user_options
 
     def _undescribed(self) -> list[Problem]:
         items, key = self.frame("items"), self.item_options["id_column"]
         if key not in items.columns:
             return []
+        events, source = self.frame("events"), self._name("events")
         return catalogue_problems(
-            self.frame("events"),
-            self.columns.item,
-            items[key],
-            source=self._name("events"),
-            remedy=self.add_items,
+            events, self.columns.item, items[key], source=source, remedy=self.add_items
         )
 
     def _name(self, role: Role) -> str:

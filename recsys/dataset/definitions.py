@@ -23,11 +23,10 @@ from features.definitions import (
 )
 from features.definitions.registry import check_definitions
 from features.errors import DataError, Problem
-from features.tables import ITEM, USER, Interactions, ItemTable, UserTable, Vocabulary
+from features.tables import ITEM, USER, Interactions, ItemTable, Tables, UserTable, Vocabulary
 from features.tables.schema import INTERACTION_SCHEMA
 from recsys.config import Config
 from recsys.config.features import CONTENT, combined_definitions, retrieval_definitions
-from recsys.dataset.tables import RunTables
 
 __all__ = [
     "USER_COLUMNS",
@@ -82,7 +81,7 @@ def user_columns(users: UserTable | None, definitions: Sequence[Definition]) -> 
 
 
 def find_definition_problems(
-    config: Config, tables: RunTables
+    config: Config, tables: Tables
 ) -> tuple[list[Problem], dict[str, Any] | None]:
     """`definitions_problems` of a run's tables, and `describe_definitions`.
 

@@ -17,12 +17,9 @@ A view's ttl is not applied to tables; it holds where values are read at a momen
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -35,9 +32,7 @@ from features.tables import (
     WEIGHT,
     EventColumns,
     Interactions,
-    ItemTable,
     Tables,
-    UserTable,
 )
 from features.tables.reading import read_frame
 from features.tables.schema import EVENT_ID
@@ -50,12 +45,9 @@ if TYPE_CHECKING:
     from features.sources.protocol import FeatureSource
 
 __all__ = [
-    "DescribedTables",
-    "RunTables",
     "item_titles",
     "newest_events",
     "open_tables",
-    "read_described",
     "split_of",
 ]
 
@@ -64,33 +56,8 @@ _REMEDY = (
     "to 'now'."
 )
 
-Table = TypeVar("Table", ItemTable, UserTable)
 
-
-@dataclass(eq=False)
-class RunTables(Tables):
-    """The tables of a run.
-
-    Attributes:
-        changing: of "items" and "users" the columns that changed before the cut.
-    """
-
-    changing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-    @cached_property
-    def item_table(self) -> ItemTable:
-        """See `Tables.item_table`; columns that changed play no role unless they are named."""
-        return _steady(super().item_table, self.changing.get("items", ()), self.item_options)
-
-    @cached_property
-    def user_table(self) -> UserTable | None:
-        """See `Tables.user_table`; columns that changed play no role unless they are named."""
-        table = super().user_table
-        changing = self.changing.get("users", ())
-        return None if table is None else _steady(table, changing, self.user_options)
-
-
-def open_tables(config: Config) -> RunTables:
+def open_tables(config: Config) -> Tables:
     """The configured tables; files are named and not yet read, views are read.
 
     Raises:
@@ -102,7 +69,7 @@ def open_tables(config: Config) -> RunTables:
         return _read_views(config, data.feast, source, views)
     if data.events is None or data.items is None:
         raise RuntimeError("a configuration without files and without a repository was accepted")
-    return RunTables(
+    return Tables(
         data.events,
         data.items,
         data.users,
@@ -110,28 +77,6 @@ def open_tables(config: Config) -> RunTables:
         item_options=data.item_columns.to_options(ITEM),
         user_options=data.user_columns.to_options(USER),
     )
-
-
-class DescribedTables(NamedTuple):
-    """What describes items and users.
-
-    Attributes:
-        items: the catalogue.
-        users: the user table, if there is one.
-    """
-
-    items: ItemTable
-    users: UserTable | None
-
-
-def read_described(config: Config) -> DescribedTables:
-    """The checked catalogue, and the user table if there is one.
-
-    Raises:
-        DataError: with one `Problem` for every rule that is broken.
-    """
-    tables = open_tables(config)
-    return DescribedTables(tables.item_table, tables.user_table)
 
 
 def newest_events(config: Config, limit: int) -> Interactions:
@@ -215,7 +160,7 @@ def _views(config: Config, settings: FeastConfig) -> tuple[FeatureSource, Traini
 
 def _read_views(
     config: Config, settings: FeastConfig, source: FeatureSource, views: TrainingViews
-) -> RunTables:
+) -> Tables:
     from features.sources.described_rows import DescribedRows, described_rows
 
     if views.items is None:
@@ -225,7 +170,7 @@ def _read_views(
         )
     columns = _event_columns(config, views)
     roles = {"events": views.events, "items": views.items, "users": views.users}
-    tables = RunTables(
+    tables = Tables(
         _events(source, views.events, columns),
         columns=columns,
         item_options=config.data.item_columns.to_options(views.item_key),
@@ -241,9 +186,12 @@ def _read_views(
         return described_rows(source, view, key, cut=cut, end=end)
 
     items = described(views.items, views.item_key)
-    users = None if views.users is None else described(views.users, views.user_key)
-    tables.items, tables.users = items.frame, None if users is None else users.frame
-    tables.changing = {"items": items.changing, "users": () if users is None else users.changing}
+    tables.items = items.frame
+    tables.item_options |= {"changing": items.changing}
+    if views.users is not None:
+        users = described(views.users, views.user_key)
+        tables.users = users.frame
+        tables.user_options |= {"changing": users.changing}
     return tables
 
 
@@ -287,20 +235,10 @@ def _newest(events: pl.LazyFrame, columns: EventColumns, limit: int) -> pl.LazyF
     return events.top_k(limit, by=by) if columns.timestamp in by else events
 
 
-def _training_end(tables: RunTables, settings: SplitConfig) -> tuple[datetime, datetime]:
+def _training_end(tables: Tables, settings: SplitConfig) -> tuple[datetime, datetime]:
     """The times of the last training event and of the last event."""
     last: Any = tables.frame("events")[TIMESTAMP].max()
     if tables.own_problems("events"):
         return last, last  # there is nothing to split; the problems are told later
     newest: Any = split_of(tables.interactions, settings).train.frame[TIMESTAMP].max()
     return newest or last, last
-
-
-def _steady(table: Table, changing: Collection[str], options: Mapping[str, Any]) -> Table:
-    """The table without the roles of columns that changed, but for categories that are named."""
-    gone = set(changing) - set(options["category_columns"] or ())
-    return replace(
-        table,
-        number_columns=tuple(name for name in table.number_columns if name not in gone),
-        category_columns=tuple(name for name in table.category_columns if name not in gone),
-    )

@@ -10,7 +10,7 @@ import numpy as np
 from features.errors import DataError
 from recsys.bundle import Bundle
 from recsys.config import Config
-from recsys.dataset import cut_histories, read_dataset
+from recsys.dataset import Dataset, cut_histories, read_dataset
 from recsys.errors import ArtifactError
 from recsys.evaluation import Evaluation, Interval, Truth, compare, write_html
 from recsys.evaluation import evaluate as measure
@@ -27,13 +27,23 @@ MEASURED_AT = 20
 
 
 def evaluate(
-    config: Config, bundle: Bundle, *, progress: Progress | None = None
+    config: Config,
+    bundle: Bundle,
+    *,
+    data: Dataset | None = None,
+    progress: Progress | None = None,
 ) -> Mapping[str, Evaluation]:
     """Measure a bundle on the held-out part, stage by stage.
 
     Histories end where the training part ends; seen items are masked; the full catalogue is
     ranked. Writes ``report.html``, ``evaluation.json`` and ``evidence`` (for the gate) into the
     bundle and the metric table into its manifest.
+
+    Args:
+        config: the run.
+        bundle: what is measured.
+        data: the run's, where it is read already.
+        progress: shows a bar.
 
     Returns:
         The whole funnel first, then the trees alone, then each retriever alone.
@@ -42,7 +52,7 @@ def evaluate(
         ArtifactError: the data or the split are not those the bundle was trained with.
     """
     progress = progress or Progress()
-    data = read_dataset(config)
+    data = data or read_dataset(config)
     try:
         data = numbered_as(bundle, data)
         same = data.fingerprint() == bundle.manifest.data_fingerprint

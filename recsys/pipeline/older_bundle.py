@@ -22,7 +22,9 @@ from recsys.topk import TopK
 __all__ = ["measure_as"]
 
 
-def measure_as(config: Config, older: Bundle, newer: Bundle) -> Evidence:
+def measure_as(
+    config: Config, older: Bundle, newer: Bundle, *, data: Dataset | None = None
+) -> Evidence:
     """Measure ``older`` on the data and the split that ``newer`` was trained with.
 
     It is asked with today's histories, less what it does not know; items that came later count as
@@ -33,12 +35,13 @@ def measure_as(config: Config, older: Bundle, newer: Bundle) -> Evidence:
         config: the data; its split must be that of ``newer``.
         older: what is measured.
         newer: what it will be compared with.
+        data: of the configuration, where it is read already.
 
     Raises:
         ArtifactError: the data are not those of ``newer``, the split differs, or an item that
             ``older`` knows is gone.
     """
-    data = read_dataset(config)
+    data = data or read_dataset(config)
     try:
         same = numbered_as(newer, data).fingerprint() == newer.manifest.data_fingerprint
     except DataError:  # items of the bundle are gone

@@ -29,6 +29,7 @@ from recsys.dataset import Cut, Dataset, cut_histories, read_dataset
 from recsys.errors import ConfigError
 from recsys.evaluation import Truth, judge
 from recsys.evaluation.metrics import ndcg
+from recsys.evaluation.splits import split_per_user
 from recsys.files.provenance import fingerprint
 from recsys.index.choices import make_index
 from recsys.pipeline.calibration import fit_map, write_map
@@ -348,29 +349,13 @@ class _Run:
     def assemble(self, out: Path, *, noise: bool = False) -> None:
         """Everything a recommender needs, as one directory."""
         write_bundle(
-            out,
-            self._work,
-            self._config,
-            self._features,
-            self._trained,
-            self._lineage,
-            noise=noise,
+            out, self._work, self._config, self._features, self._trained, self._lineage, noise=noise
         )
 
     def _past_log(self) -> Interactions:
         """The training events without the targets, as a log."""
-        counts = self._past_and_future[0].counts
-        limit = pl.DataFrame(
-            {"user_id": self._data.user_list, "kept": counts}, schema_overrides={"kept": pl.Int64}
-        )
-        frame = (
-            self._data.interactions.frame.with_row_index("order")
-            .join(limit, on="user_id", how="left", maintain_order="left")
-            .filter(pl.int_range(pl.len()).over("user_id") < pl.col("kept"))
-            .sort("order")
-            .drop("order", "kept")
-        )
-        return Interactions(frame)
+        fraction = self._config.split.fraction
+        return split_per_user(self._data.interactions, fraction=fraction, min_events=1).train
 
 
 def _index_of(bundle: Bundle) -> str:
