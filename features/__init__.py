@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from features.tables.histories import Histories
     from features.tables.interactions import Interactions, read_interactions
     from features.tables.schema import CREATED, EVENT, ITEM, TIMESTAMP, USER, WEIGHT, EventColumns
-    from features.tables.validation import find_problems
+    from features.tables.tables import find_problems
     from features.tables.vocabulary import Vocabulary
 
 __all__ = [
@@ -212,7 +212,7 @@ _HOME = {
     "default_definitions": "features.definitions.registry",
     "definitions_sha256": "features.definitions.registry",
     "dump_definitions": "features.definitions.registry",
-    "find_problems": "features.tables.validation",
+    "find_problems": "features.tables.tables",
     "item_features": "features.computation.computer",
     "load_definitions": "features.definitions.registry",
     "migration": "features.packing.reader",

@@ -29,7 +29,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 def test_it_shows_every_kind_that_can_be_trained_on(config: Config) -> None:
-    shown = {record["kind"] for record in config.features or ()}
+    shown = {record["kind"] for record in config.as_used()["features"]}
     assert shown == set(KINDS) - {"position", "text_match"}
 
 

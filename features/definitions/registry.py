@@ -39,6 +39,7 @@ __all__ = [
     "dump_definitions",
     "holds_years",
     "load_definitions",
+    "make_definition",
 ]
 
 KINDS: dict[str, type[Definition]] = {
@@ -89,26 +90,32 @@ def load_definitions(records: Sequence[Mapping[str, Any]]) -> tuple[Definition, 
         DataError: an unknown kind or argument (the message names the nearest known one), a
             missing argument, a value out of range, or a name used twice.
     """
-    definitions = []
-    for record in records:
-        arguments = dict(record)
-        label = f"definition {record.get('name', '?')!r}"
-        kind = str(arguments.pop("kind", ""))
-        if kind not in KINDS:
-            raise DataError(f"{label}: unknown kind {kind!r}; {_nearest(kind, KINDS)}")
-        fields = {field.name: field for field in dataclasses.fields(KINDS[kind])}
-        for name in arguments:
-            if name not in fields:
-                raise DataError(f"{label}: {kind} has no {name!r}; {_nearest(name, fields)}")
-        for name, field in fields.items():
-            if field.default is dataclasses.MISSING and name not in arguments:
-                raise DataError(f"{label}: {kind} needs {name!r}; add it")
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in arguments.items()
-        }
-        definitions.append(KINDS[kind](**values))
-    return check_definitions(definitions)
+    return check_definitions([make_definition(record) for record in records])
+
+
+def make_definition(record: Mapping[str, Any]) -> Definition:
+    """The definition of one record by itself.
+
+    Raises:
+        DataError: as `load_definitions`, but for names.
+    """
+    arguments = dict(record)
+    label = f"definition {record.get('name', '?')!r}"
+    kind = str(arguments.pop("kind", ""))
+    if kind not in KINDS:
+        raise DataError(f"{label}: unknown kind {kind!r}; {_nearest(kind, KINDS)}")
+    fields = {field.name: field for field in dataclasses.fields(KINDS[kind])}
+    for name in arguments:
+        if name not in fields:
+            raise DataError(f"{label}: {kind} has no {name!r}; {_nearest(name, fields)}")
+    for name, field in fields.items():
+        if field.default is dataclasses.MISSING and name not in arguments:
+            raise DataError(f"{label}: {kind} needs {name!r}; add it")
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in arguments.items()
+    }
+    return KINDS[kind](**values)
 
 
 def check_definitions(definitions: Sequence[Definition]) -> tuple[Definition, ...]:
