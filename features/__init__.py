@@ -16,6 +16,11 @@ if TYPE_CHECKING:
         item_features,
         request_features,
     )
+    from features.computation.declarations import (
+        definitions_sha256,
+        dump_definitions,
+        load_definitions,
+    )
     from features.definitions.columns import (
         Category,
         DayOfWeek,
@@ -41,12 +46,7 @@ if TYPE_CHECKING:
         UniqueCount,
     )
     from features.definitions.history import Affinity, LastNOverlap, Session, Similarity
-    from features.definitions.registry import (
-        default_definitions,
-        definitions_sha256,
-        dump_definitions,
-        load_definitions,
-    )
+    from features.definitions.sets import default_definitions
     from features.errors import DataError, Problem, UnknownIdError
     from features.online.arrivals import Arrival, arrival
     from features.online.features import OnlineFeatures, UpdateReport
@@ -209,12 +209,12 @@ _HOME = {
     "arrival": "features.online.arrivals",
     "check_parity": "features.online.parity",
     "compute_features": "features.computation.computer",
-    "default_definitions": "features.definitions.registry",
-    "definitions_sha256": "features.definitions.registry",
-    "dump_definitions": "features.definitions.registry",
+    "default_definitions": "features.definitions.sets",
+    "definitions_sha256": "features.computation.declarations",
+    "dump_definitions": "features.computation.declarations",
     "find_problems": "features.tables.tables",
     "item_features": "features.computation.computer",
-    "load_definitions": "features.definitions.registry",
+    "load_definitions": "features.computation.declarations",
     "migration": "features.packing.reader",
     "read_interactions": "features.tables.interactions",
     "read_items": "features.tables.entities",

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from features.computation import FeatureComputer
-from features.definitions.registry import KINDS
+from features.computation.kinds import KINDS
 from recsys.config import Config, load_config
 from recsys.dataset import read_dataset
 from recsys.dataset.definitions import find_definition_problems, ranker_definitions

@@ -25,7 +25,8 @@ from pydantic import (
     model_validator,
 )
 
-from features.definitions import Definition, dump_definitions
+from features.computation.declarations import dump_definitions
+from features.definitions import Definition
 from recsys.config.data import (
     DataConfig,
     EntityColumnsConfig,

@@ -19,6 +19,8 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from features.computation.declarations import make_definition
+from features.computation.kinds import KINDS
 from features.definitions import (
     Definition,
     Position,
@@ -28,7 +30,7 @@ from features.definitions import (
     SlateRelative,
     TextMatch,
 )
-from features.definitions.registry import KINDS, check_definitions, make_definition
+from features.definitions.sets import check_definitions
 from features.errors import DataError
 from recsys.errors import ConfigError
 from recsys.settings.messages import VALUE_KINDS
@@ -158,8 +160,9 @@ def _wrong_types(record: Mapping[str, Any]) -> list[str]:
     kind = KINDS.get(str(record.get("kind")))
     if kind is None:
         return []
-    types, wrong = get_type_hints(kind), []
-    for name in [field.name for field in dataclasses.fields(kind) if field.name in record]:
+    types, wrong = get_type_hints(kind.definition), []
+    fields = dataclasses.fields(kind.definition)
+    for name in [field.name for field in fields if field.name in record]:
         text = json.dumps(record[name], default=str)
         try:
             TypeAdapter(types[name]).validate_json(text, strict=True)

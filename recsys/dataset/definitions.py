@@ -21,7 +21,7 @@ from features.definitions import (
     SlateRelative,
     default_definitions,
 )
-from features.definitions.registry import check_definitions
+from features.definitions.sets import check_definitions
 from features.errors import DataError, Problem
 from features.tables import ITEM, USER, Interactions, ItemTable, Tables, UserTable, Vocabulary
 from features.tables.schema import INTERACTION_SCHEMA

@@ -32,7 +32,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.definitions import Definition, load_definitions
+from features.computation.declarations import load_definitions
+from features.definitions import Definition
 from features.tables import USER, Histories, Interactions, Vocabulary
 from recsys.bundle import Bundle, latest
 from recsys.config import Config

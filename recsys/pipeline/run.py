@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.definitions import dump_definitions
+from features.computation.declarations import dump_definitions
 from features.tables import TIMESTAMP, Histories, Interactions
 from recsys.bundle import Bundle
 from recsys.config import Config

@@ -263,7 +263,7 @@ def _parity_output(report: ParityReport, left_out: list[str]) -> tuple[dict[str,
 
 
 def _values(found: Suggestions, out_file: Path | None) -> dict[str, object]:
-    from features.definitions import dump_definitions
+    from features.computation.declarations import dump_definitions
 
     records = dump_definitions([one.definition for one in found.kept])
     return {

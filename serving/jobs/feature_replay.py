@@ -9,14 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from features.definitions import (
-    Definition,
-    Position,
-    RetrievalRank,
-    RetrievalScore,
-    SlateRelative,
-    load_definitions,
-)
+from features.computation.declarations import load_definitions
+from features.definitions import Definition, Position, RetrievalRank, RetrievalScore, SlateRelative
 from features.errors import DataError
 from features.online.features import NO_EVENTS, OnlineFeatures, UpdateReport
 from features.online.parity import ParityReport, check_parity

@@ -16,7 +16,7 @@ from features import (
     default_definitions,
     dump_definitions,
 )
-from features.definitions.registry import make_definition
+from features.computation.declarations import make_definition
 from features.errors import DataError
 from recsys.config import Config, load_config
 from recsys.config.features import combined_definitions, retrieval_definitions

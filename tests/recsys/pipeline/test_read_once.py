@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from features.definitions.registry import make_definition
+from features.computation.declarations import make_definition
 from features.tables import Histories, Interactions, ItemTable
 from features.tables.reading import read_frame
 from features.tables.validation import catalogue_problems, entity_problems, event_problems

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from features import ItemTable, Vocabulary, default_definitions
-from features.definitions import dump_definitions
+from features.computation.declarations import dump_definitions
 from recsys.bundle import Bundle
 from recsys.config import load_config
 from recsys.errors import ArtifactError
