@@ -261,7 +261,6 @@ PUBLIC: dict[str, list[str]] = {
     ],
     "recsys.recommender": ["Ranked", "Recommender", "Slate", "SlateItem"],
     "recsys.retrieval.losses": [
-        "LOSSES",
         "PSL_SIGMAS",
         "bpr",
         "bsl",

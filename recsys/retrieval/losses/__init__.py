@@ -39,7 +39,6 @@ from recsys.retrieval.losses.softmax_variants import (
 from recsys.retrieval.losses.strips import in_strips
 
 __all__ = [
-    "LOSSES",
     "PSL_SIGMAS",
     "bpr",
     "bsl",
@@ -63,17 +62,3 @@ __all__ = [
     "unit_rows",
     "weighted_mean",
 ]
-
-LOSSES: Mapping[str, Callable[..., Tensor]] = {
-    "bpr": bpr,
-    "bsl": bsl,
-    "ccl": ccl,
-    "cm3": cm3,
-    "directau": directau,
-    "in_batch_softmax": in_batch_softmax,
-    "mann_whitney": mann_whitney,
-    "mawu": mawu,
-    "psl": psl,
-    "sampled_softmax": sampled_softmax,
-    "sl_at_k": sl_at_k,
-}

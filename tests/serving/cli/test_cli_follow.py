@@ -68,6 +68,7 @@ def project(monkeypatch):
             definitions = dump_definitions(default_definitions(items))
             (draft.path / "features" / "definitions.json").write_text(json.dumps(definitions))
             header = {
+                "format": 1,
                 "items_sha256": vocabulary.sha256,
                 "item_columns": {"category_columns": ["maker"]},
             }
