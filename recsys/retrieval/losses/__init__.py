@@ -9,10 +9,6 @@ Plain functions of tensors, which import nothing else; may be imported by `sampl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
-from torch import Tensor
-
 from recsys.retrieval.losses.alignment import (
     calibrated_uniformity,
     cm3,
