@@ -236,15 +236,12 @@ def recommend(
 ) -> None:
     """Recommendations for USER, as HTTP would answer."""
     with reporting(as_json) as out:
-        from serving.assembly import make_service
+        from serving.assembly import open_service
         from serving.messages import RecommendRequest
 
         settings = read_config(config)
-        service = make_service(settings)
-        try:
+        with open_service(settings) as service:
             answer = service.recommend(RecommendRequest(user, k))
-        finally:
-            service.close()
         _emit_answer(out, settings, answer, {"user_id": user})
 
 
@@ -257,15 +254,12 @@ def similar(
 ) -> None:
     """Items like ITEM, as HTTP would answer."""
     with reporting(as_json) as out:
-        from serving.assembly import make_service
+        from serving.assembly import open_service
         from serving.messages import SimilarRequest
 
         settings = read_config(config)
-        service = make_service(settings)
-        try:
+        with open_service(settings) as service:
             answer = service.similar(SimilarRequest(item, k))
-        finally:
-            service.close()
         _emit_answer(out, settings, answer, {"item_id": item})
 
 
