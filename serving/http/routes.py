@@ -155,17 +155,10 @@ class Routes:
                 response.headers["Allow"] = ", ".join(sorted(also.union(operations)))
                 return response
             self._check_key(exchange, operation.scope)
-            asked: dict[str, BaseModel] = {}
-            if operation.body is not None:
-                content = await read_body(exchange, receive, self._max_body_bytes)
-                asked["body"] = operation.body.model_validate_json(content)
-            if operation.query is not None:
-                asked["query"] = operation.query.model_validate(dict(QueryParams(query)))
+            asked = await self._asked(operation, query, exchange, receive)
             return await operation.endpoint(exchange, **asked)
         except Disconnected:
             raise
-        except ValidationError as error:
-            return error_response(invalid(error).row, exchange.request_id)
         except Exception as error:
             return error_response(logged(error), exchange.request_id)
 
@@ -174,6 +167,26 @@ class Routes:
         document = self._declared.openapi()
         document.setdefault("components", {})["securitySchemes"] = _SCHEMES
         return document
+
+    async def _asked(
+        self, operation: _Operation, query: bytes, exchange: Exchange, receive: Receive
+    ) -> dict[str, BaseModel]:
+        """The body and the query, as far as the operation declares them.
+
+        Raises:
+            Refusal: one of them breaks a rule.
+            Disconnected: the client went away.
+        """
+        asked: dict[str, BaseModel] = {}
+        try:
+            if operation.body is not None:
+                content = await read_body(exchange, receive, self._max_body_bytes)
+                asked["body"] = operation.body.model_validate_json(content)
+            if operation.query is not None:
+                asked["query"] = operation.query.model_validate(dict(QueryParams(query)))
+        except ValidationError as error:
+            raise invalid(error) from error
+        return asked
 
     def _check_key(self, exchange: Exchange, scope: str | None) -> None:
         """Let a caller pass, and note the name of its key.

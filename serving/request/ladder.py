@@ -183,7 +183,7 @@ def _filling(
     more: list[RecommendedItem] = []
     first: str | None = None
     left_out: dict[str, str] = {}
-    for name, offered in _popular_lists(snapshot, asked.segment, filters.only):
+    for name, offered in _fallbacks(snapshot, asked.segment, filters.only):
         room = asked.k - len(items) - len(more)
         has_some = bool(items or more)
         if room <= 0 or (name == "catalogue" and has_some and filters.only is None):
@@ -197,7 +197,7 @@ def _filling(
     return more, first, left_out
 
 
-def _popular_lists(
+def _fallbacks(
     snapshot: Snapshot, segment: str | None, only: frozenset[str] | None
 ) -> Iterator[tuple[str, Callable[[], Iterable[Named]]]]:
     """What fills slates up, the best first; the catalogue only where there is nothing else."""

@@ -340,6 +340,12 @@ def test_too_many_requests():
     assert not service.recorded
 
 
+def test_an_answer_that_breaks_its_rules_is_not_the_clients_doing(web, service):
+    service.not_ready = lambda: 5  # no reason is a number
+    response = web.get("/health/ready")
+    assert (response.status_code, response.json()["error"]["code"]) == (500, "internal")
+
+
 def test_the_application_ends_when_the_work_under_way_has():
     """Whoever made the service may close it then, and is the only one who does."""
     ends = []
