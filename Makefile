@@ -27,8 +27,11 @@ test-all: setup  ## checks and every test that needs no GPU
 demo: setup  ## real data through every stage, to recommendations over HTTP
 	@scripts/demo
 
-bench: setup  ## every benchmark, one after the other
-	@for file in $$(grep -l __main__ benchmarks/*.py); do echo "== $$file"; .venv/bin/python "$$file"; done
+bench: setup  ## every benchmark, one after the other, with its time; docs/benchmarks.md says how long
+	@failed=0; for file in $$(grep -l __main__ benchmarks/*.py); do \
+		echo "== $$file"; start=$$(date +%s); .venv/bin/python "$$file" || failed=1; \
+		echo "== $$file: $$(($$(date +%s) - start)) s"; \
+	done; exit $$failed
 
 clean:  ## remove what runs leave behind; .venv stays
 	rm -rf artifacts build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

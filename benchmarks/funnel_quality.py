@@ -16,9 +16,6 @@ item, user and genre features, fitted on a history/target cut of the training pa
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,14 +24,15 @@ from pathlib import Path
 import lightgbm
 import numpy as np
 from implicit.als import AlternatingLeastSquares
+from reporting import Report
 from scipy.sparse import csr_array, csr_matrix
 
 from features import Histories
 from recsys.config import Config, load_config
 from recsys.dataset import Cut, Dataset, cut_histories, read_dataset
 from recsys.evaluation import Evaluation, Truth, evaluate, paired_difference
+from recsys.pipeline import evaluate as evaluate_bundle
 from recsys.pipeline import train
-from recsys.pipeline.run import evaluate as evaluate_bundle
 from recsys.topk import TopK, top_k
 
 METRICS = ("recall@20", "ndcg@20")
@@ -166,9 +164,15 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path("recsys.toml"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
     arguments = parser.parse_args()
+    report = Report("funnel_quality", arguments, ("torch", "lightgbm", "implicit"))
     base = load_config(arguments.config)
     data = read_dataset(base)
     split = data.split(base)
+    report.data(
+        f"MovieLens latest-small, {len(data.user_ids)} users, {data.num_items} items, "
+        f"{len(split.train)} training and {len(split.test)} test events, the last 20% of each user "
+        "by time"
+    )
     present = cut_histories(data.histories(split.train), data.histories(split.test))
     past = cut_histories(*present.history.head_fraction(base.split.fraction))
     seen = present.history.seen_mask(data.num_items)
@@ -226,66 +230,26 @@ def main() -> None:
         row["seconds"] = round(float(np.mean(seconds[name])), 1)
         rows.append(row)
 
-    funnel = mean["funnel: + listwise"]
-    peer = mean["LightGBM stack"]
-    over_ease = paired_difference(funnel[:, 1], mean["EASE"][:, 1], rng=rng)
-    over_stack = paired_difference(funnel[:, 1], peer[:, 1], rng=rng)
-    reached = float(funnel[:, 1].mean())
-
-    def bar(value: float, limit: float) -> dict[str, object]:
-        return {"value": round(value, 4), "bar": limit, "holds": bool(value >= limit)}
-
-    bars = {
-        "low end of ndcg@20 funnel - EASE above 0": {
-            "value": round(over_ease.low, 4),
-            "bar": 0.0,
-            "holds": bool(over_ease.low > 0),
-        },
-        "ndcg@20 reaches the reference stack (.183)": bar(reached, 0.183),
-        "ndcg@20 reaches the stack of this run": bar(reached, round(float(peer[:, 1].mean()), 4)),
-        "ndcg@20 reaches the goal (.20)": bar(reached, 0.20),
-    }
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    print(f"machine: {machine}; shared, so times say little")
-    print(
-        f"data: MovieLens latest-small, {len(data.user_ids)} users, {data.num_items} items, "
-        f"{len(split.train)} training and {len(split.test)} test events; seeds {arguments.seeds}"
-    )
-    print(
-        f"\n{'system':34s} {'recall@20':>9s} {'95%':>15s} {'ndcg@20':>9s} {'95%':>15s} "
-        f"{'seed spread':>11s} {'seconds':>8s}"
-    )
-    for row in rows:
-        intervals = ["{:.4f}-{:.4f}".format(*row[f"{metric} 95%"]) for metric in METRICS]  # type: ignore[misc]
+    report.table(rows)
+    funnel = mean["funnel: + listwise"][:, 1]
+    reached, stack_reached = float(funnel.mean()), float(mean["LightGBM stack"][:, 1].mean())
+    over_ease = paired_difference(funnel, mean["EASE"][:, 1], rng=rng)
+    over_stack = paired_difference(funnel, mean["LightGBM stack"][:, 1], rng=rng)
+    print()
+    for peer, gap in (("EASE", over_ease), ("stack", over_stack)):
         print(
-            f"{row['system']:34s} {row['recall@20']:9.4f} {intervals[0]:>15s} "
-            f"{row['ndcg@20']:9.4f} {intervals[1]:>15s} {row['ndcg@20 spread']:11.4f} "
-            f"{row['seconds']:8.1f}"
+            f"ndcg@20, funnel minus {peer}: {gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}], "
+            f"p {gap.p:.4f}, {gap.users} users"
         )
-    print(
-        f"\nndcg@20, funnel minus EASE:  {over_ease.mean:+.4f} [{over_ease.low:+.4f}, "
-        f"{over_ease.high:+.4f}], p {over_ease.p:.4f}, {over_ease.users} users"
-    )
-    print(
-        f"ndcg@20, funnel minus stack: {over_stack.mean:+.4f} [{over_stack.low:+.4f}, "
-        f"{over_stack.high:+.4f}], p {over_stack.p:.4f}"
-    )
     print(
         "held-out ndcg@20 inside the training part, first seed: "
         + ", ".join(f"{name} {value:.4f}" for name, value in validation[0].items())
     )
-    print(
-        json.dumps(
-            {
-                "benchmark": "funnel_quality",
-                "data": "ml-latest-small, last 20% of each user by time",
-                "machine": machine,
-                "seeds": arguments.seeds,
-                "rows": rows,
-                "bars": bars,
-            }
-        )
-    )
+    report.bar("ndcg@20 of the funnel minus that of EASE, low end", over_ease.low, above=0)
+    report.bar("ndcg@20 of the funnel: the reference stack", reached, at_least=0.183)
+    report.bar("ndcg@20 of the funnel: the stack of this run", reached, at_least=stack_reached)
+    report.bar("ndcg@20 of the funnel: the goal", reached, at_least=0.20)
+    report.close(rows=rows)
 
 
 if __name__ == "__main__":

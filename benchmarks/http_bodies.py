@@ -12,16 +12,19 @@ from __future__ import annotations
 import argparse
 import logging
 import multiprocessing
+import multiprocessing.context
+import os
 import socket
 import statistics
-import time
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
+from open_loop import ask_closed, post
+from reporting import Report
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from benchmarks.open_loop import ask_closed, post
 from serving.http.answers import recommendations_json
 from serving.http.app import create_app
 from serving.http.bodies import RecommendBody
@@ -76,41 +79,59 @@ def serve(kind: str, listener: socket.socket) -> None:
     uvicorn.Server(config).run(sockets=[listener])
 
 
+def cpu_s(pid: int) -> float:
+    """Processor time that a process has taken, as Linux tells it."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of one measurement")
     options = parser.parse_args()
-    urls, processes = {}, []
+    report = Report("http_bodies", options, ("fastapi", "pydantic", "uvicorn"))
+    report.data(f"a body of {len(BODY)} bytes, answers of {len(ITEMS)} items from memory")
+    urls: dict[str, str] = {}
+    processes: dict[str, multiprocessing.context.ForkProcess] = {}
     for kind in KINDS:
         listener = socket.create_server(("127.0.0.1", 0))
         urls[kind] = f"http://127.0.0.1:{listener.getsockname()[1]}"
         context = multiprocessing.get_context("fork")
-        processes.append(context.Process(target=serve, args=(kind, listener)))
-        processes[-1].start()
+        processes[kind] = context.Process(target=serve, args=(kind, listener))
+        processes[kind].start()
     asked = [post("/v1/recommend", BODY)]
     p50: dict[str, list[float]] = {kind: [] for kind in KINDS}
     rate: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    taken, answers = dict.fromkeys(KINDS, 0.0), dict.fromkeys(KINDS, 0)
     try:
-        time.sleep(2)
+        for url in urls.values():
+            ask_closed(url, asked, seconds=options.seconds, connections=1)
         for number in range(options.rounds):
             for kind in sorted(KINDS, reverse=bool(number % 2)):
-                url = urls[kind]
-                p50[kind].append(
-                    ask_closed(url, asked, seconds=options.seconds, connections=1).ms(0.5)
-                )
-                rate[kind].append(
-                    ask_closed(url, asked, seconds=options.seconds, connections=4).rate
-                )
+                before = cpu_s(processes[kind].pid or 0)
+                alone = ask_closed(urls[kind], asked, seconds=options.seconds, connections=1)
+                four = ask_closed(urls[kind], asked, seconds=options.seconds, connections=4)
+                p50[kind].append(alone.ms(0.5))
+                rate[kind].append(four.rate)
+                taken[kind] += cpu_s(processes[kind].pid or 0) - before
+                answers[kind] += alone.latency.size + four.latency.size
     finally:
-        for process in processes:
+        for process in processes.values():
             process.terminate()
             process.join()
-    for kind in KINDS:
-        print(
-            f"{kind}: p50 {statistics.median(p50[kind]):.2f} ms one by one, "
-            f"{statistics.median(rate[kind]):.0f} answers/s, at most {max(rate[kind]):.0f}"
-        )
+    rows = [
+        {
+            "read by": kind,
+            "p50 ms, one by one": round(statistics.median(p50[kind]), 2),
+            "answers/s": round(statistics.median(rate[kind])),
+            "best answers/s": round(max(rate[kind])),
+            "CPU us an answer": round(taken[kind] / answers[kind] * 1e6),
+        }
+        for kind in KINDS
+    ]
+    report.table(rows)
+    report.close(rows=rows)
 
 
 if __name__ == "__main__":

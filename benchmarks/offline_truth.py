@@ -9,17 +9,14 @@ In a world fitted to MovieLens-1M (without it: to the bundled sample)
   Kendall's and Spearman's correlation with the truth, with bootstrap intervals over people,
 - the same from a log without exploration: how many verdicts are "unusable".
 
-Run::
+    python benchmarks/offline_truth.py [--sessions 600000] [--seed 0]
 
-    OMP_NUM_THREADS=1 RECSYS_DATA=/path/to/data python benchmarks/offline_truth.py
-
-The last line is JSON.
+RECSYS_DATA names the folder of ml-1m. One thread.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from dataclasses import replace
@@ -27,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from reporting import Report
 from scipy.stats import kendalltau, spearmanr
 
 from features.tables import Histories
@@ -52,10 +50,11 @@ def main() -> None:
     parser.add_argument("--epsilon", type=float, default=0.5, help="of the logging arm")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    report = Report("offline_truth", options, ("scipy",))
     began = time.perf_counter()
     histories, num_items, name = read_log()
-    print(
-        f"{name}: {len(histories):,} users, {num_items:,} items, "
+    report.data(
+        f"a world fitted to {name}: {len(histories):,} users, {num_items:,} items, "
         f"{histories.item_index.size:,} events"
     )
     rng = np.random.default_rng(options.seed)
@@ -90,26 +89,16 @@ def main() -> None:
     refused = [d.verdict == "unusable" for d in verdicts]
     weight = [round(d.mean.value, 3) for d in verdicts]
     print(f"without exploration: {sum(refused)} of {len(arms)} unusable, mean weights {weight}")
-    off = [d for d in (*honesty.clicks, *honesty.conversions) if not d.within()]
-    seconds = time.perf_counter() - began
-    print(
-        json.dumps(
-            {
-                "data": name,
-                **found,
-                "deciles_within_10_percent": 20 - len(off),
-                "deciles_within_10_percent_or_two_errors": sum(
-                    d.explained() for d in (*honesty.clicks, *honesty.conversions)
-                ),
-                "deciles": len(honesty.clicks) + len(honesty.conversions),
-                "worst_decile": round(
-                    max(abs(d.ratio - 1) for d in (*honesty.clicks, *honesty.conversions)), 3
-                ),
-                "refused_without_exploration": sum(refused),
-                "sessions_per_second": speeds,
-                "seconds": round(seconds),
-            }
-        )
+    deciles = (*honesty.clicks, *honesty.conversions)
+    explained = sum(d.explained() for d in deciles)
+    report.bar("deciles within 10% or two standard errors", explained, at_least=len(deciles))
+    report.close(
+        **found,
+        deciles_within_10_percent=sum(d.within() for d in deciles),
+        deciles=len(deciles),
+        worst_decile=round(max(abs(d.ratio - 1) for d in deciles), 3),
+        refused_without_exploration=sum(refused),
+        sessions_per_second=speeds,
     )
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import tempfile
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from ope_world import BanditWorld, bandit_world, estimates_of_one_log, tables_of
+from reporting import Report
 
 from recsys.simulation import (
     dm,
@@ -61,9 +61,9 @@ def thompson(campaign: str, seed: int) -> np.ndarray:
     return count / DRAWS
 
 
-def open_bandit(directory: Path, seed: int) -> dict[str, bool]:
+def open_bandit(directory: Path, seed: int, report: Report) -> None:
     """Part (a)."""
-    bars: dict[str, bool] = {}
+    agreeing = 0
     for campaign, (anchor, tolerance) in ANCHORS.items():
         log = read_open_bandit(directory, campaign=campaign, policy="random").log
         assert log.position is not None
@@ -76,17 +76,21 @@ def open_bandit(directory: Path, seed: int) -> dict[str, bool]:
         relative = found["ips"].value / table.logger.value
         print(f"\n{campaign}: BTS from random, relative {relative:.4f} (anchor {anchor})")
         print(table.text())
-        bars[f"obd_{campaign}"] = abs(relative - anchor) <= tolerance
+        ends = {"at_least": anchor - tolerance, "at_most": anchor + tolerance}
+        report.bar(f"Thompson sampling times random, {campaign}", relative, **ends)
         other = read_open_bandit(directory, campaign=campaign, policy="bts").log
         back = evaluate_policies(other, {"random": np.full(other.num_actions, uniform[0])}, rng=rng)
         print(f"{campaign}: random from BTS\n{back.text()}")
         if campaign == "women":
-            bars["obd_women_reverse_refused"] = back.policies["random"].verdict == "unusable"
-        bars[f"obd_{campaign}_a_a"] = bool(table.a_a_passes)
-    return bars
+            reverse = back.policies["random"]
+            name, size = "the reverse, women: effective rounds", reverse.diagnostics.effective_size
+            refused = reverse.verdict == "unusable"
+            report.judged(name, size, "refused as unusable", holds=refused)
+        agreeing += bool(table.a_a_passes)
+    report.bar("logs that agree with their own policy", agreeing, at_least=len(ANCHORS))
 
 
-def agreement_with_obp(python: str, seed: int) -> dict[str, bool]:
+def agreement_with_obp(python: str, seed: int, report: Report) -> None:
     """The same arrays to obp and to ours."""
     rng = np.random.default_rng(seed)
     n, num_actions, limit, shrinkage = 5_000, 20, 3.0, 5.0
@@ -117,8 +121,9 @@ def agreement_with_obp(python: str, seed: int) -> dict[str, bool]:
         replay(policy.argmax(axis=1) == action, reward),
     )
     gap = max(abs(one.value - theirs[one.name]) for one in ours)
-    print(f"\nobp: {len(ours)} estimators on {n} rounds, largest difference {gap:.1e}")
-    return {"obp_agrees": gap <= 1e-9 and len(theirs) == len(ours)}
+    print(f"\nobp: {len(theirs)} estimators on {n} rounds, largest difference {gap:.1e}")
+    report.bar("estimators compared with obp", len(theirs), equal_to=len(ours))
+    report.bar("largest difference to obp", gap, at_most=1e-9)
 
 
 def scores_of(world: BanditWorld, rounds: int, replications: int, seed: int) -> Scores:
@@ -147,12 +152,10 @@ def print_scores(title: str, scores: Scores) -> None:
         print(f"{name:<14}{bias:>9.4f}{rmse:>9.4f}{share:>9.3f} ± {1.96 * around:.3f}")
 
 
-def synthetic(quick: bool, seed: int) -> dict[str, bool]:
+def synthetic(quick: bool, seed: int, report: Report) -> None:
     """Part (b)."""
     replications = 50 if quick else 200
     sizes = (1_000, 10_000) if quick else (1_000, 10_000, 100_000)
-    bars: dict[str, bool] = {}
-    clipping: list[float] = []
     for num_actions in (10, 100, 1_000):
         world = bandit_world(num_actions, beta=-1.0, seed=seed + 1)
         for rounds in sizes:
@@ -162,50 +165,51 @@ def synthetic(quick: bool, seed: int) -> dict[str, bool]:
             title += f"value {world.value:.4f}, {time.perf_counter() - started:.0f} s"
             print_scores(title, scores)
             rmse = {name: score[1] for name, score in scores.items()}
-            cell = f"{num_actions}x{rounds}"
-            clipping.append(rmse["clip chosen"] / min(rmse[name] for name in FIXED_LIMITS))
-            bars[f"chosen_clip_{cell}"] = clipping[-1] <= 1.0 + 1e-9
+            cell = f"{num_actions:,} actions, {rounds:,} rounds"
+            clipping = rmse["clip chosen"] / min(rmse[name] for name in FIXED_LIMITS)
+            name = f"{cell}: RMSE of chosen clipping by that of the best fixed limit"
+            report.bar(name, clipping, at_most=1.0 + 1e-9)
             if num_actions == 10:
                 weighted = max(rmse["SNIPS"], rmse["DR"])
-                bars[f"snips_dr_below_ips_below_dm_{cell}"] = weighted < rmse["IPS"] < rmse["DM"]
+                for label, ratio in (
+                    ("SNIPS or DR by that of IPS", weighted / rmse["IPS"]),
+                    ("IPS by that of DM", rmse["IPS"] / rmse["DM"]),
+                ):
+                    report.bar(f"{cell}: RMSE of {label}", ratio, below=1)
             if num_actions == 1_000:
                 others = min(rmse["SNIPS"], rmse["DR"], rmse["IPS"])
-                bars[f"mips_below_others_{cell}"] = rmse["MIPS 64"] < others
-                bars[f"snmips_below_snips_{cell}"] = rmse["SNMIPS 64"] < rmse["SNIPS"]
-                bars[f"unique_mips_near_ips_{cell}"] = (
-                    abs(rmse["MIPS unique"] / rmse["IPS"] - 1) <= 0.15
-                )
-    print(f"\nchosen clipping, RMSE by that of the best fixed limit: worst {max(clipping):.3f}")
+                name = f"{cell}: RMSE of MIPS by that of the best of SNIPS, DR, IPS"
+                report.bar(name, rmse["MIPS 64"] / others, below=1)
+                name = f"{cell}: RMSE of SNMIPS by that of SNIPS"
+                report.bar(name, rmse["SNMIPS 64"] / rmse["SNIPS"], below=1)
+                name = f"{cell}: RMSE of MIPS in single cells by that of IPS"
+                ratio = rmse["MIPS unique"] / rmse["IPS"]
+                report.bar(name, ratio, at_least=0.85, at_most=1.15)
     many = 400 if quick else 4_000
     world = bandit_world(10, beta=0.0, seed=seed + 1)
     scores = scores_of(world, 10_000, many, seed + 5)
     print_scores(f"good overlap: uniform logger, 10 actions, 10000 rounds, {many} logs", scores)
     for name in ("SNIPS", "DR"):
-        bars[f"coverage_{name.lower()}"] = 0.93 <= scores[name][2] <= 0.97
-    return bars
+        report.bar(f"coverage of {name}", scores[name][2], at_least=0.93, at_most=0.97)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="50 replications, no 100k rounds")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--obp-python", help="interpreter of an environment with obp 0.4.1")
     options = parser.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-          f"NumPy {np.__version__}, seed {options.seed}")  # fmt: skip
-    started = time.perf_counter()
-    bars: dict[str, bool] = {}
+    report = Report("ope_accuracy", options, ("scipy",))
     data = Path(os.environ.get("RECSYS_DATA", "")) / "obd_small"
+    report.data(f"{'the small Open Bandit data, and ' if data.is_dir() else ''}simulated worlds")
     if data.is_dir():
-        bars |= open_bandit(data, options.seed)
+        open_bandit(data, options.seed, report)
     else:
         print(f"part (a) left out: no {data}; set RECSYS_DATA")
     if options.obp_python:
-        bars |= agreement_with_obp(options.obp_python, options.seed)
-    bars |= synthetic(options.quick, options.seed)
-    print(f"\n{time.perf_counter() - started:.0f} s; bars missed: "
-          f"{[name for name, met in bars.items() if not met]}")  # fmt: skip
-    print(json.dumps({"benchmark": "ope_accuracy", "passed": all(bars.values()), "bars": bars}))
+        agreement_with_obp(options.obp_python, options.seed, report)
+    synthetic(options.quick, options.seed, report)
+    report.close()
 
 
 if __name__ == "__main__":

@@ -20,13 +20,10 @@ holds the value. "unchecked short" is the short pseudo-inverse formula where the
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import time
 from typing import Any
 
 import numpy as np
+from reporting import Report
 
 from recsys.simulation.estimates.estimate import Estimate, from_contributions, ratio_estimate
 from recsys.simulation.slates.comparison import compare_slates
@@ -175,45 +172,33 @@ def measure(users: str, log: str, n: int, replications: int, seed: int) -> dict[
     }
 
 
-def checks(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """What must hold, true or false, and shares of the cells where it is a tendency."""
+UNBIASED = {
+    "standard": USERS,
+    "reward interaction": ("independent", "cascade"),
+    "cascade DR": ("independent", "cascade"),
+    "independent": ("independent",),
+    "pseudo-inverse": ("independent",),
+}
+"""Estimators, and the users under whom they have no bias."""
+TENDENCIES = (
+    ("reward interaction", "standard"),
+    ("cascade DR", "reward interaction"),
+    ("independent", "reward interaction"),
+)
 
-    def unbiased(name: str, users: set[str]) -> bool:
-        return all(
-            abs(one["estimators"][name]["bias"]) <= 4 * one["estimators"][name]["bias_se"]
-            for one in results
-            if one["users"] in users
-        )
 
-    def below(first: str, second: str) -> float:
-        wins = [
-            one["estimators"][first]["rmse"] <= one["estimators"][second]["rmse"] for one in results
-        ]
-        return round(float(np.mean(wins)), 3)
+def largest_bias(results: list[dict[str, Any]], name: str) -> float:
+    """In standard errors of itself, over the users under whom there should be none."""
+    rows = [one["estimators"][name] for one in results if one["users"] in UNBIASED[name]]
+    return max(abs(row["bias"]) / row["bias_se"] if row["bias"] else 0.0 for row in rows)
 
-    no_interaction = {"independent"}
-    cascade = {"independent", "cascade"}
-    return {
-        "short refused on every plackett-luce log, on no factored one": all(
-            one["short_refused"] == (one["log"] == "plackett-luce") for one in results
-        ),
-        "standard unbiased everywhere": unbiased("standard", set(USERS)),
-        "reward interaction unbiased but for interacting users": unbiased(
-            "reward interaction", cascade
-        ),
-        "cascade DR unbiased but for interacting users": unbiased("cascade DR", cascade),
-        "independent unbiased for independent users": unbiased("independent", no_interaction),
-        "pseudo-inverse unbiased for independent users": unbiased("pseudo-inverse", no_interaction),
-        "share of cells with RMSE of reward interaction below standard": below(
-            "reward interaction", "standard"
-        ),
-        "share of cells with RMSE of cascade DR below reward interaction": below(
-            "cascade DR", "reward interaction"
-        ),
-        "share of cells with RMSE of independent below reward interaction": below(
-            "independent", "reward interaction"
-        ),
-    }
+
+def share_below(results: list[dict[str, Any]], first: str, second: str) -> float:
+    """Share of the cells in which the first estimator has the smaller RMSE."""
+    wins = [
+        one["estimators"][first]["rmse"] <= one["estimators"][second]["rmse"] for one in results
+    ]
+    return round(float(np.mean(wins)), 3)
 
 
 def show(one: dict[str, Any]) -> None:
@@ -233,7 +218,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the world and of all draws")
     parser.add_argument("--quick", action="store_true", help="a tenth of the replications")
     arguments = parser.parse_args()
-    start = time.perf_counter()
+    report = Report("ope_slates", arguments)
+    report.data(f"{KINDS} kinds of users, {K} items, {L} places, an exact value; one thread")
     results = []
     for n, replications in SIZES.items():
         times = max(5, replications // 10) if arguments.quick else replications
@@ -241,22 +227,20 @@ def main() -> None:
             for users in USERS:
                 results.append(measure(users, log, n, times, arguments.seed))
                 show(results[-1])
-    minutes = (time.perf_counter() - start) / 60
-    found = checks(results)
-    print()
-    for name, value in found.items():
-        print(f"{name}: {value}")
-    print(f"\nall of it took {minutes:.1f} minutes")
-    result = {
-        "benchmark": "ope_slates",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "quick": arguments.quick,
-        "seed": arguments.seed,
-        "minutes": round(minutes, 2),
-        "checks": found,
-        "cells": results,
+    shares = {
+        f"RMSE of {first} below {second}": share_below(results, first, second)
+        for first, second in TENDENCIES
     }
-    print(json.dumps(result))
+    print()
+    for name, share in shares.items():
+        print(f"{name}: in {share:.1%} of the cells")
+    wrong = [one for one in results if one["short_refused"] != (one["log"] == "plackett-luce")]
+    report.bar("cells where the short formula is refused wrongly or not", len(wrong), equal_to=0)
+    for name, users in UNBIASED.items():
+        worst = largest_bias(results, name)
+        label = f"bias of {name} in standard errors, {', '.join(users)} users, worst"
+        report.bar(label, worst, at_most=4)
+    report.close(shares_of_cells=shares, cells=results)
 
 
 if __name__ == "__main__":

@@ -30,16 +30,12 @@ change is for the worse: their cost.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
+from reporting import Report, add_threads
 from retrieval_data import load_split
 from retrieval_exposure import ExposureWorld, RankingError, relevance_error, semi_synthetic_exposure
 from retrieval_matrix import rows_of_users, train_matrix
@@ -47,6 +43,7 @@ from retrieval_matrix import rows_of_users, train_matrix
 from features.tables import Histories
 from recsys.evaluation import paired_difference
 from recsys.retrieval.sampling.propensity import inverse_propensity_weights
+from recsys.threads import torch_threads
 
 EPOCHS = 16
 CLIP = 0.1
@@ -55,7 +52,7 @@ SOFTMAX: Mapping[str, Any] = {
     "temperature": 0.5,
     "smoothing": 0.1,
     "events_per_user": 32,
-    "num_negatives": 1024,
+    "negatives": 1024,
     "table_learning_rate": 0.2,
     "propensity_clip": CLIP,
 }
@@ -115,20 +112,22 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=3000, help="the first so many")
     parser.add_argument("--rank", type=int, default=6, help="directions that tastes differ in")
     parser.add_argument("--quick", action="store_true", help="one seed, half of the epochs")
-    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    add_threads(parser)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    start = time.perf_counter()
+    with torch_threads(arguments.threads):
+        run(arguments)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    report = Report("retrieval_bias", arguments, ("torch",))
     seeds = range(1 if arguments.quick else arguments.seeds)
     epochs = EPOCHS // 2 if arguments.quick else EPOCHS
     split = load_split(arguments.data)
     users = np.arange(min(arguments.users, len(split.train)))
     histories = split.whole_train.take(users)
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    print(f"machine: {machine}, {arguments.threads} threads")
-    print(
-        f"data: taste and popularity of {split.name}, {users.size} users, {split.num_items} items; "
-        f"rank {arguments.rank}, {epochs} epochs, seeds {list(seeds)}, clip {CLIP}"
+    report.data(
+        f"taste and popularity of {split.name}, {users.size} users, {split.num_items} items; "
+        f"{epochs} epochs, seeds {list(seeds)}, clip {CLIP}"
     )
     print(
         f"\n{'power':>5s} {'clicks':>8s}  {'weights':10s} {'1 - ndcg@20':>11s} "
@@ -163,28 +162,13 @@ def main() -> None:
             }
             rows.append(row)
             print(show(row), flush=True)
-    bars = {
-        f"{row['weights']} weights lower the error at power {row['power']}, {name}": {
-            "value": row["against none"][name]["relative"],
-            "95%": row["against none"][name]["95%"],
-            "holds": row["against none"][name]["95%"][1] < 0,
-        }
-        for row in rows
-        if row["power"] > 0 and row["against none"] is not None
-        for name in RankingError._fields
-    }
-    print(f"\nall of it took {(time.perf_counter() - start) / 60:.1f} minutes")
-    result = {
-        "benchmark": "retrieval_bias",
-        "data": split.name,
-        "machine": machine,
-        "quick": arguments.quick,
-        "rank": arguments.rank,
-        "seeds": list(seeds),
-        "rows": rows,
-        "bars": bars,
-    }
-    print(json.dumps(result))
+    for row in rows:
+        if row["power"] == 0 or row["against none"] is None:
+            continue
+        for name, change in row["against none"].items():
+            label = f"{name}, {row['weights']} weights at power {row['power']}: change, high end"
+            report.bar(label, change["95%"][1], below=0)
+    report.close(rows=rows)
 
 
 def show(row: Mapping[str, Any]) -> str:

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import recsys  # noqa: F401, before torch: how its threads wait is decided when it loads
+
+# isort: split
 import numpy as np
 import polars as pl
 import torch

@@ -18,13 +18,10 @@ gate 4 on Gowalla too, two trainings of 20 epochs. The data: see retrieval_data.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator
 
-import torch
+from reporting import Report, add_threads
 from retrieval_data import load_split
 from retrieval_gates_losses import (
     best_softmax,
@@ -40,6 +37,8 @@ from retrieval_gates_losses import (
 from retrieval_gates_towers import compatible, light_user_tower, soup, threshold_and_auc
 from retrieval_lab import SEED, Lab, Row
 from retrieval_matrix import numbers
+
+from recsys.threads import torch_threads
 
 GATES: dict[int, Callable[[Lab], Iterator[Row]]] = {
     1: best_softmax,
@@ -72,52 +71,42 @@ def main() -> None:
     parser.add_argument("--only", type=numbers, default=list(GATES), help="such as 1,2,9")
     parser.add_argument("--quick", action="store_true", help="4 epochs instead of 12")
     parser.add_argument("--gowalla", action="store_true", help="gate 4 on Gowalla too")
-    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    add_threads(parser)
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.only) - set(GATES))
     if unknown:
         parser.error(f"there are no gates {unknown}; choose among {list(GATES)}")
-    torch.set_num_threads(arguments.threads)
-    start = time.perf_counter()
+    with torch_threads(arguments.threads):
+        run(arguments)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    report = Report("retrieval_gates", arguments, ("torch",))
     split = load_split(arguments.data)
     lab = Lab(split, 4 if arguments.quick else 12)
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    print(f"machine: {machine}, {arguments.threads} threads")
-    print(
-        f"data: {split.name}, {len(split.train)} users, {split.num_items} items, "
+    report.data(
+        f"{split.name}, {len(split.train)} users, {split.num_items} items, "
         f"{lab.train.item_index.size} training events, {split.test.item_index.size} test events; "
         f"{lab.epochs} epochs, seed {SEED}"
     )
     print(f"\n{'gate':>4s}  {'measured':70s} {'value':>7s}  {'bar':>9s} {'known':>8s}", flush=True)
     rows: list[Row] = []
     seconds: dict[int, float] = {}
+
+    def keep(found: Iterator[Row]) -> None:
+        for row in found:
+            rows.append(row)
+            print(show(row), flush=True)
+            bound = {"at_least" if row.at_least else "at_most": row.bar}
+            report.bar(f"gate {row.gate}: {row.measured}", row.value, **bound)
+
     for number in arguments.only:
         began = time.perf_counter()
-        for row in GATES[number](lab):
-            rows.append(row)
-            print(show(row), flush=True)
+        keep(GATES[number](lab))
         seconds[number] = round(time.perf_counter() - began, 1)
     if arguments.gowalla:
-        for row in on_gowalla(arguments.quick):
-            rows.append(row)
-            print(show(row), flush=True)
-    missed = [row.measured for row in rows if not row.holds]
-    print(
-        f"\n{len(rows) - len(missed)} of {len(rows)} rows held; all of it took "
-        f"{(time.perf_counter() - start) / 60:.1f} minutes"
-    )
-    found = {
-        "benchmark": "retrieval_gates",
-        "data": split.name,
-        "machine": machine,
-        "quick": arguments.quick,
-        "epochs": lab.epochs,
-        "seed": SEED,
-        "rows": [{**row._asdict(), "holds": row.holds} for row in rows],
-        "seconds": seconds,
-        "missed": missed,
-    }
-    print(json.dumps(found))
+        keep(on_gowalla(arguments.quick))
+    report.close(rows=[row._asdict() for row in rows], gate_seconds=seconds)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 import torch.nn.functional as F
+from reporting import say
 from retrieval_data import (
     add_false_interactions,
     histories_of,
@@ -16,7 +17,7 @@ from retrieval_data import (
     topk_lists,
 )
 from retrieval_lab import BPR, DIM, FINE_TUNING, SEED, SOFTMAX, Lab, Row, below, ratio, register
-from retrieval_matrix import false_picks, judged, say
+from retrieval_matrix import false_picks, judged
 from retrieval_ours import QUALITY
 from scipy.sparse.linalg import svds
 from torch import Tensor
@@ -27,8 +28,8 @@ from recsys.retrieval.losses import in_batch_softmax, weighted_mean
 from recsys.retrieval.sampling.hard_negatives import HardNegatives, mine_hard_negatives
 from recsys.retrieval.sampling.negatives import KnownPositives
 from recsys.retrieval.training import TrainingOptions
-from recsys.retrieval.training.batch import Batch, LossSettings
-from recsys.retrieval.training.options import EpochReport
+from recsys.retrieval.training.batch import Batch
+from recsys.retrieval.training.epoch_report import EpochReport
 
 
 def best_softmax(lab: Lab) -> Iterator[Row]:
@@ -61,7 +62,7 @@ def log_q_and_masks(lab: Lab) -> Iterator[Row]:
         return in_batch_softmax(
             batch.query,
             batch.positive,
-            temperature=batch.temperature,
+            temperature=batch.settings.temperature,
             candidate_index=batch.positive_index,
             weight=batch.weight,
         )
@@ -69,8 +70,7 @@ def log_q_and_masks(lab: Lab) -> Iterator[Row]:
     options = {**SOFTMAX, "loss": "in_batch_softmax", "epochs": lab.half}
     found = {}
     for strength in (0.0, 0.5, 1.0):
-        settings = LossSettings(log_q_strength=strength)
-        model = lab.fit(f"in-batch, log-q x {strength}", **options, settings=settings)
+        model = lab.fit(f"in-batch, log-q x {strength}", **options, log_q_strength=strength)
         found[strength] = float(lab.test(model).recall.mean())
     register("in_batch_duplicates_only", duplicates_only)
     model = lab.fit("in-batch, duplicates", **{**options, "loss": "in_batch_duplicates_only"})
@@ -146,13 +146,14 @@ def loss_variants(lab: Lab) -> Iterator[Row]:
 
     def pairwise(batch: Batch) -> Tensor:
         score = batch.query @ batch.negative.T
-        gap = (score - (batch.query * batch.positive).sum(dim=1)[:, None]) / batch.temperature
+        gap = (
+            score - (batch.query * batch.positive).sum(dim=1)[:, None]
+        ) / batch.settings.temperature
         left = ~batch.known_negatives()
         losses = (F.softplus(gap) * left).sum(dim=1) / left.sum(dim=1).clamp(min=1)
         return weighted_mean(losses, batch.weight)
 
-    settings = LossSettings(bsl_weight=1.06)
-    bsl = lab.fit("BSL", **{**SOFTMAX, "loss": "bsl", "settings": settings})
+    bsl = lab.fit("BSL", **{**SOFTMAX, "loss": "bsl", "bsl_weight": 1.06})
     found = float(lab.test(bsl).recall.mean())
     yield ratio(4, "recall@20, BSL over softmax", found, lab.base, 0.99, 0.2804 / 0.2809)
     register("pairwise_softplus", pairwise)
@@ -166,7 +167,7 @@ def on_gowalla(quick: bool) -> Iterator[Row]:
     lab = Lab(load_split("gowalla"), 4 if quick else 20)
     common = {**SOFTMAX, "table_learning_rate": 0.3}
     softmax = lab.fit("Gowalla softmax", **{**common, "temperature": 0.08})
-    options = {"loss": "bsl", "temperature": 0.1, "settings": LossSettings(bsl_weight=1.22)}
+    options = {"loss": "bsl", "temperature": 0.1, "bsl_weight": 1.22}
     bsl = lab.fit("Gowalla BSL", **{**common, **options})
     found = [float(lab.test(model).recall.mean()) for model in (bsl, softmax)]
     yield ratio(4, "recall@20 on Gowalla, BSL over softmax", *found, 1.04, 0.1882 / 0.1759)

@@ -17,7 +17,6 @@ from recsys.retrieval.finishing.threshold import ThresholdHead
 from recsys.retrieval.finishing.tower_soup import train_soup
 from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.retrieval.training import TrainingOptions
-from recsys.retrieval.training.batch import LossSettings
 
 
 def light_user_tower(lab: Lab) -> Iterator[Row]:
@@ -93,7 +92,8 @@ def threshold_and_auc(lab: Lab) -> Iterator[Row]:
             **{**SOFTMAX, "table_learning_rate": FINE_TUNING},
             start=lab.softmax,
             epochs=max(1, lab.epochs // 3),
-            settings=LossSettings(mann_whitney_weight=weight, mann_whitney_scores=1024),
+            mann_whitney_weight=weight,
+            mann_whitney_scores=1024,
         )
         best = lab.best_200(model)
         items = model.item_vectors[np.maximum(best, 0)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 from retrieval_data import Measured, Split, measure, topk_lists
@@ -15,14 +15,14 @@ from features.tables import Histories
 from recsys.evaluation import RetrieverDiagnostics, Truth, diagnose_retriever
 from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.retrieval.training.batch import Batch
-from recsys.retrieval.training.objectives import OBJECTIVES
+from recsys.retrieval.training.objectives import OBJECTIVES, Objective
 
 DIM = 64
 SEED = 0
 SOFTMAX: dict[str, Any] = {
     "loss": "sampled_softmax",
     "temperature": 0.15,
-    "num_negatives": 1024,
+    "negatives": 1024,
     "table_learning_rate": 0.2,
 }
 # Learning rate chosen among .1, .3 and 1 on validation events, users drawn alike.
@@ -175,4 +175,4 @@ def below(
 
 def register(name: str, objective: Callable[[Batch], Tensor]) -> None:
     """Let the trainer train by a loss that only this benchmark has."""
-    cast("dict[str, Callable[[Batch], Tensor]]", OBJECTIVES)[name] = objective
+    OBJECTIVES[name] = Objective(objective)

@@ -5,13 +5,12 @@ One row a user, one row an item, nothing else: a query is the user's row.
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from reporting import say
 from retrieval_data import Measured, measure, topk_lists
 
 from features.tables import Histories
@@ -23,10 +22,10 @@ from recsys.retrieval.sampling.denoising import (
 )
 from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
 from recsys.retrieval.training import TrainingOptions, train_two_tower
+from recsys.retrieval.training.epoch_report import EpochReport
 from recsys.retrieval.training.noise_scores import event_losses
-from recsys.retrieval.training.options import EpochReport
 
-TOWERS = TowerOptions(user_table=True, pooling="none", id_dropout=0.0)
+TOWERS = TowerOptions(use_user_id=True, pooling="none", id_dropout=0.0)
 _COMMON = {"patience": 0, "final_learning_rate": 0.01, "negative_power": 0.0}
 
 
@@ -150,8 +149,3 @@ def are_among(events: Histories, some: Histories) -> np.ndarray:
 def numbers(text: str) -> list[int]:
     """What ``1,2,9`` says."""
     return [int(part) for part in text.split(",")]
-
-
-def say(text: str) -> None:
-    """Progress."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)

@@ -23,15 +23,11 @@ retrieval_data.py.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
+from reporting import Report, add_threads
 from retrieval_data import (
     K,
     Measured,
@@ -47,7 +43,7 @@ from retrieval_matrix import are_among, false_picks, rows_of_users, train_matrix
 
 from recsys.evaluation import paired_difference
 from recsys.retrieval.training import TrainingOptions
-from recsys.retrieval.training.batch import LossSettings
+from recsys.threads import torch_threads
 
 DATA: Mapping[str, Mapping[str, Any]] = {
     "ml-1m-lcfn": {"epochs": 20, "temperature": 0.15, "bsl": 1.03, "smoothing": 0.05},
@@ -85,7 +81,7 @@ def methods(data: str) -> dict[str, dict[str, Any]]:
         "table_learning_rate": 0.2,
         "batch_size": 2048,
         "events_per_user": 64,
-        "num_negatives": 1024,
+        "negatives": 1024,
         "warmup_epochs": max(1, epochs // 4),
     }
     bpr = {
@@ -96,7 +92,7 @@ def methods(data: str) -> dict[str, dict[str, Any]]:
         "users": "alike",
         "warmup_epochs": min(5, epochs // 2),
     }
-    bsl = {"loss": "bsl", "settings": LossSettings(bsl_weight=chosen["bsl"])}
+    bsl = {"loss": "bsl", "bsl_weight": chosen["bsl"]}
     return {
         BPR: bpr,
         PLD: bpr | {"denoising": "pld"},
@@ -166,21 +162,23 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="how many, from 0")
     parser.add_argument("--quick", action="store_true", help="a third of the epochs")
     parser.add_argument("--only", help="methods, separated by commas")
-    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    add_threads(parser)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    start = time.perf_counter()
-    split, seeds = load_split(arguments.data), range(arguments.seeds)
     every = methods(arguments.data)
     wanted = list(every) if arguments.only is None else arguments.only.split(",")
     if not set(wanted) <= set(every):
         parser.error(f"--only must name methods of {list(every)}, got {wanted}")
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    print(f"machine: {machine}, {arguments.threads} threads")
-    print(
-        f"data: {split.name}, {len(split.train)} users, {split.num_items} items, "
+    with torch_threads(arguments.threads):
+        run(arguments, {name: every[name] for name in wanted})
+
+
+def run(arguments: argparse.Namespace, wanted: Mapping[str, Mapping[str, Any]]) -> None:
+    report = Report("retrieval_noise", arguments, ("torch",))
+    split, seeds = load_split(arguments.data), range(arguments.seeds)
+    report.data(
+        f"{split.name}, {len(split.train)} users, {split.num_items} items, "
         f"{split.whole_train.item_index.size} true training events, "
-        f"{split.test.item_index.size} test events; seeds {list(seeds)}"
+        f"{split.test.item_index.size} test events"
     )
     head = f"\n{'false':>5s}  {'method':22s} {'valid.':>7s} {'recall@20':>9s} {'ndcg@20':>8s}"
     print(f"{head} {'tail':>7s} {'head':>6s} {'false picks':>11s}", flush=True)
@@ -188,8 +186,8 @@ def main() -> None:
     answers: list[dict[str, Any]] = []
     for share in arguments.shares:
         found: dict[str, Found] = {}
-        for name in wanted:
-            options = dict(every[name])
+        for name, chosen in wanted.items():
+            options = dict(chosen)
             if arguments.quick:
                 options["epochs"] = max(3, options["epochs"] // 3)
                 options["warmup_epochs"] = options["warmup_epochs"] // 2
@@ -212,17 +210,7 @@ def main() -> None:
                 f"{value['relative']:+.1%} [{value['95%'][0]:+.1%}, {value['95%'][1]:+.1%}], "
                 f"p {value['p']:.4f}, {value['users']} users"
             )
-    print(f"\nall of it took {(time.perf_counter() - start) / 60:.1f} minutes")
-    result = {
-        "benchmark": "retrieval_noise",
-        "data": split.name,
-        "machine": machine,
-        "quick": arguments.quick,
-        "seeds": list(seeds),
-        "rows": rows,
-        "answers": answers,
-    }
-    print(json.dumps(result))
+    report.close(rows=rows, answers=answers)
 
 
 def table_row(name: str, share: float, found: Found) -> dict[str, Any]:

@@ -14,20 +14,19 @@ from retrieval_peers import OnEpoch, Peer
 from features.tables import Histories
 from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
 from recsys.retrieval.training import TrainingOptions, train_two_tower
-from recsys.retrieval.training.batch import LossSettings
-from recsys.retrieval.training.options import EpochReport
+from recsys.retrieval.training.epoch_report import EpochReport
 
 Options = Mapping[str, Any]
 
 TOWERS: Options = {
-    "embedding_dim": 64,
-    "user_table": True,
+    "dim": 64,
+    "use_user_id": True,
     "pooling": "none",
     "id_dropout": 0.0,
 }
 COMMON: Options = {
     "batch_size": 1024,
-    "num_negatives": 1024,
+    "negatives": 1024,
     "negative_power": 0.0,
     "patience": 0,
     "final_learning_rate": 0.01,
@@ -36,7 +35,7 @@ COMMON: Options = {
 # Chosen on validation events. Row -> data -> `TrainingOptions`.
 _ML_1M: Options = {
     "temperature": 0.15,
-    "num_negatives": 4096,  # more than there are items: the exact softmax
+    "negatives": 4096,  # more than there are items: the exact softmax
     "batch_size": 8192,
     "events_per_user": 256,
     "table_learning_rate": 0.2,
@@ -47,7 +46,7 @@ _ML_1M: Options = {
 }
 _GOWALLA: Options = {
     "temperature": 0.08,
-    "num_negatives": 4096,
+    "negatives": 4096,
     "batch_size": 4096,
     "events_per_user": 1024,
     "table_learning_rate": 0.2,
@@ -60,11 +59,11 @@ QUALITY: Mapping[str, Mapping[str, Options]] = {
         "gowalla": {**_GOWALLA, "loss": "sampled_softmax", "smoothing": 0.25},
     },
     "ours: BSL": {
-        "ml-1m-lcfn": {**_ML_1M, "loss": "bsl", "settings": LossSettings(bsl_weight=1.03)},
+        "ml-1m-lcfn": {**_ML_1M, "loss": "bsl", "bsl_weight": 1.03},
         "gowalla": {
             **_GOWALLA,
             "loss": "bsl",
-            "settings": LossSettings(bsl_weight=1.05),
+            "bsl_weight": 1.05,
             "smoothing": 0.2,
         },
     },
@@ -77,13 +76,13 @@ SPEED: Mapping[str, Options] = {
     "ours: BSL": {
         **CONSTANT,
         "loss": "bsl",
-        "settings": LossSettings(bsl_weight=1.22),
+        "bsl_weight": 1.22,
         "events_per_user": 4,
         "smoothing": 0.1,
     },
     "ours: DirectAU": {**CONSTANT, "loss": "directau", "gamma": 5.0, "low_precision": True},
-    "ours: softmax 256": {**CONSTANT, "loss": "sampled_softmax", "num_negatives": 256},
-    "ours: softmax 800": {**CONSTANT, "loss": "sampled_softmax", "num_negatives": 800},
+    "ours: softmax 256": {**CONSTANT, "loss": "sampled_softmax", "negatives": 256},
+    "ours: softmax 800": {**CONSTANT, "loss": "sampled_softmax", "negatives": 800},
     "ours: BPR": {**CONSTANT, "loss": "bpr", "score": "dot", "temperature": 1.0},
 }
 

@@ -23,23 +23,19 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-import json
-import os
-import platform
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
+from reporting import Report, add_threads, say
 from retrieval_data import K, Measured, Split, average, load_split, measure, topk_lists
 from retrieval_ours import QUALITY, Ours
 from retrieval_peers import Implicit, OnEpoch, Peer, Popularity, TorchLoop
 
 from features.tables import Histories
 from recsys.evaluation import bootstrap_mean, paired_difference
+from recsys.threads import torch_threads
 
 PUBLISHED = {  # recall@20, ndcg@20; the methods' authors' logs and the BARS benchmark
     "ml-1m-lcfn": {
@@ -201,10 +197,6 @@ def progress(name: str) -> OnEpoch:
     return after
 
 
-def say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-
-
 def refit(row: Row, choice: Choice, split: Split, seed: int) -> tuple[Measured, float]:
     """What the chosen system does on test, and the seconds its training took."""
     took = 0.0
@@ -256,42 +248,30 @@ def plain(settings: Settings) -> dict[str, Any]:
     return found
 
 
-def show(rows: Sequence[Mapping[str, Any]], published: Mapping[str, tuple[float, float]]) -> None:
-    head = f"{'system':30s} {'recall@20':>9s} {'95%':>15s} {'spread':>7s} {'ndcg@20':>8s}"
-    head += f" {'95%':>15s} {'spread':>7s} {'tail':>6s} {'head':>5s} {'valid.':>6s}"
-    print(f"\n{head} {'epochs':>6s} {'train s':>8s}")
-    for row in rows:
-        ends = ["{:.4f}-{:.4f}".format(*row[f"{metric}@20 95%"]) for metric in ("recall", "ndcg")]
-        validation = "" if row["validation"] is None else f"{row['validation']:.4f}"
-        print(
-            f"{row['system']:30s} {row['recall@20']:9.4f} {ends[0]:>15s} "
-            f"{row['recall@20 spread']:7.4f} {row['ndcg@20']:8.4f} {ends[1]:>15s} "
-            f"{row['ndcg@20 spread']:7.4f} {row['tail']:6.4f} {row['head']:5.3f} {validation:>6s} "
-            f"{row['epochs']:6d} {row['seconds']:8.1f}"
-        )
-    for name, (recall, ndcg) in published.items():
-        label = f"published: {name}"
-        print(f"{label:30s} {recall:9.4f} {'':15s} {'':7s} {ndcg:8.4f}   selected on test")
+def published_rows(published: Mapping[str, tuple[float, float]]) -> list[dict[str, Any]]:
+    """For the same table; they were selected on test."""
+    return [
+        {"system": f"published: {name}", "recall@20": recall, "ndcg@20": ndcg}
+        for name, (recall, ndcg) in published.items()
+    ]
 
 
-def bars_of(
-    rows: Sequence[Mapping[str, Any]], published: Mapping[str, tuple[float, float]], quick: bool
-) -> dict[str, Any]:
+def hold(
+    report: Report,
+    rows: Sequence[Mapping[str, Any]],
+    published: Mapping[str, tuple[float, float]],
+    quick: bool,
+) -> None:
     """Our best row by validation against the best published number of each metric."""
     own = [row for row in rows if row["system"].startswith("ours")]
     if not own:
-        return {}
+        return
     chosen = max(own, key=lambda row: row["validation"])
-    bars = {}
     for place, metric in enumerate(("recall@20", "ndcg@20")):
         best = max(pair[place] for pair in published.values())
-        for label, limit in (("bar", 0.97 if quick else 0.99), ("goal", 1.0)):
-            bars[f"{metric} of {chosen['system']}, {label}: {limit:g} of the best published"] = {
-                "value": chosen[metric],
-                "bar": round(limit * best, 4),
-                "holds": bool(chosen[metric] >= limit * best),
-            }
-    return bars
+        for label, share in (("bar", 0.97 if quick else 0.99), ("goal", 1.0)):
+            name = f"{metric} of {chosen['system']}, {label}: {share:g} of the best published"
+            report.bar(name, chosen[metric], at_least=share * best)
 
 
 def main() -> None:
@@ -300,16 +280,25 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", help="names of rows, separated by commas")
-    parser.add_argument("--threads", type=int, default=2)
+    add_threads(parser)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    with torch_threads(arguments.threads):
+        run(arguments)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    report = Report("retrieval_quality", arguments, ("torch", "implicit"))
     seeds = range(1 if arguments.quick else arguments.seeds)
     split = load_split(arguments.data)
+    report.data(
+        f"{split.name}, {len(split.train)} users, {split.num_items} items, "
+        f"{split.whole_train.item_index.size} training events of which "
+        f"{split.validation.item_index.size} are validation while choosing, "
+        f"{split.test.item_index.size} test events"
+    )
     wanted = rows_of(arguments.data, quick=arguments.quick)
     if arguments.only:
         wanted = {name.strip(): wanted[name.strip()] for name in arguments.only.split(",")}
-
-    start = time.perf_counter()
     rows, runs = [], {}
     for name, row in wanted.items():
         choice = choose(name, row, split)
@@ -319,17 +308,8 @@ def main() -> None:
         rows.append(table_row(name, choice, runs[name]))
         say(f"{name}: recall@20 {rows[-1]['recall@20']:.4f}, ndcg@20 {rows[-1]['ndcg@20']:.4f}")
     published = PUBLISHED[arguments.data]
-    bars = bars_of(rows, published, arguments.quick)
-
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    print(f"machine: {machine}, {arguments.threads} threads")
-    print(
-        f"data: {split.name}, {len(split.train)} users, {split.num_items} items, "
-        f"{split.whole_train.item_index.size} training events of which "
-        f"{split.validation.item_index.size} are validation while choosing, "
-        f"{split.test.item_index.size} test events; seeds {list(seeds)}"
-    )
-    show(rows, published)
+    columns = [name for name in rows[0] if name not in ("users", "settings")]
+    report.table([*rows, *published_rows(published)], columns)
     own = [row["system"] for row in rows if row["system"].startswith("ours")]
     peers = [row for row in rows if not row["system"].startswith("ours")]
     if own and peers:
@@ -344,18 +324,8 @@ def main() -> None:
                 f"recall@20, {name} minus {peer}: {gap.mean:+.4f} [{gap.low:+.4f}, "
                 f"{gap.high:+.4f}], p {gap.p:.4f}, {gap.users} users"
             )
-    print(f"\nall of it took {(time.perf_counter() - start) / 60:.1f} minutes")
-    found = {
-        "benchmark": "retrieval_quality",
-        "data": split.name,
-        "machine": machine,
-        "quick": arguments.quick,
-        "seeds": list(seeds),
-        "rows": rows,
-        "published": {name: list(pair) for name, pair in published.items()},
-        "bars": bars,
-    }
-    print(json.dumps(found))
+    hold(report, rows, published, arguments.quick)
+    report.close(rows=rows, published=published)
 
 
 if __name__ == "__main__":

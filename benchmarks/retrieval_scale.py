@@ -11,20 +11,17 @@ data included, and the seconds of the epoch.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import resource
 import time
 
 import numpy as np
-import torch
+from reporting import Report, add_threads
 
 from features.tables import Histories
 from recsys.retrieval.towers import TowerOptions
 from recsys.retrieval.training import TrainingOptions, train_two_tower
-from recsys.retrieval.training.batch import LossSettings
-from recsys.retrieval.training.options import EpochReport
+from recsys.retrieval.training.epoch_report import EpochReport
+from recsys.threads import torch_threads
 
 BAR_GIB = 20.0
 
@@ -57,58 +54,47 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=2_000_000)
     parser.add_argument("--events", type=int, default=20_000_000)
     parser.add_argument("--batch-size", type=int, default=8192)
-    parser.add_argument("--threads", type=int, default=2)
+    add_threads(parser)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-
+    report = Report("retrieval_scale", arguments, ("torch",))
     histories = synthetic(arguments.users, arguments.items, arguments.events, arguments.seed)
+    events = histories.item_index.size
+    report.data(f"{events:,} synthetic events; 64 dimensions, float32, one state number a row")
     data_gib = peak_gib()
     reports: list[EpochReport] = []
     start = time.perf_counter()
-    train_two_tower(
-        histories,
-        num_items=arguments.items,
-        towers=TowerOptions(user_table=True, pooling="none", id_dropout=0.0),
-        training=TrainingOptions(
-            loss="bsl",
-            settings=LossSettings(bsl_weight=1.1),
-            epochs=1,
-            batch_size=arguments.batch_size,
-            events_per_user=4,
-            negative_power=0.0,
-            table_learning_rate=0.3,
-            patience=0,
-        ),
-        seed=arguments.seed,
-        on_epoch=reports.append,
-    )
-    total = time.perf_counter() - start
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    events = histories.item_index.size
+    with torch_threads(arguments.threads):
+        train_two_tower(
+            histories,
+            num_items=arguments.items,
+            towers=TowerOptions(use_user_id=True, pooling="none", id_dropout=0.0),
+            training=TrainingOptions(
+                loss="bsl",
+                bsl_weight=1.1,
+                epochs=1,
+                batch_size=arguments.batch_size,
+                events_per_user=4,
+                negative_power=0.0,
+                table_learning_rate=0.3,
+                patience=0,
+            ),
+            seed=arguments.seed,
+            on_epoch=reports.append,
+        )
     peak = peak_gib()
-    rows = {
-        "items": arguments.items,
-        "users": arguments.users,
-        "events": events,
-        "batch": arguments.batch_size,
-        "epoch s": round(reports[0].training_seconds, 1),
-        "events/s": round(events / reports[0].training_seconds),
-        "call s": round(total, 1),
-        "data GiB": round(data_gib, 2),
-        "peak GiB": round(peak, 2),
-    }
-    print(f"machine: {machine}, torch {torch.__version__}, {arguments.threads} threads")
-    print(f"seed {arguments.seed}, 64 dimensions, float32 rows, one state number a row\n")
-    for name, value in rows.items():
-        print(f"{name:10s} {value:>14,}")
-    found = {
-        "benchmark": "retrieval_scale",
-        "machine": machine,
-        **rows,
-        "bars": {"peak GiB": {"value": rows["peak GiB"], "bar": BAR_GIB, "holds": peak < BAR_GIB}},
-    }
-    print(json.dumps(found))
+    rows = [
+        {
+            "epoch s": round(reports[0].training_seconds, 1),
+            "events/s": round(events / reports[0].training_seconds),
+            "call s": round(time.perf_counter() - start, 1),
+            "data GiB": round(data_gib, 2),
+            "peak GiB": round(peak, 2),
+        }
+    ]
+    report.table(rows)
+    report.bar("peak GiB", peak, below=BAR_GIB)
+    report.close(rows=rows)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How fast does it train, next to what a user would otherwise run?
 
 Two-tower retrieval from ids alone on Gowalla's published train part (810,128 events), 64
-dimensions, 2 threads. Every contender is a process of its own that waits while others run. They
+dimensions. Every contender is a process of its own that waits while others run. They
 train one epoch each in turn, the order reversed from round to round; the first round is a warm-up
 and not counted. Then, one contender at a time and from scratch, the seconds of training until
 recall@20 on test reaches the targets. The test part is only the clock that stops this: nothing is
@@ -21,24 +21,23 @@ followed. --quick: one round, no targets.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from peers.worker import Answers, Worker
+from reporting import Report, add_threads, say
 from retrieval_data import Split, load_split, measure, topk_lists
 from retrieval_ours import SPEED, Ours
 from retrieval_peers import Implicit, Peer, TorchLoop
+
+from recsys.threads import torch_threads
 
 RECBOLE = "RecBole BPR"
 RECBOLE_PYTHON = "RECSYS_RECBOLE_PYTHON"
@@ -69,7 +68,6 @@ def make_peer(name: str, split: Split, *, threads: int, loop_steps: int | None) 
 
 def serve(arguments: argparse.Namespace) -> None:
     """Be the worker ``arguments.worker``."""
-    torch.set_num_threads(arguments.threads)
     peer = make_peer(
         arguments.worker,
         load_split(arguments.data),
@@ -166,51 +164,45 @@ def seconds_to_reach(
     return found | {"best recall@20": round(best, 4)}
 
 
-def say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+def shown(rows: Sequence[Mapping[str, Any]], targets: Sequence[float]) -> list[dict[str, Any]]:
+    """The rows with a column for each target."""
+    table = []
+    for row in rows:
+        found = {name: value for name, value in row.items() if name != "reached"}
+        for target in targets:
+            reached = row["reached"][str(target)]
+            found[f"s to {target:g}"] = reached and reached["seconds"]
+            found[f"epochs to {target:g}"] = reached and reached["epochs"]
+        if targets:
+            found["best recall@20"] = row["reached"]["best recall@20"]
+        table.append(found)
+    return table
 
 
-def shown(found: Mapping[str, Any] | None, target: float) -> str:
-    if found is None:
-        return "-"
-    reached = found[str(target)]
-    return "not reached" if reached is None else f"{reached['seconds']:.1f} ({reached['epochs']})"
-
-
-def bars_of(rows: Sequence[Mapping[str, Any]], targets: Sequence[float]) -> dict[str, Any]:
+def hold(
+    report: Report, rows: Sequence[Mapping[str, Any]], targets: Sequence[float], budget: float
+) -> None:
     by_name = {row["system"]: row for row in rows}
-    bars = {}
     for loss in ("DirectAU", "softmax 256", "softmax 800"):
         loop, own = by_name.get(f"loop: {loss}"), by_name.get(f"ours: {loss}")
         if loop and own:
-            value = round(loop["epoch s"] / own["epoch s"], 1)
-            bars[f"{loss}: times as fast as the loop"] = {
-                "value": value,
-                "bar": 6.0,
-                "holds": value >= 6.0,
-            }
-    if targets:
-        key = str(max(targets))
-        reached = {
-            row["system"]: row["reached"][key]["seconds"]
-            for row in rows
-            if row["reached"] and row["reached"][key]
-        }
-        own = [seconds for name, seconds in reached.items() if name.startswith("ours")]
-        peers = [seconds for name, seconds in reached.items() if not name.startswith("ours")]
-        if own:
-            bars[f"seconds to {key}: ours before every peer"] = {
-                "value": min(own),
-                "bar": min(peers, default=None),
-                "holds": not peers or min(own) < min(peers),
-            }
-    return bars
+            times = round(loop["epoch s"] / own["epoch s"], 1)
+            report.bar(f"{loss}: times as fast as the loop", times, at_least=6)
+    if not targets:
+        return
+    key = str(max(targets))
+    seconds = {row["system"]: row["reached"][key]["seconds"] for row in rows if row["reached"][key]}
+    own = [took for name, took in seconds.items() if name.startswith("ours")]
+    peers = [took for name, took in seconds.items() if not name.startswith("ours")]
+    if own:
+        first = min(peers, default=budget)  # of no peer it is known to be longer
+        report.bar(f"seconds to {key}, ours; the first peer's", min(own), below=first)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="gowalla")
-    parser.add_argument("--threads", type=int, default=2)
+    add_threads(parser)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--loop-steps", type=int, default=200)
     parser.add_argument("--targets", type=float, nargs="*", default=[0.15, 0.17])
@@ -218,13 +210,17 @@ def main() -> None:
     parser.add_argument("--only", help="names of contenders, separated by commas")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
-    parser.add_argument("--epochs", type=int, default=FOREVER, help=argparse.SUPPRESS)
+    parser.add_argument("--epochs", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.worker:
-        serve(arguments)
-        return
-    torch.set_num_threads(arguments.threads)
-    targets = [] if arguments.quick else arguments.targets
+    with torch_threads(arguments.threads):
+        if arguments.worker:
+            serve(arguments)
+        else:
+            run(arguments, chosen_names(parser, arguments))
+
+
+def chosen_names(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> list[str]:
+    """The contenders asked for that can run here."""
     names = contenders()
     if arguments.only:
         chosen = [name.strip() for name in arguments.only.split(",")]
@@ -232,13 +228,22 @@ def main() -> None:
         if unknown:
             parser.error(f"--only: unknown {sorted(unknown)}; known: {', '.join(names)}")
         names = chosen
-    left_out = ""
     if RECBOLE in names and not os.environ.get(RECBOLE_PYTHON):
         names.remove(RECBOLE)
-        left_out = f"{RECBOLE}: left out, {RECBOLE_PYTHON} is not set (see peers/recbole_bpr.py)"
+        say(f"{RECBOLE}: left out, {RECBOLE_PYTHON} is not set (see peers/recbole_bpr.py)")
+    return names
 
+
+def run(arguments: argparse.Namespace, names: Sequence[str]) -> None:
+    report = Report("retrieval_speed", arguments, ("torch", "implicit"))
+    targets = [] if arguments.quick else arguments.targets
     split = load_split(arguments.data)
     whole = split.whole_train
+    report.data(
+        f"{split.name}, {len(whole)} users, {split.num_items} items, "
+        f"{whole.item_index.size} training events; 64 dimensions; seed 0; "
+        f"loop timed over {arguments.loop_steps or 'all'} steps an epoch"
+    )
     reached: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as directory:
         events = Path(directory) / "events.npz"
@@ -273,39 +278,9 @@ def main() -> None:
                 "peak MiB": round(peak[name]),
             }
         )
-    bars = bars_of(rows, targets)
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    print(f"machine: {machine}, torch {torch.__version__}, {arguments.threads} threads")
-    print(
-        f"data: {split.name}, {len(whole)} users, {split.num_items} items, "
-        f"{whole.item_index.size} training events; 64 dimensions; seed 0; "
-        f"loop timed over {arguments.loop_steps or 'all'} steps an epoch"
-    )
-    header = f"{'system':20s} {'epoch s':>9s} {'range':>17s} {'x loop':>7s}"
-    header += "".join(f" {f's to {target:g} (epochs)':>20s}" for target in targets)
-    print(f"\n{header} {'best':>6s} {'peak MiB':>9s}")
-    for row in rows:
-        low, high = row["epoch s range"]
-        times = "" if row["times the loop"] is None else f"{row['times the loop']:.1f}"
-        line = (
-            f"{row['system']:20s} {row['epoch s']:9.2f} {f'{low:.2f}-{high:.2f}':>17s} {times:>7s}"
-        )
-        line += "".join(f" {shown(row['reached'], target):>20s}" for target in targets)
-        best = "" if row["reached"] is None else row["reached"]["best recall@20"]
-        best = f"{best:.4f}" if best else ""
-        print(f"{line} {best:>6s} {row['peak MiB']:9d}")
-    if left_out:
-        print(left_out)
-    found = {
-        "benchmark": "retrieval_speed",
-        "data": split.name,
-        "machine": machine,
-        "threads": arguments.threads,
-        "budget": arguments.budget,
-        "rows": rows,
-        "bars": bars,
-    }
-    print(json.dumps(found))
+    report.table(shown(rows, targets))
+    hold(report, rows, targets, arguments.budget)
+    report.close(rows=rows)
 
 
 if __name__ == "__main__":

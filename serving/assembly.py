@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterator
@@ -12,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from recsys.bundle import Bundle, latest
 from recsys.config import Config
+from recsys.config.impressions import RowLogLimits
+from recsys.config.serving import RequestSettings, ServiceSettings
 from recsys.errors import ArtifactError
+from recsys.files.headers import read_header
 from serving.connection import EMBEDDED, URL_VARIABLE, connect, redact
 from serving.connection.clients import TlsFiles
 from serving.events.event_stream import EventStream
 from serving.events.sessions import Sessions
 from serving.impressions.log import FeedbackLog, ImpressionLog
-from serving.impressions.row_log import RowLogLimits
 from serving.models.live import LiveModels
 from serving.request.experiments import Experiments, KillSwitch
 from serving.request.service import RecommendationService
-from serving.request.settings import ServiceSettings
 from serving.request.slate_rule import vectors_of_field
 from serving.request.snapshot import BundledPopular
 from serving.store import GenerationStore
@@ -116,15 +116,8 @@ def open_service(
         OSError: the directory of the logs cannot be made or written to.
     """
     serving = config.serving
-    settings = ServiceSettings(
-        head_ttl_s=serving.head_ttl_s,
-        deadline_s=serving.deadline_s,
-        live_timeout_s=serving.live_timeout_s,
-        rerank=serving.rerank,
-        moment=serving.moment,
-        diversity=config.ranking.diversity,
-        near_cache_bytes=round(serving.near_cache_mb * 1e6),
-    )
+    requests = serving.only(RequestSettings)
+    settings = ServiceSettings(**dict(requests), diversity=config.ranking.diversity)
     try:
         bundled = bundled_popular(latest(config.output.directory))
     except ArtifactError as error:
@@ -170,10 +163,8 @@ def bundled_popular(bundle: Bundle) -> BundledPopular | None:
     path = bundle.path / "candidates" / POPULAR
     if not path.is_file():
         return None
+    values = read_header(path, 1, remedy="run `recsys candidates`")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if values["format"] != 1:
-            raise ArtifactError(f"{path} has format {values['format']}, this version reads 1")
         return BundledPopular(values["item_ids"], values["score"], generation=bundle.id)
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path} is damaged ({error}); run `recsys candidates`") from error
@@ -217,7 +208,7 @@ def open_impression_log(config: Config) -> ImpressionLog | None:
     if not config.impressions.enabled:
         return None
     directory, _ = config.impressions.directories(config.output.directory)
-    return ImpressionLog(directory, _limits(config))
+    return ImpressionLog(directory, config.impressions.only(RowLogLimits))
 
 
 def open_feedback_log(config: Config) -> FeedbackLog | None:
@@ -225,7 +216,7 @@ def open_feedback_log(config: Config) -> FeedbackLog | None:
     if not config.impressions.enabled:
         return None
     _, directory = config.impressions.directories(config.output.directory)
-    return FeedbackLog(directory, _limits(config))
+    return FeedbackLog(directory, config.impressions.only(RowLogLimits))
 
 
 def open_experiments(config: Config, client: redis.Redis) -> tuple[Experiments, KillSwitch]:
@@ -239,15 +230,3 @@ def open_experiments(config: Config, client: redis.Redis) -> tuple[Experiments, 
     switch = KillSwitch(client, key, ttl_s=config.serving.head_ttl_s)
     declared = [one.to_experiment() for one in config.experiments]
     return Experiments(declared, stopped=switch.stopped), switch
-
-
-def _limits(config: Config) -> RowLogLimits:
-    section = config.impressions
-    return RowLogLimits(
-        rotate_s=section.rotate_minutes * 60,
-        rotate_bytes=round(section.rotate_mb * 1e6),
-        flush_s=section.flush_s,
-        queue_rows=section.queue_rows,
-        keep_days=section.keep_days,
-        fsync=section.fsync,
-    )

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-
-from features.tables import Histories
-
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-
 import retrieval_data
 from retrieval_data import (
     Measured,
@@ -25,6 +17,8 @@ from retrieval_data import (
     topk_lists,
 )
 from retrieval_exposure import ExposureWorld, relevance_error, semi_synthetic_exposure
+
+from features.tables import Histories
 
 needs_ml_1m = pytest.mark.skipif(
     not (retrieval_data.DATA / "ml-1m-lcfn").is_dir(),

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from retrieval_data import histories_of
+from retrieval_lab import Row, ratio
+from retrieval_matrix import TOWERS, are_among, false_picks
 
 from features.tables import Histories
 from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.retrieval.towers.model import TwoTower
 from recsys.retrieval.training import TrainingOptions
-
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-
-from retrieval_data import histories_of
-from retrieval_lab import Row, ratio
-from retrieval_matrix import TOWERS, are_among, false_picks
 
 NUM_ITEMS = 40
 
@@ -26,8 +20,8 @@ NUM_ITEMS = 40
 def model_that_likes(liked: np.ndarray) -> TwoTowerRetriever:
     """Every user alike; the cosine of an item is 1 where ``liked`` [N + 1], else -1."""
     tables = {
-        "user": torch.zeros(9, TOWERS.embedding_dim),
-        "item": torch.zeros(NUM_ITEMS + 1, TOWERS.embedding_dim),
+        "user": torch.zeros(9, TOWERS.dim),
+        "item": torch.zeros(NUM_ITEMS + 1, TOWERS.dim),
     }
     tables["user"][1:, 0] = 1.0
     tables["item"][1:, 0] = torch.where(torch.from_numpy(liked[1:]), 1.0, -1.0)

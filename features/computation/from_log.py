@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from features.computation.base import Asked, Computation, Group, slices
+from features.computation.base import Computation, slices
 from features.computation.feature_tables import FeatureTables
 from features.computation.grouped import DistinctValues, EventArrays, GroupedEvents, Statistic
 from features.computation.pasts import Past, UserPasts
+from features.computation.questions import Asked, Group
 from features.tables.schema import CREATED, EVENT, ITEM, TIMESTAMP, USER, WEIGHT
 from features.tables.vocabulary import Vocabulary, covering
 

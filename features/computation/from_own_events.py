@@ -12,10 +12,11 @@ from typing import NamedTuple, Self
 import numpy as np
 import polars as pl
 
-from features.computation.base import Asked, Computation, Group, Level
+from features.computation.base import Computation
 from features.computation.feature_tables import FeatureTables
 from features.computation.grouped import Statistic
 from features.computation.pasts import Past
+from features.computation.questions import Asked, Group, Level
 from features.tables.schema import CREATED, EVENT, TIMESTAMP, WEIGHT
 from features.tables.vocabulary import Vocabulary
 

@@ -6,14 +6,15 @@ request row if the scope is "user_item" or "request"), NaN where there is no val
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from features.computation.base import Computation, Group
+from features.computation.base import Computation
 from features.computation.grouped import COUNT, FIRST, LAST, WEIGHT
+from features.computation.questions import Group
 from features.definitions.columns import (
     Category,
     DayOfWeek,
@@ -308,7 +309,7 @@ def _tied(differs: np.ndarray, size: int) -> np.ndarray:
     return np.repeat((first + last) / 2, last - first + 1)
 
 
-COMPUTE: Mapping[type[Definition], Callable[[Computation, Any], np.ndarray]] = {
+COMPUTE: dict[type[Definition], Callable[[Computation, Any], np.ndarray]] = {
     Affinity: _affinity,
     Age: _age,
     Category: _category,

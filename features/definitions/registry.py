@@ -9,6 +9,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import polars as pl
+
 from features.definitions.columns import (
     Category,
     DayOfWeek,
@@ -35,10 +37,11 @@ __all__ = [
     "default_definitions",
     "definitions_sha256",
     "dump_definitions",
+    "holds_years",
     "load_definitions",
 ]
 
-KINDS: Mapping[str, type[Definition]] = {
+KINDS: dict[str, type[Definition]] = {
     "affinity": Affinity,
     "age": Age,
     "category": Category,
@@ -165,7 +168,7 @@ def default_definitions(
         refresh_s: how often the windows of items and attributes move on, in seconds; running state
             keeps a count for each refresh of the long window. 0: with every event.
     """
-    found: list[Definition] = [
+    definitions: list[Definition] = [
         Count(name="item_count", log=True),
         Count(name="item_count_short", window_days=short_days, log=True, refresh_s=refresh_s),
         Count(name="item_count_long", window_days=long_days, log=True, refresh_s=refresh_s),
@@ -184,14 +187,14 @@ def default_definitions(
         DayOfWeek(name="day_of_week"),
     ]
     for column in items.number_columns:
-        found.append(Field(name=column, column=column))
-        if _holds_years(items, column):
-            found.append(Age(name=f"{column}_age", year_column=column))
+        definitions.append(Field(name=column, column=column))
+        if holds_years(items.frame[column].drop_nulls()):
+            definitions.append(Age(name=f"{column}_age", year_column=column))
     for column in items.category_columns:
         values = items.frame[column].drop_nulls().cast(str).unique().sort().to_list()
-        found.append(Category(name=f"{column}_code", column=column, values=tuple(values)))
+        definitions.append(Category(name=f"{column}_code", column=column, values=tuple(values)))
     for column in (*items.list_columns, *items.category_columns):
-        found += [
+        definitions += [
             Count(
                 name=f"{column}_count",
                 by="attribute",
@@ -207,18 +210,18 @@ def default_definitions(
             Recency(name=f"{column}_user_recency", by="user_attribute", column=column),
         ]
     for name in vectors:
-        found.append(Similarity(name=f"{name}_similarity", vectors=name))
+        definitions.append(Similarity(name=f"{name}_similarity", vectors=name))
     for name in retrievers:
-        found += [
+        definitions += [
             RetrievalScore(name=f"score__{name}", retriever=name),
             RetrievalRank(name=f"rank__{name}", retriever=name),
             SlateRelative(name=f"score__{name}_in_slate", of=f"score__{name}"),
         ]
-    return check_definitions(found)
+    return check_definitions(definitions)
 
 
-def _holds_years(items: ItemTable, column: str) -> bool:
-    values = items.frame[column].drop_nulls()
+def holds_years(values: pl.Series) -> bool:
+    """Whether ``values`` (of a column, nulls dropped) are whole numbers, all in 1800..2200."""
     if len(values) == 0 or not values.dtype.is_integer():
         return False
     return bool(values.is_between(1800, 2200).all())

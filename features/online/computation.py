@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from features.computation.base import Asked, Computation, Group
+from features.computation.base import Computation
 from features.computation.feature_tables import FeatureTables
 from features.computation.grouped import Statistic
 from features.computation.pasts import Past
+from features.computation.questions import Asked, Group
 from features.errors import DataError
 from features.moments import EPOCH
 from features.online.cells import Cell, Tape

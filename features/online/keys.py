@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from features.computation.base import Group
+from features.computation.questions import Group
 from features.online.plan import StatePlan
 from features.online.store import Field
 

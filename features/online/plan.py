@@ -10,11 +10,12 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from features.computation.base import Asked, Computation, Group
+from features.computation.base import Computation
 from features.computation.feature_tables import FeatureTables
 from features.computation.grouped import Statistic
 from features.computation.kinds import COMPUTE
 from features.computation.pasts import Past
+from features.computation.questions import Asked, Group
 from features.definitions.columns import Definition, SlateRelative, TextMatch
 from features.definitions.registry import definitions_sha256
 from features.tables.schema import ITEM

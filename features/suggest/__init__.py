@@ -1,3 +1,6 @@
-"""Feature definitions proposed from the data."""
+"""Feature definitions proposed from the data.
+
+Imports `computation`; may be imported by `serving.cli`.
+"""
 
 from __future__ import annotations

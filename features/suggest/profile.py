@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 import polars as pl
 
+from features.definitions.registry import holds_years
 from features.tables.entities import ItemTable, UserTable
 from features.tables.interactions import Interactions
 from features.tables.schema import EVENT, ITEM, TIMESTAMP, USER, WEIGHT
@@ -186,16 +187,10 @@ def _profile(series: pl.Series, table: Literal["item", "user"], role: Role) -> C
         distinct=len(counts),
         top_share=_number(counts.max()) / len(values) if len(values) else 0.0,
         whole=role == "number" and series.dtype.is_integer(),
-        years=bool(role == "number" and _holds_years(values)),
+        years=role == "number" and holds_years(values),
         skew=_number(values.cast(pl.Float64).skew()) if role == "number" else 0.0,
         mean_size=mean_size,
     )
-
-
-def _holds_years(values: pl.Series) -> bool:
-    if len(values) == 0 or not values.dtype.is_integer():
-        return False
-    return bool(values.is_between(1800, 2200).all())
 
 
 def _gaps(frame: pl.DataFrame, key: str) -> pl.Series:

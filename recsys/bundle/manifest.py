@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recsys.errors import ArtifactError
+from recsys.files.headers import read_header
 from recsys.files.writing import sha256, sync_directory
 
 __all__ = ["MANIFEST", "FileRecord", "Manifest"]
@@ -72,16 +73,9 @@ def read_manifest(directory: Path) -> Manifest:
     """
     path = directory / MANIFEST
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_header(path, FORMAT, remedy="train again")
     except FileNotFoundError:
         raise ArtifactError(f"{directory} is no bundle: it has no {MANIFEST}") from None
-    except ValueError as error:
-        raise ArtifactError(f"{path} is damaged ({error}); train again") from error
-    written = values.pop("format", None) if isinstance(values, dict) else None
-    if written != FORMAT:
-        raise ArtifactError(
-            f"{path} has format {written}, this version reads format {FORMAT}; train again"
-        )
     try:
         files = {name: FileRecord(**record) for name, record in values.pop("files").items()}
         return Manifest(files=files, **values)

@@ -24,7 +24,6 @@ from pydantic import (
     model_validator,
 )
 
-from recsys.config.base import Natural, Section
 from recsys.config.data import (
     DataConfig,
     EntityColumnsConfig,
@@ -32,16 +31,15 @@ from recsys.config.data import (
     FeastConfig,
 )
 from recsys.config.experiment_design import lay_out
-from recsys.config.experiments import ArmConfig, ExperimentConfig, ImpressionsConfig
+from recsys.config.experiments import ArmConfig, ExperimentConfig
 from recsys.config.features import parsed_records, read_features_file
-from recsys.config.gate import GateConfig
-from recsys.config.messages import explain
-from recsys.config.retrieval import LossName, RetrievalConfig, RetrieverName
+from recsys.config.gate_rules import GateRules
+from recsys.config.impressions import ImpressionsConfig
+from recsys.config.retrieval import RetrievalConfig, RetrieverName
 from recsys.config.sections import (
     CandidatesConfig,
     ContentConfig,
     EvaluationConfig,
-    GbdtConfig,
     ListwiseConfig,
     OutputConfig,
     RankingConfig,
@@ -52,6 +50,7 @@ from recsys.config.serving import ServingConfig
 from recsys.config.store import StoreConfig
 from recsys.config.tuning import TuningConfig
 from recsys.errors import ConfigError
+from recsys.settings import Natural, Settings, explain
 
 __all__ = [
     "ArmConfig",
@@ -64,18 +63,16 @@ __all__ = [
     "EventColumnsConfig",
     "ExperimentConfig",
     "FeastConfig",
-    "GateConfig",
-    "GbdtConfig",
+    "GateRules",
     "ImpressionsConfig",
     "ListwiseConfig",
-    "LossName",
     "OutputConfig",
     "RankingConfig",
     "RetrievalConfig",
     "RetrieverName",
-    "Section",
     "SemanticIdsConfig",
     "ServingConfig",
+    "Settings",
     "SplitConfig",
     "StoreConfig",
     "TuningConfig",
@@ -83,35 +80,47 @@ __all__ = [
 ]
 
 
-class Config(Section):
-    """Everything a run can be told.
-
-    Attributes:
-        seed: the one seed of the run; every stage derives its own generator from it.
-        features_file: where `load_config` took ``features`` from. None: they stand in the
-            configuration itself, or nowhere.
-        features: definitions of the ranker's features, as `features.load_definitions` takes them;
-            `recsys.config.features` says what is added. None: the defaults.
-    """
+class Config(Settings):
+    """Everything a run can be told."""
 
     seed: Natural = 42
+    """The one seed of the run; every stage derives its own generator from it."""
     data: DataConfig
+    """What is read."""
     output: OutputConfig = OutputConfig()
+    """Where results go."""
     split: SplitConfig = SplitConfig()
+    """What is held out."""
     content: ContentConfig = ContentConfig()
+    """Content vectors of the items."""
     semantic_ids: SemanticIdsConfig = SemanticIdsConfig()
+    """Codes of the content vectors."""
     retrieval: RetrievalConfig = RetrievalConfig()
+    """The first stage."""
     ranking: RankingConfig = RankingConfig()
+    """The second stage."""
     features_file: Path | None = None
+    """TOML file that ``features`` stand in. Not said: they stand in the configuration itself, or
+    nowhere."""
     features: tuple[dict[str, Any], ...] | None = None
+    """Definitions of the ranker's features, as `features.load_definitions` takes them;
+    `recsys.config.features` says what is added. Not said: the defaults."""
     candidates: CandidatesConfig = CandidatesConfig()
+    """The nightly lists."""
     store: StoreConfig = StoreConfig()
+    """Where they are published."""
     serving: ServingConfig = ServingConfig()
+    """The processes that answer."""
     impressions: ImpressionsConfig = ImpressionsConfig()
+    """The log of what was shown."""
     experiments: tuple[ExperimentConfig, ...] = ()
+    """Experiments on live traffic."""
     evaluation: EvaluationConfig = EvaluationConfig()
-    gate: GateConfig = GateConfig()
+    """What is measured."""
+    gate: GateRules = GateRules()
+    """What a bundle must fulfil to be promoted."""
     tuning: TuningConfig = TuningConfig()
+    """What `recsys tune` searches."""
 
     _directory: Path = PrivateAttr(default_factory=Path)
 

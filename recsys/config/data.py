@@ -7,24 +7,33 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from features.tables import ITEM, TIMESTAMP, USER, EventColumns
-from recsys.config.base import Section
+from features.tables import EventColumns
+from recsys.settings import Settings
 
 __all__ = ["DataConfig", "EntityColumnsConfig", "EventColumnsConfig", "FeastConfig"]
 
 
-class EventColumnsConfig(Section):
+class EventColumnsConfig(Settings):
     """Which columns of the event file play which role."""
 
-    user: str = USER
-    item: str = ITEM
-    timestamp: str = TIMESTAMP
-    event: str | None = None
-    weight: str | None = None
-    created: str | None = None
-    event_id: str | None = None
-    timestamp_unit: Literal["s", "ms", "us", "iso"] = "s"
-    default_event: str = "interaction"
+    user: str = EventColumns.user
+    """Column of the user's id."""
+    item: str = EventColumns.item
+    """Column of the item's id."""
+    timestamp: str = EventColumns.timestamp
+    """Column of when it happened."""
+    event: str | None = EventColumns.event
+    """Column of the kind of event. Not said: all are of one kind."""
+    weight: str | None = EventColumns.weight
+    """Column of how much an event counts. Not said: all count 1."""
+    created: str | None = EventColumns.created
+    """Column of when the row was written, for late events."""
+    event_id: str | None = EventColumns.event_id
+    """Column of an id of the event; two rows of one id are one event."""
+    timestamp_unit: Literal["s", "ms", "us", "iso"] = EventColumns.unit
+    """Unit of numbers in the timestamp column, since 1970 UTC; or ISO 8601 text."""
+    default_event: str = EventColumns.default_event
+    """Kind of an event where no column says it."""
 
     def to_event_columns(self) -> EventColumns:
         """The same mapping as the value type the readers take."""
@@ -32,15 +41,21 @@ class EventColumnsConfig(Section):
         return EventColumns(unit=values.pop("timestamp_unit"), **values)
 
 
-class EntityColumnsConfig(Section):
+class EntityColumnsConfig(Settings):
     """Columns of the item or user file; a role that is not named is found from the values."""
 
     id: str | None = None
+    """Column of the id. Not said: item_id or user_id."""
     title: str | None = None
+    """Column that is shown to people."""
     text: tuple[str, ...] | None = None
+    """Columns of running text."""
     category: tuple[str, ...] | None = None
+    """Columns of one category a row."""
     list: tuple[str, ...] | None = None
+    """Columns of several categories a row."""
     list_separator: Annotated[str, Field(min_length=1)] = "|"
+    """What stands between them where a list is text."""
 
     def to_options(self, default_id: str) -> dict[str, Any]:
         """Keyword arguments for `features.read_items` and `features.read_users`."""
@@ -53,32 +68,40 @@ class EntityColumnsConfig(Section):
         }
 
 
-class FeastConfig(Section):
-    """A Feast repository; a view that is not named is found by its keys.
-
-    Attributes:
-        as_of: which rows describe items and users. "training_end": the newest that were known when
-            the training part ends. "now": the newest there are, for views whose rows are dated
-            when they were written and not when they began to hold.
-    """
+class FeastConfig(Settings):
+    """A Feast repository; a view that is not named is found by its keys."""
 
     repository: Path
+    """Directory of feature_store.yaml."""
     events: str | None = None
+    """View of the log."""
     items: str | None = None
+    """View of the items."""
     users: str | None = None
+    """View of the users."""
     as_of: Literal["training_end", "now"] = "training_end"
+    """Which rows describe items and users: the newest that were known when the training part ends,
+    or the newest there are, for views whose rows are dated when they were written and not when they
+    began to hold."""
 
 
-class DataConfig(Section):
+class DataConfig(Settings):
     """The files a run reads, or the Feast repository; paths are relative to the configuration."""
 
     events: Path | None = None
+    """File of the log."""
     items: Path | None = None
+    """File of the items."""
     users: Path | None = None
+    """File of the users. Not said: nothing is known of them."""
     feast: FeastConfig | None = None
+    """A Feast repository instead of files."""
     columns: EventColumnsConfig = EventColumnsConfig()
+    """Which columns of the log play which role."""
     item_columns: EntityColumnsConfig = EntityColumnsConfig()
+    """Which columns of the items play which role."""
     user_columns: EntityColumnsConfig = EntityColumnsConfig()
+    """Which columns of the users play which role."""
 
     @model_validator(mode="after")
     def _files_or_views(self) -> Self:

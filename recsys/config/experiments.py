@@ -1,64 +1,41 @@
-"""The sections of the configuration about what is logged of answers, and about experiments."""
+"""The section of the configuration about experiments."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import model_validator
 
-from recsys.config.base import Closed01, Count, Name, Positive, Section
 from recsys.config.experiment_design import Arm, ArmSettings, Experiment, Ranker
+from recsys.settings import Closed01, Count, Name, Positive, Settings
 
-__all__ = ["ArmConfig", "ExperimentConfig", "ImpressionsConfig"]
-
-
-class ImpressionsConfig(Section):
-    """The log of what was shown, and of what users did with it."""
-
-    enabled: bool = False
-    directory: Path | None = None  # of what was shown; not said: <output.directory>/impressions
-    feedback_directory: Path | None = None  # of what users did; not said: "feedback" beside it
-    rotate_minutes: Positive = 10.0  # then what was logged becomes a Parquet file,
-    rotate_mb: Positive = 64.0  # or at this size
-    flush_s: Positive = 0.5  # a killed process loses no more than this
-    queue_rows: Count = 100_000  # in memory while the disk is slow or full; more are dropped
-    keep_days: Positive | None = None  # older files are deleted; not said: none
-    fsync: bool = False  # survive a power cut as well as a kill
-
-    def directories(self, output: Path) -> tuple[Path, Path]:
-        """Of what was shown and of what users did.
-
-        Args:
-            output: the run's output directory.
-        """
-        shown = output / "impressions" if self.directory is None else self.directory
-        done = self.feedback_directory
-        return shown, shown.with_name("feedback") if done is None else done
-
-    def below(self, directory: Path) -> Self:
-        """Itself with the paths that are said taken from a directory."""
-        names = ("directory", "feedback_directory")
-        said = {name: getattr(self, name) for name in names}
-        return self.model_copy(
-            update={name: directory / path for name, path in said.items() if path is not None}
-        )
+__all__ = ["ArmConfig", "ExperimentConfig"]
 
 
-class ArmConfig(Section):
-    """One arm; what it does not say is as configured. See `ArmSettings`."""
+class ArmConfig(Settings):
+    """One arm; what it does not say is as configured."""
 
     name: Name
+    """Letters, digits, ".", "_" and "-"."""
     weight: Positive = 1.0
+    """Its part of the experiment's users beside the other arms' weights."""
     generation: Name | None = None
+    """Serve this one instead of the served one."""
     ranker: Ranker | None = None
+    """What orders the slate; see `recsys.config.experiment_design.RANKERS`."""
     rerank: Literal["never", "fresh", "always"] | None = None
+    """When the model ranks a user's list again."""
     diversity: Closed01 | None = None
+    """0 (by score alone) to 1; goes before what the request says."""
     slate_pool: Count | None = None
+    """Candidates considered by a diverse slate."""
     top: Count | None = None
+    """Candidates that take part in a draw, the best ones. Not said: 20."""
     epsilon: Closed01 | None = None
+    """Probability that a place is drawn at random. Not said: 0.1."""
     temperature: Positive | None = None
+    """Of the softmax. Not said: 1."""
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
@@ -71,17 +48,25 @@ class ArmConfig(Section):
         return Arm(self.name, self.weight, ArmSettings(**said))
 
 
-class ExperimentConfig(Section):
-    """One experiment. See `Experiment`."""
+class ExperimentConfig(Settings):
+    """One experiment."""
 
     name: Name
+    """Letters, digits, ".", "_" and "-"."""
     arms: tuple[ArmConfig, ...]
-    traffic: Closed01 = 1.0  # share of the users that take part
-    layer: Name | None = None  # experiments of one layer exclude each other; not said: its own
-    offset: Closed01 | None = None  # where its users begin; not said: behind those above
-    salt: str | None = None  # not said: the name
-    start: datetime | None = None  # UTC where it has no zone
+    """Two or more; one that changes nothing is a control."""
+    traffic: Closed01 = 1.0
+    """Share of the users that take part."""
+    layer: Name | None = None
+    """Experiments of one layer exclude each other. Not said: a layer of its own."""
+    offset: Closed01 | None = None
+    """Where its users begin in the layer. Not said: behind those above."""
+    salt: str | None = None
+    """Shuffles the users. Not said: the name."""
+    start: datetime | None = None
+    """When it begins; UTC where it has no zone."""
     end: datetime | None = None
+    """When it ends."""
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:

@@ -31,8 +31,8 @@ from features.definitions import (
 )
 from features.definitions.registry import KINDS
 from features.errors import DataError
-from recsys.config.messages import VALUE_KINDS
 from recsys.errors import ConfigError
+from recsys.settings.messages import VALUE_KINDS
 
 __all__ = [
     "CONTENT",

@@ -3,47 +3,50 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
 from pydantic import field_validator, model_validator
 
-from recsys.config.base import Closed01, Count, Name, Natural, Positive, Section
 from recsys.config.store_url import StoreUrl
+from recsys.settings import Closed01, Count, Name, Natural, Positive, Settings
 
-__all__ = ["StoreConfig"]
+__all__ = ["ConnectionOptions", "StoreConfig"]
 
 
-class StoreConfig(Section):
-    """Where generations are published. ``RECSYS_STORE_URL`` in the environment goes first.
+class ConnectionOptions(Settings):
+    """How a process talks to the store."""
 
-    Attributes:
-        url: "embedded", or one of the forms in `recsys.config.store_url`, without a password.
-        namespace: first part of every key.
-        ttl_s: seconds after which a generation goes by itself.
-        max_user_drop: a publish is refused when users fall by more than this fraction against the
-            served generation, a delta when it takes lists from more of them; 1: never.
-        require_gate: publish only bundles whose ``gate.json`` says PROMOTE.
-        connect_timeout_s: limit of one attempt to connect.
-        retries: further attempts after a broken connection.
-        max_connections: calls of one process at once (on a cluster: to each node); one more
-            waits as long as a read may take, then fails.
-        tls_ca_file: certificates to trust, PEM. None: those of the system.
-        tls_cert_file: the client's own certificate, PEM. None: none.
-        tls_key_file: its key, PEM.
-        tls_check_hostname: whether the server's certificate must name the host.
-    """
+    connect_timeout_s: Positive = 0.5
+    """Limit of one attempt to connect."""
+    retries: Natural = 1
+    """Further attempts after a broken connection."""
+    max_connections: Count = 32
+    """Calls of one process at once (on a cluster: to each node); one more waits as long as a read
+    may take, then fails."""
+
+
+class StoreConfig(ConnectionOptions):
+    """Where generations are published. ``RECSYS_STORE_URL`` in the environment goes first."""
 
     url: str = "embedded"
+    """Either "embedded" or one of the forms in `recsys.config.store_url`, without a password."""
     namespace: Name = "recsys"
+    """First part of every key."""
     ttl_s: Count = 7 * 24 * 3600
+    """Seconds after which a generation goes by itself."""
     max_user_drop: Closed01 = 0.5
+    """A publish is refused when users fall by more than this share against the served generation, a
+    delta when it takes lists from more of them; 1: never."""
     require_gate: bool = False
-    connect_timeout_s: Positive = 0.5
-    retries: Natural = 1
-    max_connections: Count = 32
+    """Publish only bundles whose gate.json says PROMOTE."""
     tls_ca_file: Path | None = None
+    """Certificates to trust, PEM. Not said: those of the system."""
     tls_cert_file: Path | None = None
+    """The client's own certificate, PEM. Not said: none."""
     tls_key_file: Path | None = None
+    """Its key, PEM."""
     tls_check_hostname: bool = True
+    """Whether the server's certificate must name the host."""
 
     @field_validator("url")
     @classmethod
@@ -57,7 +60,7 @@ class StoreConfig(Section):
             )
         return value
 
-    def below(self, directory: Path) -> StoreConfig:
+    def below(self, directory: Path) -> Self:
         """A copy whose relative paths are taken from ``directory``."""
         names = ("tls_ca_file", "tls_cert_file", "tls_key_file")
         given = {name: getattr(self, name) for name in names}
@@ -66,7 +69,7 @@ class StoreConfig(Section):
         )
 
     @model_validator(mode="after")
-    def _certificate_and_key(self) -> StoreConfig:
+    def _certificate_and_key(self) -> Self:
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("tls_cert_file and tls_key_file must be given together")
         return self

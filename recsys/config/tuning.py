@@ -9,9 +9,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from recsys.config.base import Count, Positive, Section
-from recsys.config.messages import explain
 from recsys.config.retrieval import RetrievalConfig
+from recsys.settings import Count, Positive, Settings, explain
 
 __all__ = [
     "SECTION",
@@ -19,8 +18,8 @@ __all__ = [
     "Dimension",
     "TuningConfig",
     "field_of",
-    "is_whole",
     "read_space",
+    "step_of",
 ]
 
 
@@ -49,21 +48,18 @@ _RANGE, _CHOICE = ("low", "high", "log"), ("choices",)
 
 
 class Dimension(BaseModel):
-    """The values one setting may take: a range, or a list of choices.
-
-    Attributes:
-        low: smallest value, itself included. None: there are choices.
-        high: largest value, itself included.
-        log: a factor of two is as likely at the low end as at the high one.
-        choices: the values. None: there is a range.
-    """
+    """The values one setting may take: a range, or a list of choices."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     low: int | float | None = None
+    """Smallest value, itself included. None: there are choices."""
     high: int | float | None = None
+    """Largest value, itself included."""
     log: bool = False
+    """A factor of two is as likely at the low end as at the high one."""
     choices: tuple[bool | int | float | str, ...] | None = None
+    """The values. None: there is a range."""
 
     def holds(self, value: Any) -> bool:
         """Whether the setting may take ``value``."""
@@ -102,13 +98,15 @@ def read_space(declared: Any, model: type[BaseModel]) -> dict[str, Dimension]:
     return {name: _dimension(fields) for name, fields in space.items()}
 
 
-class TuningConfig(Section):
+class TuningConfig(Settings):
     """What `recsys tune` searches, and for how long."""
 
-    minutes: Positive = 60.0  # of one call; it stops after the epoch that is then trained
-    trials: Count = 100  # of a study, over all calls
-    # Setting -> values; empty: search_space.default_space.
+    minutes: Positive = 60.0
+    """Of one call; it stops after the epoch that is then trained."""
+    trials: Count = 100
+    """Of a study, over all calls."""
     space: dict[str, Dimension] = Field(default_factory=dict)
+    """Setting -> values that are tried; empty: what the configured loss reads."""
 
     @field_validator("space", mode="before")
     @classmethod
@@ -121,9 +119,12 @@ def field_of(name: str) -> str:
     return name.removeprefix(f"{SECTION}.")
 
 
-def is_whole(model: type[BaseModel], name: str) -> bool:
-    """Whether the setting ``name`` of a section is a whole number."""
-    return _number_kind(model, name) is int
+def step_of(model: type[BaseModel], name: str) -> int | None:
+    """What lies between two values of the setting ``name``; None: it is no whole number."""
+    if _number_kind(model, name) is not int:
+        return None
+    steps = [getattr(bound, "multiple_of", None) for bound in model.model_fields[name].metadata]
+    return next((int(step) for step in steps if step is not None), 1)
 
 
 def _dimension(fields: Mapping[str, Any]) -> Dimension:
@@ -200,6 +201,8 @@ def _range_problems(name: str, given: Mapping[str, Any], model: type[BaseModel])
             yield f"{name}.low must be below its high {high:g}, got {low:g}"
         if log and low <= 0:
             yield f"{name}.low must be > 0 with log = true, got {low:g}"
+        if log and (step_of(model, setting) or 1) > 1:
+            yield f"{name}.log must be false for multiples of {step_of(model, setting)}"
 
 
 def _refusals(name: str, value: Any, model: type[BaseModel]) -> Iterator[str]:

@@ -1,4 +1,7 @@
-"""Item content to vectors: text, attributes, and their fusion."""
+"""Item content to vectors: text, attributes, and their fusion.
+
+Imports `files`; may be imported by `pipeline`.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +12,11 @@ import polars as pl
 from safetensors.numpy import load_file, save_file
 
 from recsys.content.attributes import MultiHotEncoder, NumberEncoder
-from recsys.content.fusion import Fusion, unit_rows
+from recsys.content.fusion import Fusion
 from recsys.content.text import TextEncoderName, encode_text
 from recsys.errors import ArtifactError, NotFittedError
+from recsys.files.headers import read_header, write_header
+from recsys.unit_rows import unit_rows
 
 __all__ = ["ContentEncoder"]
 
@@ -174,14 +175,13 @@ class ContentEncoder:
             arrays |= {f"attribute/{name}/{key}": array for key, array in tensors.items()}
         save_file(arrays, directory / "content_encoder.safetensors")
         header = {
-            "format": _FORMAT,
             "columns": self._columns(),
             "dim": self.dim,
             "weights": self.weights,
             "text_encoder": self.text_encoder,
             "attributes": attributes,
         }
-        (directory / "content_encoder.json").write_text(json.dumps(header, indent=2) + "\n")
+        write_header(directory / "content_encoder.json", _FORMAT, header)
 
     @classmethod
     def load(cls, directory: Path, *, text_model_path: str | Path | None = None) -> Self:
@@ -195,15 +195,12 @@ class ContentEncoder:
             ArtifactError: a file is missing or of another format version.
         """
         try:
-            header = json.loads((directory / "content_encoder.json").read_text())
+            header = read_header(
+                directory / "content_encoder.json", _FORMAT, remedy="fit the encoder again"
+            )
             arrays = load_file(directory / "content_encoder.safetensors")
         except FileNotFoundError as error:
             raise ArtifactError(f"no content encoder in {directory}: {error}") from error
-        if header.get("format") != _FORMAT:
-            raise ArtifactError(
-                f"{directory}/content_encoder.json must have format {_FORMAT}, "
-                f"got {header.get('format')!r}; fit the encoder again"
-            )
         encoder = cls(
             **header["columns"],
             dim=header["dim"],

@@ -7,21 +7,9 @@ from typing import Self
 
 import numpy as np
 
-__all__ = ["Fusion", "unit_rows"]
+from recsys.unit_rows import unit_rows
 
-
-def unit_rows(vectors: np.ndarray) -> np.ndarray:
-    """Rows divided by their length; zero rows stay zero.
-
-    Args:
-        vectors: [N, D] float.
-
-    Returns:
-        [N, D] float32.
-    """
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: np.ndarray = (vectors / np.where(length > 0, length, 1)).astype(np.float32)
-    return unit
+__all__ = ["Fusion"]
 
 
 class Fusion:

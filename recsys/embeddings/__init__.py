@@ -1,4 +1,7 @@
-"""Embedding tables: in one process, sharded over several, and their compressed copies."""
+"""Embedding tables: in one process, sharded over several, and their compressed copies.
+
+Imports `files`; may be imported by `retrieval.towers` and `retrieval.training`.
+"""
 
 from __future__ import annotations
 

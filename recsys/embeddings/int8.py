@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -13,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from recsys.errors import ArtifactError
+from recsys.files.headers import read_header, write_header
 
 __all__ = ["Int8Rows", "quantize_rows"]
 
@@ -135,8 +135,8 @@ class Int8Rows:
             {name: t.contiguous() for name, t in tensors.items()},
             directory / "int8_rows.safetensors",
         )
-        header = {"format": _FORMAT, "num_rows": len(self), "dim": self.dim}
-        (directory / "int8_rows.json").write_text(json.dumps(header, indent=2) + "\n")
+        header = {"num_rows": len(self), "dim": self.dim}
+        write_header(directory / "int8_rows.json", _FORMAT, header)
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -146,15 +146,12 @@ class Int8Rows:
             ArtifactError: a file is missing, of another format version, or the two disagree.
         """
         try:
-            header = json.loads((directory / "int8_rows.json").read_text())
+            header = read_header(
+                directory / "int8_rows.json", _FORMAT, remedy="quantise the table again"
+            )
             tensors = load_file(directory / "int8_rows.safetensors")
         except FileNotFoundError as error:
             raise ArtifactError(f"no int8 rows in {directory}: {error}") from error
-        if header.get("format") != _FORMAT:
-            raise ArtifactError(
-                f"{directory}/int8_rows.json must have format {_FORMAT}, "
-                f"got {header.get('format')!r}; quantise the table again"
-            )
         rows = cls(**tensors)
         if tuple(rows.code.shape) != (header["num_rows"], header["dim"]):
             raise ArtifactError(

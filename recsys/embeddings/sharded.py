@@ -50,7 +50,8 @@ class ShardedTables:
     call them, in the same order. Sharded rows move inside ``backward`` (fbgemm's fused update).
 
     Args:
-        specs: the tables; names must differ, D a multiple of 4.
+        specs: the tables; names must differ, D a multiple of 4 and the same for all that are not
+            replicated.
         learning_rate: of row-wise Adagrad, > 0.
         eps: added to the root of the accumulated squares, > 0.
         generator: draws the initial rows; the same seed on every process.
@@ -60,7 +61,7 @@ class ShardedTables:
     Raises:
         ImportError: torchrec or fbgemm is not installed.
         RuntimeError: ``torch.distributed`` has no process group yet.
-        ValueError: names repeat, D is not a multiple of 4, or ``plan`` does not fit.
+        ValueError: names repeat, a D does not fit, or ``plan`` does not.
     """
 
     def __init__(
@@ -214,6 +215,11 @@ def _check_plan(specs: Mapping[str, TableSpec], plan: Mapping[str, Placement]) -
                 f"embedding_dim of sharded table {name!r} must be a multiple of 4, got "
                 f"{specs[name].embedding_dim}"
             )
+    dims = {name: specs[name].embedding_dim for name in plan if plan[name] != "replicated"}
+    if len(set(dims.values())) > 1:
+        raise ValueError(
+            f"embedding_dim must be the same for all sharded tables, got {dims}; replicate some"
+        )
 
 
 def _shard(

@@ -1,23 +1,31 @@
-"""Splits, metrics, intervals, slices and the report: how a recommender is judged offline."""
+"""Splits, metrics, intervals, slices and the report: how a recommender is judged offline.
+
+Knows no model; may be imported by what trains, judges or simulates one.
+"""
 
 from __future__ import annotations
 
-from recsys.evaluation.diagnostics import RetrieverDiagnostics, collapse, diagnose_retriever
-from recsys.evaluation.measure import DEFAULT_METRICS, compare, evaluate
-from recsys.evaluation.metrics import LIST_METRICS, USER_METRICS, MetricName, parse_metric
-from recsys.evaluation.popularity import cold_items, head_items, self_information
-from recsys.evaluation.report import write_html
-from recsys.evaluation.result import Evaluation, Exposure, SliceResult, comparison_table
-from recsys.evaluation.significance import (
-    Difference,
-    Interval,
-    bootstrap_mean,
-    bootstrap_means,
-    paired_difference,
-)
-from recsys.evaluation.slices import Slice, item_slices, user_slices
-from recsys.evaluation.splits import Split, leave_last_out, split_at, split_per_user
-from recsys.evaluation.truth import Judged, Truth, judge
+from typing import TYPE_CHECKING
+
+from features.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from recsys.evaluation.diagnostics import RetrieverDiagnostics, collapse, diagnose_retriever
+    from recsys.evaluation.measure import DEFAULT_METRICS, compare, evaluate
+    from recsys.evaluation.metrics import LIST_METRICS, USER_METRICS, MetricName, parse_metric
+    from recsys.evaluation.popularity import cold_items, head_items, self_information
+    from recsys.evaluation.report import write_html
+    from recsys.evaluation.result import Evaluation, Exposure, SliceResult, comparison_table
+    from recsys.evaluation.significance import (
+        Difference,
+        Interval,
+        bootstrap_mean,
+        bootstrap_means,
+        paired_difference,
+    )
+    from recsys.evaluation.slices import Slice, item_slices, user_slices
+    from recsys.evaluation.splits import Split, leave_last_out, split_at, split_per_user
+    from recsys.evaluation.truth import Judged, Truth, judge
 
 __all__ = [
     "DEFAULT_METRICS",
@@ -54,3 +62,42 @@ __all__ = [
     "user_slices",
     "write_html",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "DEFAULT_METRICS": "recsys.evaluation.measure",
+        "LIST_METRICS": "recsys.evaluation.metrics",
+        "USER_METRICS": "recsys.evaluation.metrics",
+        "Difference": "recsys.evaluation.significance",
+        "Evaluation": "recsys.evaluation.result",
+        "Exposure": "recsys.evaluation.result",
+        "Interval": "recsys.evaluation.significance",
+        "Judged": "recsys.evaluation.truth",
+        "MetricName": "recsys.evaluation.metrics",
+        "RetrieverDiagnostics": "recsys.evaluation.diagnostics",
+        "Slice": "recsys.evaluation.slices",
+        "SliceResult": "recsys.evaluation.result",
+        "Split": "recsys.evaluation.splits",
+        "Truth": "recsys.evaluation.truth",
+        "bootstrap_mean": "recsys.evaluation.significance",
+        "bootstrap_means": "recsys.evaluation.significance",
+        "cold_items": "recsys.evaluation.popularity",
+        "collapse": "recsys.evaluation.diagnostics",
+        "compare": "recsys.evaluation.measure",
+        "comparison_table": "recsys.evaluation.result",
+        "diagnose_retriever": "recsys.evaluation.diagnostics",
+        "evaluate": "recsys.evaluation.measure",
+        "head_items": "recsys.evaluation.popularity",
+        "item_slices": "recsys.evaluation.slices",
+        "judge": "recsys.evaluation.truth",
+        "leave_last_out": "recsys.evaluation.splits",
+        "paired_difference": "recsys.evaluation.significance",
+        "parse_metric": "recsys.evaluation.metrics",
+        "self_information": "recsys.evaluation.popularity",
+        "split_at": "recsys.evaluation.splits",
+        "split_per_user": "recsys.evaluation.splits",
+        "user_slices": "recsys.evaluation.slices",
+        "write_html": "recsys.evaluation.report",
+    },
+)

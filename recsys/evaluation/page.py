@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from html import escape
 
-from recsys.evaluation.plots import NUM_COLOURS
+from recsys.evaluation.drawing import NUM_COLOURS
 
-__all__ = ["legend", "page", "section", "table"]
+__all__ = ["folded", "legend", "page", "section", "table"]
 
 # Eight colours that stay apart for colour-blind readers, after Okabe and Ito (2008).
 STYLE = """
@@ -48,6 +48,8 @@ th,td{padding:4px 14px 4px 0;text-align:right;border-bottom:1px solid var(--line
 white-space:nowrap}
 th:first-child,td:first-child{text-align:left}
 th{color:var(--soft);font-weight:600}
+tbody th{color:var(--text);font-weight:400}
+td.words,th.words{white-space:normal;text-align:left;min-width:15em}
 summary{cursor:pointer;font-weight:600}
 """
 
@@ -76,11 +78,28 @@ def legend(names: Iterable[str]) -> str:
     return f'<div class="legend">{"".join(entries)}</div>' if len(entries) > 1 else ""
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Plain cells; the first row is the head."""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in rows[0])
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:]
-    )
-    inside = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-    return f'<div class="wide"><table>{inside}</table></div>'
+def folded(title: str, body: str) -> str:
+    """HTML that is shown when the reader opens it; ``title`` is plain text."""
+    return f"<details><summary>{escape(title)}</summary>{body}</details>"
+
+
+def table(rows: Sequence[Sequence[str]], *, words: Collection[int] = ()) -> str:
+    """Plain cells; the first row is the head, and the first cell of each row names it.
+
+    Args:
+        rows: of equal length.
+        words: numbers of the columns that hold sentences.
+    """
+
+    def line(row: Sequence[str], *, head: bool) -> str:
+        cells = []
+        for column, text in enumerate(row):
+            scope = "col" if head else "" if column else "row"
+            tag, scoped = ("th", f' scope="{scope}"') if scope else ("td", "")
+            style = ' class="words"' if column in words else ""
+            cells.append(f"<{tag}{scoped}{style}>{escape(text)}</{tag}>")
+        return f"<tr>{''.join(cells)}</tr>"
+
+    head, body = line(rows[0], head=True), "".join(line(row, head=False) for row in rows[1:])
+    inside = f"<thead>{head}</thead><tbody>{body}</tbody>"
+    return f'<div class="wide" tabindex="0"><table>{inside}</table></div>'

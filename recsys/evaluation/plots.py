@@ -1,8 +1,4 @@
-"""Bars and lines as inline SVG: no script, no font, no colour of its own.
-
-Colours are the classes s0, s1, ... and the text takes the page's colour, so that the page decides
-how light and dark look. Every mark has a <title>, which browsers show under the pointer.
-"""
+"""Bars and lines over a common axis as inline SVG; every mark has a <title>, for the pointer."""
 
 from __future__ import annotations
 
@@ -11,34 +7,27 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
-__all__ = [
-    "FULL",
-    "NUM_COLOURS",
-    "SMALL",
-    "Bar",
-    "Size",
-    "bar_plot",
-    "line_plot",
-    "round_ticks",
-    "svg",
-    "svg_text",
-]
+from recsys.evaluation.drawing import (
+    BOTTOM,
+    FULL,
+    LEFT,
+    NUM_COLOURS,
+    RIGHT,
+    Size,
+    across_label,
+    height_of,
+    number,
+    round_ticks,
+    short,
+    svg,
+    svg_text,
+    upright,
+    y_axis,
+)
 
-NUM_COLOURS = 8
+__all__ = ["Bar", "bar_plot", "line_plot"]
+
 LABEL_WIDTH = 30.0  # a bar at least this wide has room for its number
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 22, 52
-
-
-class Size(NamedTuple):
-    """Of a plot, in the units of its text, which is 12 high."""
-
-    width: int
-    height: int
-
-
-FULL = Size(760, 300)
-SMALL = Size(370, 190)
-"""Half a page wide; two stand side by side."""
 
 
 class Bar(NamedTuple):
@@ -79,18 +68,18 @@ def bar_plot(
     present = [bar for bars in series.values() for bar in bars if bar is not None]
     tops = [bar.value if bar.high is None else bar.high for bar in present]
     ticks = round_ticks(0.0, max(tops, default=0.0))
-    parts = _frame(ticks, percent, FULL)
+    parts = y_axis(ticks, FULL, percent=percent)
     room = (FULL.width - LEFT - RIGHT) / len(groups)
     width = min(54.0, room * 0.8 / len(series))
     for place, group in enumerate(groups):
         middle = LEFT + room * (place + 0.5)
         parts.append(svg_text(middle, FULL.height - BOTTOM + 18, group, anchor="middle"))
-        for number, (name, bars) in enumerate(series.items()):
+        for rank, (name, bars) in enumerate(series.items()):
             bar = bars[place]
-            x = middle + width * (number - len(series) / 2)
+            x = middle + width * (rank - len(series) / 2)
             if bar is not None:
-                parts.append(_bar(bar, x, width, ticks, number, f"{group} · {name}", percent))
-    return svg([*parts, _below(x_label, FULL)], title, FULL)
+                parts.append(_bar(bar, x, width, ticks, rank, f"{group} · {name}", percent))
+    return svg([*parts, across_label(x_label, FULL)], title, FULL)
 
 
 def line_plot(
@@ -99,9 +88,10 @@ def line_plot(
     title: str,
     x_label: str,
     percent: bool = False,
-    from_zero: bool = True,
+    log_x: bool = False,
     marked: tuple[float, str] | None = None,
     x_range: tuple[float, float] | None = None,
+    y_range: tuple[float, float] | None = (0.0, 0.0),
     size: Size = FULL,
 ) -> str:
     """One line per series through its (x, y) points.
@@ -111,10 +101,11 @@ def line_plot(
         title: what the plot shows, for readers who hear it.
         x_label: below the axis.
         percent: show y as percentages.
-        from_zero: let the y axis start at zero.
+        log_x: a logarithmic x axis; all x above 0.
         marked: an x that stands out and what to write there. None: nothing.
         x_range: what the x axis must span at least, so that plots can be compared. None: the
             points.
+        y_range: the same of the y axis.
         size: of the plot.
 
     Raises:
@@ -126,32 +117,34 @@ def line_plot(
     ys = [y for points in series.values() for _, y in points]
     if not all(map(math.isfinite, xs + ys)):
         raise ValueError("series must hold finite points; leave out what was not measured")
-    ticks = round_ticks(0.0 if from_zero else min(ys), max(ys))
-    parts = _frame(ticks, percent, size)
-    shown = xs + list(x_range or ()) + ([] if marked is None else [marked[0]])
-    first, last = min(shown), max(shown)
+    ys += y_range or ()
+    ticks = round_ticks(min(ys), max(ys))
+    parts = y_axis(ticks, size, percent=percent)
+    xs += [*(x_range or ()), *(() if marked is None else marked[:1])]
+    scale = math.log10 if log_x else float
+    first, last = scale(min(xs)), scale(max(xs))
     span = (last - first) or 1.0
 
     def across(x: float) -> float:
-        return LEFT + 8 + (size.width - LEFT - RIGHT - 16) * (x - first) / span
+        return LEFT + 8 + (size.width - LEFT - RIGHT - 16) * (scale(x) - first) / span
 
-    for x in _whole_ticks(first, last):
-        parts.append(svg_text(across(x), size.height - BOTTOM + 18, f"{x:g}", anchor="middle"))
+    for x in _x_ticks(xs, log_x):
+        parts.append(svg_text(across(x), size.height - BOTTOM + 18, short(x), anchor="middle"))
     if marked is not None:
-        parts.append(_mark(across(marked[0]), marked[1], size))
-    for number, (name, points) in enumerate(series.items()):
-        where = [(across(x), _up(y, ticks, size)) for x, y in points]
+        parts.append(upright(across(marked[0]), marked[1], size))
+    for rank, (name, points) in enumerate(series.items()):
+        where = [(across(x), height_of(y, ticks, size)) for x, y in points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in where)
-        colour = f"s{number % NUM_COLOURS}"
+        colour = f"s{rank % NUM_COLOURS}"
         parts.append(f'<polyline class="line {colour}" points="{path}"/>')
-        dots = where if len(where) <= 60 else []
-        for (x, y), (_, value) in zip(dots, points, strict=False):
-            note = escape(f"{name}: {_number(value, percent)}")
+        dots = zip(where, points, strict=True) if len(where) <= 60 else ()
+        for (x, y), (at, value) in dots:
+            note = escape(f"{name}: {number(value, percent)} at {short(at)}")
             parts.append(
                 f'<circle class="fill {colour}" cx="{x:.1f}" cy="{y:.1f}" r="2.6">'
                 f"<title>{note}</title></circle>"
             )
-    return svg([*parts, _below(x_label, size)], title, size)
+    return svg([*parts, across_label(x_label, size)], title, size)
 
 
 def _bar(
@@ -159,22 +152,22 @@ def _bar(
     x: float,
     width: float,
     ticks: Sequence[float],
-    number: int,
+    rank: int,
     name: str,
     percent: bool,
 ) -> str:
-    note = f"{name}: {_number(bar.value, percent)}"
+    note = f"{name}: {number(bar.value, percent)}"
     if bar.low is not None and bar.high is not None:
-        note += f" ({_number(bar.low, percent)} to {_number(bar.high, percent)})"
-    top, floor = _up(bar.value, ticks, FULL), _up(0.0, ticks, FULL)
+        note += f" ({number(bar.low, percent)} to {number(bar.high, percent)})"
+    top, floor = height_of(bar.value, ticks, FULL), height_of(0.0, ticks, FULL)
     drawn = (
         f"<g><title>{escape(note)}</title>"
-        f'<rect class="fill s{number % NUM_COLOURS}" x="{x + 1:.1f}" y="{top:.1f}" '
+        f'<rect class="fill s{rank % NUM_COLOURS}" x="{x + 1:.1f}" y="{top:.1f}" '
         f'width="{max(1.0, width - 2):.1f}" height="{max(0.0, floor - top):.1f}"/>'
     )
     if bar.low is not None and bar.high is not None:
         middle, cap = x + width / 2, min(5.0, width / 4)
-        low, high = _up(bar.low, ticks, FULL), _up(bar.high, ticks, FULL)
+        low, high = height_of(bar.low, ticks, FULL), height_of(bar.high, ticks, FULL)
         drawn += (
             f'<path class="whisker" d="M{middle:.1f} {low:.1f}V{high:.1f}'
             f"M{middle - cap:.1f} {low:.1f}h{2 * cap:.1f}"
@@ -187,44 +180,18 @@ def _bar(
     return drawn + "</g>"
 
 
-def _frame(ticks: Sequence[float], percent: bool, size: Size) -> list[str]:
-    """Horizontal lines and the numbers beside them."""
-    parts = []
-    for tick in ticks:
-        y = _up(tick, ticks, size)
-        parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{size.width - RIGHT}"/>')
-        label = f"{100 * tick:.10g}%" if percent else f"{tick:.10g}"
-        parts.append(svg_text(LEFT - 8, y + 4, label, anchor="end"))
-    return parts
-
-
-def _mark(x: float, label: str, size: Size) -> str:
-    """A broken line from top to bottom; its label stays within the plot."""
-    half = 3.5 * len(label)  # letters of this font are about 7 wide
-    middle = min(max(x, LEFT + half), size.width - RIGHT - half)
-    line = f'<path class="mark" d="M{x:.1f} {TOP}V{size.height - BOTTOM}"/>'
-    return line + svg_text(middle, TOP - 8, label, anchor="middle")
-
-
-def _below(label: str, size: Size) -> str:
-    return svg_text((LEFT + size.width - RIGHT) / 2, size.height - 10, label, anchor="middle")
-
-
-def _up(value: float, ticks: Sequence[float], size: Size) -> float:
-    """The y coordinate of ``value``."""
-    share = (value - ticks[0]) / (ticks[-1] - ticks[0])
-    return size.height - BOTTOM - share * (size.height - TOP - BOTTOM)
-
-
-def round_ticks(low: float, high: float) -> list[float]:
-    """Four to eight round numbers around low..high."""
-    if high - low <= 1e-9 * max(1.0, abs(low)):  # flat, as far as a reader could see
-        high = low + (abs(low) if abs(low) > 1e-9 else 1.0)
-    rough = (high - low) / 5
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(n * step, 12) for n in range(first, last + 1)]
+def _x_ticks(xs: Sequence[float], logarithmic: bool) -> list[float]:
+    """Round numbers within ``xs``, whole ones where all of ``xs`` are whole."""
+    low, high = min(xs), max(xs)
+    if logarithmic:
+        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+        steps = (1.0,) if last - first > 4 else (1.0, 2.0, 5.0)
+        ticks = [10.0**power * step for power in range(first, last + 1) for step in steps]
+    elif all(x == round(x) for x in xs):
+        ticks = _whole_ticks(low, high)
+    else:
+        ticks = round_ticks(low, high)
+    return [tick for tick in ticks if low <= tick <= high] or [low]
 
 
 def _whole_ticks(low: float, high: float) -> list[float]:
@@ -239,21 +206,3 @@ def _step_of_ten(rough: float) -> float:
         return 1.0
     power = 10.0 ** math.floor(math.log10(rough))
     return next(power * m for m in (1, 2, 5, 10) if power * m >= rough)
-
-
-def _number(value: float, percent: bool) -> str:
-    return f"{100 * value:.1f}%" if percent else f"{value:.4g}"
-
-
-def svg_text(x: float, y: float, text: str, *, anchor: str) -> str:
-    """Text at (x, y); ``anchor`` is start, middle or end."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def svg(parts: Sequence[str], title: str, size: Size) -> str:
-    """A drawing of these parts; ``title`` is what it shows, for readers who hear it."""
-    return (
-        f'<svg viewBox="0 0 {size.width} {size.height}" role="img" aria-label="{escape(title)}">'
-        + "".join(parts)
-        + "</svg>"
-    )

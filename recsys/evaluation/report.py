@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recsys.evaluation.page import legend, page, section, table
+from recsys.evaluation.page import folded, legend, page, section, table
 from recsys.evaluation.plots import Bar, bar_plot, line_plot
 from recsys.evaluation.result import Evaluation
 from recsys.evaluation.significance import Difference, Interval
@@ -256,11 +256,8 @@ def _all_numbers(evaluations: Mapping[str, Evaluation], shared: Sequence[str]) -
     for name in first.list_metrics:
         if all(name in evaluation.list_metrics for evaluation in evaluations.values()):
             rows.append([name, *(f"{e.list_metrics[name]:.4f}" for e in evaluations.values())])
-    return (
-        "<section><details><summary>All numbers</summary>"
-        f"<p>Mean over people and its {first.level:.0%} interval.</p>{table(rows)}"
-        "</details></section>"
-    )
+    text = f"<p>Mean over people and its {first.level:.0%} interval.</p>"
+    return f"<section>{folded('All numbers', text + table(rows))}</section>"
 
 
 def _preferred(names: Sequence[str], wanted: str) -> str:

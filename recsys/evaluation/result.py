@@ -12,6 +12,7 @@ import polars as pl
 
 from recsys.errors import ArtifactError
 from recsys.evaluation.significance import Interval
+from recsys.files.headers import read_header
 
 __all__ = ["Evaluation", "Exposure", "SliceResult", "comparison_table"]
 
@@ -141,32 +142,27 @@ class Evaluation:
             ArtifactError: a file is missing, unreadable or of another format version.
         """
         try:
-            found = json.loads((directory / NUMBERS).read_text())
+            values = read_header(directory / NUMBERS, FORMAT, remedy="evaluate again")
             per_user = pl.read_parquet(directory / USERS)
         except FileNotFoundError as e:
             raise ArtifactError(f"no evaluation in {directory}: {e.filename or e}") from e
         except (ValueError, pl.exceptions.PolarsError) as e:
             raise ArtifactError(f"the evaluation in {directory} is damaged: {e}") from e
-        if found.get("format") != FORMAT:
-            raise ArtifactError(
-                f"{directory / NUMBERS} has format {found.get('format')!r}, this version reads "
-                f"{FORMAT}; evaluate again"
-            )
         return cls(
             per_user=per_user,
-            metrics=_intervals(found["metrics"]),
-            list_metrics=found["list_metrics"],
+            metrics=_intervals(values["metrics"]),
+            list_metrics=values["list_metrics"],
             slices=tuple(
                 SliceResult(**(part | {"metrics": _intervals(part["metrics"])}))
-                for part in found["slices"]
+                for part in values["slices"]
             ),
-            recall_curve=tuple(found["recall_curve"]),
-            exposure=Exposure(**{name: tuple(v) for name, v in found["exposure"].items()}),
-            users=found["users"],
-            left_out=found["left_out"],
-            num_items=found["num_items"],
-            headline_k=found["headline_k"],
-            level=found["level"],
+            recall_curve=tuple(values["recall_curve"]),
+            exposure=Exposure(**{name: tuple(v) for name, v in values["exposure"].items()}),
+            users=values["users"],
+            left_out=values["left_out"],
+            num_items=values["num_items"],
+            headline_k=values["headline_k"],
+            level=values["level"],
         )
 
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
+from recsys.evaluation.drawing import FULL, SMALL
 from recsys.evaluation.page import legend, section
-from recsys.evaluation.plots import FULL, SMALL, line_plot
+from recsys.evaluation.plots import line_plot
 
 __all__ = ["best_epoch", "training_section"]
 
@@ -155,7 +156,7 @@ def _figure(panel: Panel, epochs: Sequence[Epoch], best: int | None, *, large: b
         title=f"{panel.title} after each epoch",
         x_label="epoch",
         percent=panel.percent,
-        from_zero=False,
+        y_range=None,
         marked=None if best is None else (best, f"best: {best}"),
         x_range=(min(numbers), max(numbers)),
         size=FULL if large else SMALL,

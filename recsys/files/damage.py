@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
+from safetensors import SafetensorError
 
 from features.errors import DataError
 from recsys.errors import ArtifactError, ConfigError
@@ -20,6 +21,7 @@ _STUMBLES = (
     OverflowError,
     RecursionError,
     RuntimeError,
+    SafetensorError,
     TypeError,
     ValueError,
     pl.exceptions.PolarsError,

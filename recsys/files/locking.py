@@ -10,7 +10,16 @@ from pathlib import Path
 
 from recsys.errors import ArtifactError
 
-__all__ = ["directory_lock", "one_holder"]
+__all__ = ["directory_lock", "one_holder", "try_lock"]
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file until it is closed; False at once where another opening of it holds it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager
@@ -36,11 +45,9 @@ def one_holder(directory: Path, refusal: Callable[[str], str]) -> Iterator[None]
         ArtifactError: another process holds it.
     """
     with (directory / ".lock").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(file.fileno()):
             file.seek(0)
-            raise ArtifactError(refusal(file.read().strip() or "unknown")) from None
+            raise ArtifactError(refusal(file.read().strip() or "unknown"))
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()

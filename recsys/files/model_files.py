@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from recsys.errors import ArtifactError
+from recsys.files.headers import read_header, write_header
 from recsys.files.mapped_arrays import map_arrays
 
 __all__ = ["read_model", "write_model"]
@@ -35,8 +35,8 @@ def write_model(
     draft = directory / f".{NAME}.safetensors"
     save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, draft)
     draft.replace(directory / f"{NAME}.safetensors")  # whoever has mapped the old one keeps it
-    header = {"format": FORMAT, "kind": kind, "settings": dict(settings)}
-    (directory / f"{NAME}.json").write_text(json.dumps(header, indent=2) + "\n")
+    header = {"kind": kind, "settings": dict(settings)}
+    write_header(directory / f"{NAME}.json", FORMAT, header)
 
 
 def read_model(directory: Path, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -47,25 +47,19 @@ def read_model(directory: Path, kind: str) -> tuple[dict[str, Any], dict[str, np
     Raises:
         ArtifactError: a file is missing or damaged, or it is of another kind or format.
     """
-    for suffix in ("json", "safetensors"):
-        if not (directory / f"{NAME}.{suffix}").is_file():
-            raise ArtifactError(
-                f"no {kind} model in {directory}: {NAME}.{suffix} is missing; train again or "
-                "restore the bundle"
-            )
+    remedy = "train again or restore the bundle"
+    path = directory / f"{NAME}.json"
     try:
-        header = json.loads((directory / f"{NAME}.json").read_text())
+        header = read_header(path, FORMAT, remedy=remedy)
         tensors = map_arrays(directory / f"{NAME}.safetensors")
-        if not isinstance(header, dict) or "settings" not in header:
-            raise ValueError(f"{NAME}.json is no header")
-    except (ValueError, ArtifactError) as error:
+    except FileNotFoundError as error:
         raise ArtifactError(
-            f"{directory} holds a damaged {kind} model ({error}); restore the bundle"
+            f"no {kind} model in {directory}: {Path(error.filename).name} is missing; {remedy}"
         ) from error
-    found = (header.get("format"), header.get("kind"))
-    if found != (FORMAT, kind):
+    if header.get("kind") != kind:
         raise ArtifactError(
-            f"{directory} must hold a {kind!r} model of format {FORMAT}, got {found[1]!r} of "
-            f"format {found[0]!r}; train again with this version"
+            f"{path} must hold a {kind!r} model, got {header.get('kind')!r}; {remedy}"
         )
+    if not isinstance(header.get("settings"), dict):
+        raise ArtifactError(f"{path} is damaged (no settings); {remedy}")
     return header["settings"], tensors

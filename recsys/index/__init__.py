@@ -1,6 +1,8 @@
 """Nearest-item search: exact and approximate behind one `Index` protocol.
 
 Vectors are one row per vocabulary index, so row 0 is the padding row and is never returned.
+
+Imports `files`; may be imported by `recommender` and `pipeline`.
 """
 
 from __future__ import annotations

@@ -16,10 +16,10 @@ from recsys.index.inputs import (
     checked_masks,
     checked_query,
     checked_vectors,
-    unit_rows,
 )
 from recsys.index.protocol import Metric
 from recsys.topk import TopK
+from recsys.unit_rows import unit_rows
 
 __all__ = ["AnnoyIndex"]
 
@@ -118,10 +118,7 @@ class AnnoyIndex:
         checked_masks(excluded, allowed, k=k, num_queries=num_queries, num_items=width - 1)
         everywhere = np.ones(width, dtype=bool) if allowed is None else allowed.copy()
         everywhere[0] = False
-        result = TopK(
-            np.full((num_queries, k), -1, dtype=np.int64),
-            np.full((num_queries, k), -np.inf, dtype=np.float32),
-        )
+        result = TopK.empty(num_queries, k)
         for row in range(num_queries):
             eligible = everywhere if excluded is None else everywhere & ~excluded[row]
             found = self._candidates(query[row], k, eligible)

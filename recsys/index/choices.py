@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,11 @@ from recsys.lookup import lookup
 
 __all__ = ["INDEXES", "load_index", "make_index"]
 
-INDEXES: Mapping[str, type[ExactIndex] | type[AnnoyIndex]] = {
+INDEXES: dict[str, type[Index]] = {
     "exact": ExactIndex,
     "annoy": AnnoyIndex,
 }
+"""Name in ``retrieval.index`` -> the class. One more entry is one more index."""
 
 
 def make_index(name: str, **settings: Any) -> Index:

@@ -15,10 +15,10 @@ from recsys.index.inputs import (
     checked_masks,
     checked_query,
     checked_vectors,
-    unit_rows,
 )
 from recsys.index.protocol import Metric
 from recsys.topk import TopK, top_k
+from recsys.unit_rows import unit_rows
 
 __all__ = ["ExactIndex"]
 
@@ -93,10 +93,7 @@ class ExactIndex:
         if self.metric == "angular":
             query = unit_rows(query)
         not_allowed = None if allowed is None else ~allowed
-        result = TopK(
-            np.full((num_queries, k), -1, dtype=np.int64),
-            np.full((num_queries, k), -np.inf, dtype=np.float32),
-        )
+        result = TopK.empty(num_queries, k)
         block = max(1, self.block_bytes // (BYTES_PER_SCORE * width))
         for start in range(0, num_queries, block):
             rows = slice(start, start + block)

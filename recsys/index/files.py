@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from recsys.errors import ArtifactError
+from recsys.files.headers import read_header, write_header
 from recsys.files.mapped_arrays import map_arrays
 
 __all__ = ["DESCRIPTION", "read_description", "read_vectors", "write_index"]
@@ -28,13 +28,12 @@ def write_index(
     save_file({"vectors": vectors}, draft)
     draft.replace(directory / VECTORS)  # whoever has mapped the old one keeps it
     description = {
-        "format": FORMAT,
         "kind": kind,
         "num_items": vectors.shape[0] - 1,
         "dim": vectors.shape[1],
         "settings": dict(settings),
     }
-    (directory / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+    write_header(directory / DESCRIPTION, FORMAT, description)
 
 
 def read_description(directory: Path, kind: str | None = None) -> dict[str, object]:
@@ -49,16 +48,9 @@ def read_description(directory: Path, kind: str | None = None) -> dict[str, obje
     """
     path = directory / DESCRIPTION
     try:
-        description = json.loads(path.read_text())
+        description = read_header(path, FORMAT, remedy="build the index again")
     except FileNotFoundError as e:
         raise ArtifactError(f"no index in {directory}: {DESCRIPTION} is missing") from e
-    except ValueError as e:
-        raise ArtifactError(f"{path} is not readable JSON; build the index again") from e
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
-        found = description.get("format") if isinstance(description, dict) else None
-        raise ArtifactError(
-            f"{path} has format {found!r}, this version reads {FORMAT}; build the index again"
-        )
     if kind is not None and description.get("kind") != kind:
         raise ArtifactError(
             f"{path} holds an index of kind {description.get('kind')!r}, not {kind!r}; "

@@ -8,7 +8,7 @@ import numpy as np
 
 from recsys.index.protocol import Metric
 
-__all__ = ["check_metric", "checked_masks", "checked_query", "checked_vectors", "unit_rows"]
+__all__ = ["check_metric", "checked_masks", "checked_query", "checked_vectors"]
 
 
 def check_metric(metric: str) -> None:
@@ -74,16 +74,6 @@ def checked_masks(
             raise ValueError(f"{name} must be a bool mask, got {mask.dtype}")
         if mask.shape != shape:
             raise ValueError(f"{name} must have shape {shape}, got {mask.shape}")
-
-
-def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Rows divided by their length; rows of zeros stay zero."""
-    # Scaled by the largest entry first, so that no square is too small for its type.
-    largest = np.abs(rows).max(axis=1, keepdims=True, initial=0.0)
-    scaled = np.divide(rows, largest, out=np.zeros_like(rows), where=largest > 0)
-    length = np.sqrt((scaled * scaled).sum(axis=1, keepdims=True))
-    unit: np.ndarray = np.divide(scaled, length, out=np.zeros_like(rows), where=length > 0)
-    return unit
 
 
 def _check_finite(rows: np.ndarray, name: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from recsys.lazy import lazy_names
+from features.lazy import lazy_names
 
 if TYPE_CHECKING:
     from recsys.pipeline.evaluation import evaluate

@@ -12,7 +12,6 @@ ranking/calibration.json    format, score and rate: the knots of the map
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from scipy.special import ndtri
 
 from recsys.errors import ArtifactError
 from recsys.evaluation import Interval
+from recsys.files.headers import read_header, write_header
 from recsys.simulation.world.calibration import RateCurve
 
 __all__ = ["CALIBRATION", "LEAST_WANTED", "calibration_error", "fit_map", "read_map", "write_map"]
@@ -53,8 +53,8 @@ def fit_map(score: np.ndarray, wanted: np.ndarray) -> RateCurve | None:
 
 def write_map(directory: Path, curve: RateCurve) -> None:
     """Write `CALIBRATION` into the ranker's directory."""
-    values = {"format": FORMAT, "score": curve.score.tolist(), "rate": curve.rate.tolist()}
-    (directory / CALIBRATION).write_text(json.dumps(values) + "\n", encoding="utf-8")
+    values = {"score": curve.score.tolist(), "rate": curve.rate.tolist()}
+    write_header(directory / CALIBRATION, FORMAT, values, indent=None)
 
 
 def read_map(directory: Path) -> RateCurve | None:
@@ -66,17 +66,17 @@ def read_map(directory: Path) -> RateCurve | None:
     path = directory / CALIBRATION
     if not path.is_file():
         return None
+    values = read_header(path, FORMAT, remedy="train again")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
         curve = RateCurve(*(np.asarray(values[key], np.float64) for key in ("score", "rate")))
         score, rate = curve
         rising = bool((np.diff(score) > 0).all()) and bool((np.diff(rate) >= 0).all())
         sound = score.ndim == 1 and score.shape == rate.shape and score.size > 0
-        if values["format"] != FORMAT or not sound or not rising:
-            raise ValueError(f"format {values['format']!r}, {score.size} knots")
+        if not sound or not rising:
+            raise ValueError(f"scores and rates must rise together, got {score.size} knots")
         if not (np.isfinite(score).all() and (rate > 0).all() and (rate < 1).all()):
             raise ValueError("rates must be in (0, 1)")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path} is damaged ({error}); train again") from error
     return curve
 

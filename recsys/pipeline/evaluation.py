@@ -7,23 +7,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from features.errors import DataError
 from recsys.bundle import Bundle
 from recsys.config import Config
-from recsys.dataset import cut_histories, read_dataset
-from recsys.errors import ArtifactError
-from recsys.evaluation import Evaluation, Interval, Truth, compare, write_html
-from recsys.evaluation import evaluate as measure
-from recsys.pipeline.evidence import Measured, calibration_of, find_leakage, write_evidence
-from recsys.pipeline.lineage import numbered_as, trained_until
+from recsys.dataset import read_dataset
+from recsys.evaluation import Evaluation, Interval, compare, write_html
+from recsys.pipeline.evidence import write_evidence
+from recsys.pipeline.measuring import ask_funnel, own_data
 from recsys.progress import Progress
-from recsys.recommender import Ranked, Recommender
-from recsys.topk import TopK
 
-__all__ = ["MEASURED_AT", "evaluate"]
-
-MEASURED_AT = 20
-"""Cutoff at which models are chosen on held-out users, and which every report shows."""
+__all__ = ["evaluate"]
 
 
 def evaluate(
@@ -42,104 +34,54 @@ def evaluate(
         ArtifactError: the data or the split are not those the bundle was trained with.
     """
     progress = progress or Progress()
-    data = read_dataset(config)
-    try:
-        data = numbered_as(bundle, data)
-        same = data.fingerprint() == bundle.manifest.data_fingerprint
-    except DataError:  # items of the bundle are gone
-        same = False
-    if not same:
-        raise ArtifactError(
-            f"bundle {bundle.id} was trained on other data than {config.data.shown} hold now; "
-            "train again, or evaluate with its own data"
-        )
-    used, wanted = bundle.manifest.config["split"], config.as_used()["split"]
-    if used != wanted:
-        raise ArtifactError(
-            f"bundle {bundle.id} was trained with the split {used}, so it may have learned from "
-            f"what {wanted} holds out; train again, or evaluate with its own split"
-        )
-    split = data.split(config)
-    cut = cut_histories(data.histories(split.train), data.histories(split.test))
-    recommender = Recommender.load(bundle.path)
-    k = max(*config.evaluation.ks, MEASURED_AT)
-    systems = {}
+    data = own_data(config, bundle, read_dataset(config), remedy="train again, or evaluate")
     with progress.bar(3, "measure the funnel") as advance:
-        seen = cut.history.seen_mask(data.num_items)
-        users = data.user_list
-        pool = recommender.pool(cut.history, moment=cut.moment, excluded=seen, user_ids=users)
+        answer = ask_funnel(config, bundle, data)
         advance(1)
-        wanted_items = cut.target.seen_mask(data.num_items)
-        rows = recommender.features.rows(pool, users, cut.moment, split.train, label=wanted_items)
-        first = recommender.ranker.gbdt.predict(rows.features)
-        both = recommender.ranker.reorder(rows.features, first, rows.request_index)
-        systems["funnel"] = _top(recommender.order(pool, both, k))
-        systems["retrieval + trees"] = _top(recommender.order(pool, first, k))
+        systems = {
+            "funnel": answer.lists(answer.score),
+            "retrieval + trees": answer.lists(answer.trees),
+        }
         advance(1)
-        for retriever in recommender.retrievers:
+        seen = answer.asked.seen_mask(data.num_items)
+        for retriever in answer.recommender.retrievers:
             question = retriever.ask(
-                cut.history, moment=cut.moment, user_index=recommender.user_index(users)
+                answer.asked,
+                moment=answer.cut.moment,
+                user_index=answer.recommender.user_index(answer.users),
             )
-            systems[retriever.name] = question.retrieve(k, excluded=seen)
+            systems[retriever.name] = question.retrieve(answer.k, excluded=seen)
         advance(1)
-    truth = Truth.from_histories(cut.target)
-    popularity = np.bincount(cut.history.item_index, minlength=data.num_items + 1)
     rng = np.random.default_rng(config.seed)
-    found = {
-        name: measure(
-            lists,
-            truth,
-            popularity=popularity,
-            rng=rng,
-            ks=config.evaluation.ks,
-            history_length=cut.history.counts,
-            user_ids=data.user_list,
-            resamples=config.evaluation.bootstrap_samples,
-        )
-        for name, lists in systems.items()
-    }
-    calibration = calibration_of(bundle, both, rows, seed=config.seed)
-    _write_report(bundle, found, rng, calibration)
-    measured = Measured(
-        found["funnel"],
-        systems["funnel"],
-        truth,
-        cut.history,
-        users,
-        data.item_ids.to_series().to_list(),
-        find_leakage(cut, rows, trained_until(bundle, data)),
-        calibration,
-    )
+    evaluations = {name: answer.judge(lists, rng) for name, lists in systems.items()}
+    measured = answer.measured(systems["funnel"], evaluations["funnel"])
+    _write_report(bundle, evaluations, rng, measured.calibration)
     write_evidence(bundle, measured)
-    return found
-
-
-def _top(ranked: Ranked) -> TopK:
-    return TopK(ranked.item_index, ranked.score)
+    return evaluations
 
 
 def _write_report(
     bundle: Bundle,
-    found: dict[str, Evaluation],
+    evaluations: dict[str, Evaluation],
     rng: np.random.Generator,
     calibration: Interval | None,
 ) -> None:
-    funnel = found["funnel"]
+    funnel = evaluations["funnel"]
     metric = f"ndcg@{funnel.headline_k}"
     comparisons = {
         f"{metric}: funnel minus {name}": compare(funnel, other, metric, rng=rng)
-        for name, other in found.items()
+        for name, other in evaluations.items()
         if name != "funnel"
     }
     curve = json.loads((bundle.path / "retrieval/curve.json").read_text())
     with bundle.adding("report.html") as path:
-        write_html(path, found, comparisons=comparisons, training=curve)
+        write_html(path, evaluations, comparisons=comparisons, training=curve)
     with bundle.adding("evaluation.json") as path:
-        tables = {name: json.loads(result.to_json()) for name, result in found.items()}
+        tables = {name: json.loads(result.to_json()) for name, result in evaluations.items()}
         path.write_text(json.dumps(tables) + "\n")
     numbers = {
         name: {key: interval._asdict() for key, interval in result.metrics.items()}
-        for name, result in found.items()
+        for name, result in evaluations.items()
     }
     kept = Bundle.load(bundle.path).manifest.metrics
     table = {**kept, "test": numbers, "users": funnel.users}

@@ -23,6 +23,7 @@ from recsys.dataset import Cut
 from recsys.errors import ArtifactError, LeakageError
 from recsys.evaluation import Evaluation, Interval, Truth, item_slices, judge, user_slices
 from recsys.evaluation.metrics import USER_METRICS, parse_metric
+from recsys.files.headers import read_header, write_header
 from recsys.lookup import lookup
 from recsys.pipeline.calibration import calibration_error, read_map
 from recsys.ranking.leakage import check_feature_leakage, check_time_leakage
@@ -142,7 +143,7 @@ def write_evidence(bundle: Bundle, measured: Measured) -> None:
     with bundle.adding(EVIDENCE) as path:
         path.mkdir()
         _table(measured).write_parquet(path / "users.parquet")
-        (path / "evidence.json").write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
+        write_header(path / "evidence.json", FORMAT, header)
 
 
 def make_evidence(bundle: Bundle, measured: Measured, judged_as: Bundle) -> Evidence:
@@ -155,7 +156,6 @@ def _header(measured: Measured, bundle_id: str, judged_as: Manifest) -> dict[str
     evaluation, k = measured.evaluation, measured.evaluation.headline_k
     shares = evaluation.exposure.recommended, evaluation.exposure.wanted
     return {
-        "format": FORMAT,
         "bundle": bundle_id,
         "data": judged_as.data_fingerprint,
         "split": json.dumps(judged_as.config["split"], sort_keys=True),
@@ -207,12 +207,12 @@ def read_evidence(bundle: Bundle) -> Evidence:
             f"bundle {bundle.id} has no {EVIDENCE}; measure it with `recsys evaluate` first"
         )
     try:
-        header = json.loads((directory / "evidence.json").read_text(encoding="utf-8"))
+        header = read_header(directory / "evidence.json", FORMAT, remedy="evaluate again")
         table = pl.read_parquet(directory / "users.parquet")
-        if header["format"] != FORMAT or header["bundle"] != bundle.id:
+        if header["bundle"] != bundle.id:
             raise ArtifactError(
-                f"{directory} has format {header['format']!r} of bundle {header['bundle']!r}, this "
-                f"version reads {FORMAT} of {bundle.id}; evaluate again"
+                f"{directory} must be of bundle {bundle.id}, got {header['bundle']!r}; evaluate "
+                "again"
             )
         return _evidence(header, table, bundle.manifest.metrics)
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:

@@ -39,7 +39,6 @@ from recsys.config import Config
 from recsys.dataset import Dataset
 from recsys.errors import ArtifactError, ConfigError
 from recsys.files.provenance import fingerprint
-from recsys.pipeline.towers import tower_options
 from recsys.retrieval.towers import TwoTowerRetriever
 
 __all__ = [
@@ -309,13 +308,13 @@ def _counted(records: list[Any] | None) -> str:
 def _check_start(bundle: Bundle, config: Config) -> None:
     """The weights of the bundle's towers must fit the configured ones."""
     settings, towers = config.retrieval, _towers(bundle)
-    was, now = towers.tower.options, tower_options(settings)
+    was, now = towers.tower.options, settings
     pairs = {
-        "dim": (was.embedding_dim, now.embedding_dim),
+        "dim": (was.dim, now.dim),
         "score": (towers.score_kind, settings.score),
         "pooling": (was.pooling, now.pooling),
         "hidden_dim": (was.hidden_dim, now.hidden_dim),
-        "use_user_id": (was.user_table, now.user_table),
+        "use_user_id": (was.use_user_id, now.use_user_id),
         "use_fields": ("field" in towers.tables, settings.use_fields),
     }
     if now.pooling == "attention":
@@ -326,7 +325,7 @@ def _check_start(bundle: Bundle, config: Config) -> None:
 def _check_comparable(bundle: Bundle, config: Config) -> None:
     towers = _towers(bundle)
     pairs = {
-        "dim": (towers.tower.options.embedding_dim, config.retrieval.dim),
+        "dim": (towers.tower.options.dim, config.retrieval.dim),
         "score": (towers.score_kind, config.retrieval.score),
     }
     _check_pairs(bundle, pairs, "to be compared with its vectors")

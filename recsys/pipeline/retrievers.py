@@ -18,7 +18,7 @@ from recsys.retrieval.item_item import ItemItemRetriever
 from recsys.retrieval.popularity import PopularityRetriever
 from recsys.retrieval.protocol import Retriever
 from recsys.retrieval.towers import TwoTowerRetriever
-from recsys.retrieval.training.options import EpochReport
+from recsys.retrieval.training.epoch_report import EpochReport
 
 __all__ = ["COUNTED", "Fitted", "fit_sources"]
 

@@ -32,25 +32,24 @@ from recsys.evaluation.metrics import ndcg
 from recsys.files.provenance import fingerprint
 from recsys.index.choices import make_index
 from recsys.pipeline.calibration import fit_map, write_map
-from recsys.pipeline.evaluation import MEASURED_AT
 from recsys.pipeline.item_stages import item_stages, load_content, load_item_inputs
 from recsys.pipeline.lineage import Lineage
+from recsys.pipeline.measuring import MEASURED_AT
 from recsys.pipeline.ranker_features import RankerFeatures
 from recsys.pipeline.retrievers import fit_sources
 from recsys.pipeline.stages import Stage, run_stages
 from recsys.pipeline.towers import Plan, plan_of_past, write_curve
 from recsys.pipeline.writing import TOWERS, write_bundle, write_noise
 from recsys.progress import Progress
-from recsys.ranking.gbdt import GbdtOptions
 from recsys.ranking.leakage import check_feature_leakage, check_time_leakage
-from recsys.ranking.listwise import ListwiseOptions
+from recsys.ranking.options import ListwiseOptions
 from recsys.ranking.ranker import RankingRows, fit_ranker, lists_of
 from recsys.recommender.features import FeatureInputs
 from recsys.recommender.pool import pool_candidates
 from recsys.retrieval.choices import load_sources
 from recsys.retrieval.finishing.extras import FinishedTowers
 from recsys.retrieval.towers import TwoTowerRetriever
-from recsys.retrieval.training.options import EpochReport
+from recsys.retrieval.training.epoch_report import EpochReport
 
 __all__ = ["train"]
 
@@ -237,8 +236,8 @@ class _Run:
                 rows,
                 folds[rows.request_index],
                 quality,
-                gbdt=GbdtOptions(**config.gbdt.model_dump()),
-                listwise=_listwise_options(self._config),
+                gbdt=config.gbdt,
+                listwise=config.listwise.only(ListwiseOptions) if config.listwise.enabled else None,
                 top=config.listwise.top,
                 seed=self._config.seed,
                 on_step=lambda text: advance(1),
@@ -364,13 +363,6 @@ def _index_of(bundle: Bundle) -> str:
     """Kind of the index that a bundle has over its item vectors."""
     kind: str = json.loads(bundle.file("recommender.json").read_text())["index"]
     return kind
-
-
-def _listwise_options(config: Config) -> ListwiseOptions | None:
-    settings = config.ranking.listwise
-    if not settings.enabled:
-        return None
-    return ListwiseOptions(**settings.model_dump(exclude={"enabled", "top"}))
 
 
 def _held_out_ndcg(

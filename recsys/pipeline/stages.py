@@ -15,7 +15,6 @@ it reads, reads all before it.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -26,6 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from recsys.errors import ArtifactError
+from recsys.files.headers import read_header, write_header
 from recsys.files.locking import one_holder
 from recsys.files.provenance import code_fingerprint, fingerprint
 from recsys.progress import Progress
@@ -148,13 +149,11 @@ def _run(stage: Stage, workspace: Path, own: str, progress: Progress) -> StageRe
         stage.run(draft, progress)
         seconds = time.perf_counter() - start
         record = {
-            "format": FORMAT,
             "fingerprint": own,
             "seconds": round(seconds, 3),
             "files": _sizes(draft),
         }
-        text = json.dumps(record, indent=2) + "\n"
-        (draft / RECORD).write_text(text, encoding="utf-8")
+        write_header(draft / RECORD, FORMAT, record)
         shutil.rmtree(target, ignore_errors=True)
         os.rename(draft, target)
     except BaseException:
@@ -166,10 +165,10 @@ def _run(stage: Stage, workspace: Path, own: str, progress: Progress) -> StageRe
 def _finished(target: Path, own: str) -> StageResult | None:
     """The result in ``target`` if it is complete and of this fingerprint."""
     try:
-        record = json.loads((target / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = read_header(target / RECORD, FORMAT, remedy="it runs again")
+    except (OSError, ArtifactError):
         return None
-    if record.get("format") != FORMAT or record.get("fingerprint") != own:
+    if record.get("fingerprint") != own:
         return None
     if record.get("files") != _sizes(target):
         log.warning("stage %s is incomplete on disk; it runs again", target.name)

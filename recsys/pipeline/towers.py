@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,16 +16,16 @@ from recsys.progress import Progress
 from recsys.retrieval.finishing.extras import (
     FinishedTowers,
     SoupPlan,
-    TowerExtras,
     finish_towers,
     train_soup,
 )
+from recsys.retrieval.finishing.options import TowerExtras
 from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
 from recsys.retrieval.training import TrainingOptions, train_two_tower
-from recsys.retrieval.training.batch import LossSettings
 from recsys.retrieval.training.devices import training_device
+from recsys.retrieval.training.epoch_report import EpochReport
 from recsys.retrieval.training.feature_masking import MIN_FIELDS
-from recsys.retrieval.training.options import EpochReport
+from recsys.retrieval.training.objectives import refused_by
 from recsys.threads import torch_threads
 
 __all__ = [
@@ -35,21 +34,12 @@ __all__ = [
     "Plan",
     "fit_towers",
     "plan_of_past",
-    "tower_options",
     "training_options",
     "write_curve",
 ]
 
 CURVE = "curve.json"
 """What was measured after each epoch, beside the retrievers of a stage."""
-
-_NAMES = {
-    "embedding_dim": "dim",
-    "user_table": "use_user_id",
-    "num_negatives": "negatives",
-    "negatives": "negative_source",
-}
-"""What options are called in the configuration, where it is something else."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,22 +88,13 @@ class Plan:
     past: FinishedTowers | None = None
 
 
-def tower_options(settings: RetrievalConfig) -> TowerOptions:
-    """The shape of the towers as configured."""
-    return TowerOptions(**_options(TowerOptions, settings))
-
-
 def training_options(
     settings: RetrievalConfig, *, epochs: int | None = None, hard_epochs: int | None = None
 ) -> TrainingOptions:
     """How the towers are trained as configured; ``epochs`` and ``hard_epochs`` go first."""
-    values = _options(TrainingOptions, settings)
     given = {"epochs": epochs, "hard_epochs": hard_epochs}
-    values |= {name: value for name, value in given.items() if value is not None}
-    return TrainingOptions(
-        settings=LossSettings(**_options(LossSettings, settings)),
-        **values,
-    )
+    options = settings.only(TrainingOptions)
+    return options.but(**{name: value for name, value in given.items() if value is not None})
 
 
 def fit_towers(
@@ -147,7 +128,7 @@ def fit_towers(
         FloatingPointError: the loss is no longer finite.
     """
     plan, progress = plan or Plan(), progress or Progress()
-    if problem := training_options(settings).refused_by(workers):
+    if problem := refused_by(settings, workers):
         raise ConfigError(f"retrieval.{problem}; leave --workers out")
     try:
         training_device(settings.device)
@@ -156,7 +137,7 @@ def fit_towers(
     tokens = _fields(settings, items)
     training = training_options(settings, epochs=plan.epochs, hard_epochs=plan.hard_epochs)
     if plan.frozen_items:
-        training = replace(training, masking_weight=0.0)  # it is about items alone
+        training = training.but(masking_weight=0.0)  # it is about items alone
     trainings = 1 if plan.frozen_items else settings.soup
     total = trainings * training.epochs + training.hard_epochs
     done = 0
@@ -184,7 +165,7 @@ def fit_towers(
                 fields=tokens,
                 num_field_tokens=None if tokens is None else items.num_field_tokens,
                 validation=validation,
-                towers=tower_options(settings),
+                towers=settings.only(TowerOptions),
                 training=training,
                 start=plan.start if start is None else start,
                 frozen_items=plan.frozen_items,
@@ -272,7 +253,7 @@ def _finish(
     soup: SoupPlan | None,
     past: FinishedTowers | None,
 ) -> FinishedTowers:
-    extras = TowerExtras(**_options(TowerExtras, settings))
+    extras = settings.only(TowerExtras)
     try:
         return finish_towers(
             retriever, histories, validation, extras, seed=seed, soup=soup, past=past
@@ -281,10 +262,3 @@ def _finish(
         raise ConfigError(
             f"retrieval.threshold_head and light_user_tower must be false for these data: {error}"
         ) from error
-
-
-def _options(kind: type[Any], settings: RetrievalConfig) -> dict[str, Any]:
-    """Values of the attributes of ``kind`` that the configuration has a setting for."""
-    known = type(settings).model_fields
-    names = {each.name: _NAMES.get(each.name, each.name) for each in fields(kind)}
-    return {name: getattr(settings, setting) for name, setting in names.items() if setting in known}

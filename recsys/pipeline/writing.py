@@ -15,6 +15,7 @@ from features.tables import Histories
 from recsys.config import Config
 from recsys.dataset import Dataset
 from recsys.dataset.definitions import describe_definitions
+from recsys.files.headers import write_header
 from recsys.pipeline.lineage import Lineage, write_trained_until
 from recsys.pipeline.towers import CURVE
 from recsys.retrieval.towers import TwoTowerRetriever
@@ -68,7 +69,6 @@ def write_bundle(
     definitions = load_definitions(json.loads((out / "features/definitions.json").read_text()))
     has_towers = TwoTowerRetriever.name in config.retrieval.sources
     header = {
-        "format": 1,
         "items_sha256": data.item_ids.sha256,
         "item_columns": columns,
         "title_column": config.data.item_columns.title,
@@ -79,7 +79,7 @@ def write_bundle(
         "candidates_per_source": config.ranking.candidates_per_source,
         "diversity": config.ranking.diversity,
     }
-    (out / "recommender.json").write_text(json.dumps(header, indent=2) + "\n")
+    write_header(out / "recommender.json", 1, header)
 
 
 def write_noise(out: Path, work: Path, config: Config, data: Dataset, histories: Histories) -> None:

@@ -2,57 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from recsys.errors import ArtifactError
+from recsys.files.headers import read_header, write_header
+from recsys.ranking.options import GbdtOptions
 
 if TYPE_CHECKING:
     import lightgbm
 
     from recsys.ranking.quick_scorer import QuickScorer
 
-__all__ = ["GbdtOptions", "GbdtRanker"]
+__all__ = ["GbdtRanker"]
 
 FORMAT = 1
 _ONE_THREAD = 4096
 """Rows up to which further threads cost more than they bring, beside other requests above all."""
-
-
-@dataclass(frozen=True)
-class GbdtOptions:
-    """How the trees grow; the defaults suit some hundred queries of some hundred candidates.
-
-    Attributes:
-        num_trees: boosting rounds.
-        learning_rate: shrinkage of each tree.
-        num_leaves: most leaves of a tree.
-        min_data_in_leaf: rows.
-        feature_fraction: share of the features each tree sees.
-        bagging_fraction: share of the rows each tree sees.
-        lambda_l2: L2 on leaf values.
-        truncation_level: pairs without a member in the first so many ranks do not count.
-        max_bin: most distinct values of a feature that the trees tell apart.
-        num_threads: the same number gives the same trees, whatever the machine has. One is the
-            default: where other work shares the cores, OpenMP threads that wait for each other
-            are several times slower than one.
-    """
-
-    num_trees: int = 200
-    learning_rate: float = 0.05
-    num_leaves: int = 15
-    min_data_in_leaf: int = 100
-    feature_fraction: float = 0.5
-    bagging_fraction: float = 0.7
-    lambda_l2: float = 10.0
-    truncation_level: int = 30
-    max_bin: int = 63
-    num_threads: int = 1
 
 
 class GbdtRanker:
@@ -114,7 +83,7 @@ class GbdtRanker:
         if bool((np.diff(request_index) < 0).any()):
             raise ValueError("request_index must not fall; sort the rows by request")
         _, group = np.unique(request_index, return_counts=True)
-        values = asdict(options)
+        values = dict(options)
         num_trees = values.pop("num_trees")
         parameters = {
             **values,
@@ -182,8 +151,8 @@ class GbdtRanker:
         """Write ``gbdt.txt`` (LightGBM's own text) and ``gbdt.json``."""
         directory.mkdir(parents=True, exist_ok=True)
         self._booster.save_model(directory / "gbdt.txt")
-        header = {"format": FORMAT, "feature_names": list(self.feature_names)}
-        (directory / "gbdt.json").write_text(json.dumps(header, indent=2) + "\n")
+        header = {"feature_names": list(self.feature_names)}
+        write_header(directory / "gbdt.json", FORMAT, header)
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -195,15 +164,10 @@ class GbdtRanker:
         import lightgbm
 
         try:
-            header = json.loads((directory / "gbdt.json").read_text())
+            header = read_header(directory / "gbdt.json", FORMAT, remedy="train again")
             text = (directory / "gbdt.txt").read_text()
         except FileNotFoundError as error:
             raise ArtifactError(
                 f"no trees in {directory}: {Path(str(error.filename)).name} is missing; train again"
             ) from error
-        if header.get("format") != FORMAT:
-            raise ArtifactError(
-                f"{directory}/gbdt.json must have format {FORMAT}, got {header.get('format')!r}; "
-                "train again with this version"
-            )
         return cls(lightgbm.Booster(model_str=text), header["feature_names"])

@@ -31,29 +31,23 @@ def check_time_leakage(
     """
     late = histories.timestamp >= np.repeat(moment, histories.counts)
     if bool(late.any()):
-        event = int(np.argmax(late))
         raise LeakageError(
             f"{int(late.sum())} history events are at or after the moment of their example, first: "
-            f"row {int(histories.rows[event])}, item {int(histories.item_index[event])}; cut the "
-            "history before the moment"
+            f"{_first(histories, late)}; cut the history before the moment"
         )
     # A tie with the history's last event moves the moment one microsecond past both.
     early = targets.timestamp < np.repeat(moment, targets.counts) - 1
     if bool(early.any()):
-        event = int(np.argmax(early))
         raise LeakageError(
-            f"{int(early.sum())} targets are before the moment of their example, first: row "
-            f"{int(targets.rows[event])}, item {int(targets.item_index[event])}; the split is not "
-            "in time order"
+            f"{int(early.sum())} targets are before the moment of their example, first: "
+            f"{_first(targets, early)}; the split is not in time order"
         )
     known = _keys(fitted_on)
     leaked = np.isin(_keys(targets), known)
     if bool(leaked.any()):
-        event = int(np.argmax(leaked))
         raise LeakageError(
             f"{int(leaked.sum())} targets are among the events the retrievers were fitted on, "
-            f"first: row {int(targets.rows[event])}, item {int(targets.item_index[event])}; fit "
-            "them on the histories only"
+            f"first: {_first(targets, leaked)}; fit them on the histories only"
         )
 
 
@@ -102,6 +96,12 @@ def _auc_within(value: np.ndarray, positive: np.ndarray, request_index: np.ndarr
     wins = rank_sum - positives * (positives - 1) / 2
     pairs = float((positives * negatives).sum())
     return float(wins.sum() / pairs) if pairs > 0 else 0.5
+
+
+def _first(events: Histories, marked: np.ndarray) -> str:
+    """Where the first of the ``marked`` [E] events stands."""
+    event = int(np.argmax(marked))
+    return f"row {int(events.rows[event])}, item {int(events.item_index[event])}"
 
 
 def _keys(histories: Histories) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
@@ -13,31 +12,9 @@ from torch import Tensor, nn
 
 from recsys.files.model_files import read_model, write_model
 from recsys.ranking.light_encoder import LightEncoder
+from recsys.ranking.options import ListwiseOptions
 
-__all__ = ["ListwiseOptions", "ListwiseRanker", "listnet"]
-
-
-@dataclass(frozen=True)
-class ListwiseOptions:
-    """Shape and training of the network.
-
-    Attributes:
-        dim: width of the encoder.
-        num_heads: attention heads; divides ``dim``.
-        dropout: while training.
-        epochs: passes over the requests.
-        batch_size: requests a step.
-        learning_rate: of AdamW.
-        weight_decay: of AdamW, decoupled.
-    """
-
-    dim: int = 32
-    num_heads: int = 2
-    dropout: float = 0.3
-    epochs: int = 10
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
+__all__ = ["ListwiseRanker", "listnet"]
 
 
 def listnet(score: Tensor, label: Tensor, mask: Tensor) -> Tensor:
@@ -261,7 +238,7 @@ class ListwiseRanker:
             f"encoder.{name}": tensor.detach().numpy()
             for name, tensor in self._encoder.state_dict().items()
         }
-        settings = {"strength": self.strength, "options": asdict(self.options)}
+        settings = {"strength": self.strength, "options": dict(self.options)}
         write_model(
             directory,
             "listwise",

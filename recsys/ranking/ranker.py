@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -12,8 +11,10 @@ import numpy as np
 import torch
 
 from recsys.errors import ArtifactError
-from recsys.ranking.gbdt import GbdtOptions, GbdtRanker
-from recsys.ranking.listwise import ListwiseOptions, ListwiseRanker
+from recsys.files.headers import read_header, write_header
+from recsys.ranking.gbdt import GbdtRanker
+from recsys.ranking.listwise import ListwiseRanker
+from recsys.ranking.options import GbdtOptions, ListwiseOptions
 
 __all__ = ["Ranker", "RankerFit", "RankingRows", "fit_ranker", "lists_of"]
 
@@ -133,8 +134,8 @@ class Ranker:
         self.gbdt.save(directory / "gbdt")
         if self.listwise is not None:
             self.listwise.save(directory / "listwise")
-        header = {"format": FORMAT, "top": self.top, "listwise": self.listwise is not None}
-        (directory / "ranker.json").write_text(json.dumps(header, indent=2) + "\n")
+        header = {"top": self.top, "listwise": self.listwise is not None}
+        write_header(directory / "ranker.json", FORMAT, header)
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -144,14 +145,9 @@ class Ranker:
             ArtifactError: a file is missing or of another format.
         """
         try:
-            header = json.loads((directory / "ranker.json").read_text())
+            header = read_header(directory / "ranker.json", FORMAT, remedy="train again")
         except FileNotFoundError as error:
             raise ArtifactError(f"no ranker in {directory}; train again") from error
-        if header.get("format") != FORMAT:
-            raise ArtifactError(
-                f"{directory}/ranker.json must have format {FORMAT}, got "
-                f"{header.get('format')!r}; train again with this version"
-            )
         listwise = ListwiseRanker.load(directory / "listwise") if header["listwise"] else None
         return cls(GbdtRanker.load(directory / "gbdt"), listwise, top=header["top"])
 
@@ -230,7 +226,7 @@ def fit_ranker(
     first_value = {size: measure(scores) for size, scores in by_size.items()}
     num_trees = max(first_value, key=lambda size: (first_value[size], -size))
     note("trees on all requests")
-    final_trees = grow(rows, replace(options, num_trees=num_trees))
+    final_trees = grow(rows, options.but(num_trees=num_trees))
     first = by_size[num_trees]
     if listwise is None:
         ranker = Ranker(final_trees, None, top=top)

@@ -13,6 +13,7 @@ from features.tables import ItemTable, UserTable, Vocabulary
 from recsys.config.features import CONTENT
 from recsys.dataset.definitions import USER_COLUMNS
 from recsys.errors import ArtifactError
+from recsys.files.headers import read_header
 from recsys.files.mapped_arrays import map_arrays
 
 __all__ = ["read_computer"]
@@ -25,7 +26,7 @@ def read_computer(bundle: Path) -> FeatureComputer:
         ArtifactError: a file is missing, or of another vocabulary.
     """
     try:
-        header = json.loads((bundle / "recommender.json").read_text())
+        header = read_header(bundle / "recommender.json", 1, remedy="run `recsys train`")
     except FileNotFoundError as error:
         raise ArtifactError(
             f"no recommender in {bundle}: recommender.json is missing; run `recsys train`"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from features.tables import Histories
-from recsys.topk import TopK, top_k
+from recsys.topk import TopK, stacked, top_k
 
 __all__ = [
     "DEFAULT_BLOCK_BYTES",
@@ -86,12 +86,7 @@ def retrieve_in_blocks(
         )
         for rows in _row_blocks(len(histories), num_items, block_bytes)
     ]
-    if not parts:
-        return TopK(np.empty((0, k), dtype=np.int64), np.empty((0, k), dtype=np.float32))
-    return TopK(
-        np.concatenate([part.item_index for part in parts]),
-        np.concatenate([part.score for part in parts]),
-    )
+    return stacked(parts, k)
 
 
 def score_in_blocks(
@@ -151,12 +146,13 @@ class DenseQuestion:
     def __init__(
         self, retriever: DenseRetriever, histories: Histories, moment: np.ndarray | None
     ) -> None:
+        histories.check_width(retriever.num_items)
         self._retriever = retriever
-        self._histories = histories
         self._moment = moments_of(histories, moment)
+        self._histories = histories if moment is None else histories.before(self._moment)
         self._whole: np.ndarray | None = None
         if 4 * len(histories) * (retriever.num_items + 1) <= retriever.block_bytes:
-            self._whole = retriever.score_all(histories, self._moment)
+            self._whole = retriever.score_all(self._histories, self._moment)
 
     def retrieve(self, k: int, *, excluded: np.ndarray | None = None) -> TopK:
         """See `recsys.retrieval.protocol.Question`."""

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.sparse import csr_array, diags_array
 
 from features.tables import Histories
+from recsys.files.damage import telling_damage
 from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.blocks import DenseRetriever
 from recsys.retrieval.recency import recency_weights
@@ -126,11 +127,12 @@ class CoOccurrenceRetriever(DenseRetriever):
         """Read what `save` wrote.
 
         Raises:
-            ArtifactError: see `recsys.files.model_files.read_model`.
+            ArtifactError: a file is missing, damaged, or of another kind or format.
         """
-        settings, tensors = read_model(directory, "co_occurrence")
-        width = settings["num_items"] + 1
-        matrix = csr_array(
-            (tensors["data"], tensors["indices"], tensors["indptr"]), shape=(width, width)
-        )
-        return cls(**settings, matrix=matrix)
+        with telling_damage(directory):
+            settings, tensors = read_model(directory, "co_occurrence")
+            width = settings["num_items"] + 1
+            matrix = csr_array(
+                (tensors["data"], tensors["indices"], tensors["indptr"]), shape=(width, width)
+            )
+            return cls(**settings, matrix=matrix)

@@ -10,6 +10,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_array
 
 from features.tables import Histories
+from recsys.files.damage import telling_damage
 from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.blocks import DenseRetriever
 from recsys.retrieval.recency import recency_weights
@@ -45,6 +46,9 @@ class ItemItemRetriever(DenseRetriever):
         half_life: float | None,
         tensors: dict[str, np.ndarray],
     ) -> None:
+        width = tensors["solved" if "solved" in tensors else "weights"].shape[1]
+        if width != num_items + 1:
+            raise ValueError(f"tensors must be of {num_items + 1} items, got {width}")
         self.name = name
         self.num_items = num_items
         self.half_life = half_life
@@ -133,7 +137,8 @@ class ItemItemRetriever(DenseRetriever):
         """Read what `save` wrote.
 
         Raises:
-            ArtifactError: see `recsys.files.model_files.read_model`.
+            ArtifactError: a file is missing, damaged, or of another kind or format.
         """
-        settings, tensors = read_model(directory, "item_item")
-        return cls(**settings, tensors=tensors)
+        with telling_damage(directory):
+            settings, tensors = read_model(directory, "item_item")
+            return cls(**settings, tensors=tensors)

@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 
 from features.tables import Histories
+from recsys.files.damage import telling_damage
 from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.blocks import DenseRetriever
 
@@ -142,10 +143,11 @@ class PopularityRetriever(DenseRetriever):
         """Read what `save` wrote.
 
         Raises:
-            ArtifactError: see `recsys.files.model_files.read_model`.
+            ArtifactError: a file is missing, damaged, or of another kind or format.
         """
-        settings, tensors = read_model(directory, "popularity")
-        return cls(**settings, timestamp=tensors["timestamp"], item_index=tensors["item_index"])
+        with telling_damage(directory):
+            settings, tensors = read_model(directory, "popularity")
+            return cls(**settings, timestamp=tensors["timestamp"], item_index=tensors["item_index"])
 
 
 def _windowed(until: np.ndarray, before: np.ndarray) -> np.ndarray:

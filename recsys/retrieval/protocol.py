@@ -67,9 +67,12 @@ class Retriever(Protocol):
         Args:
             histories: Q rows.
             k: results per query, >= 1.
-            moment: [Q] int64 microseconds since the epoch at which the answer is given; None: just
-                after the newest event of each row.
+            moment: [Q] int64 microseconds since the epoch at which the answer is given; only
+                events strictly before it are seen. None: just after the newest event of each row.
             excluded: [Q, N + 1] bool, True = must not be returned.
+
+        Raises:
+            ValueError: an item of the histories is above N, k < 1, or an array has another shape.
         """
         ...
 

@@ -1,10 +1,14 @@
-"""Semantic ids: content vectors to short code sequences, unique per item."""
+"""Semantic ids: content vectors to short code sequences, unique per item.
+
+Imports `files`; may be imported by `pipeline` and `serving.jobs`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
+from recsys.files.damage import telling_damage
 from recsys.lookup import lookup
 from recsys.semantic_ids.assign import add_tie_digit, assign_unique, move_to_free_codes
 from recsys.semantic_ids.diagnostics import Diagnostics, diagnose
@@ -40,7 +44,8 @@ def load_quantizer(directory: Path) -> Quantizer:
     """The saved quantiser of whichever kind ``directory`` holds.
 
     Raises:
-        ArtifactError: there is none, or of another format version.
+        ArtifactError: there is none, it is damaged, or of another format version.
         ConfigError: its kind is unknown here.
     """
-    return lookup(QUANTIZERS, read_header(directory)["kind"], "quantizer").load(directory)
+    with telling_damage(directory):
+        return lookup(QUANTIZERS, read_header(directory)["kind"], "quantizer").load(directory)

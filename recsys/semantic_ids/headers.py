@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from recsys.errors import ArtifactError
+from recsys.files import headers
 
 __all__ = ["read_header", "write_header"]
 
@@ -18,13 +18,8 @@ def write_header(
     directory: Path, *, kind: str, fingerprint: str, settings: Mapping[str, Any]
 ) -> None:
     """Write ``quantizer.json``."""
-    header = {
-        "format": _FORMAT,
-        "kind": kind,
-        "fingerprint": fingerprint,
-        "settings": dict(settings),
-    }
-    (directory / "quantizer.json").write_text(json.dumps(header, indent=2) + "\n")
+    values = {"kind": kind, "fingerprint": fingerprint, "settings": dict(settings)}
+    headers.write_header(directory / "quantizer.json", _FORMAT, values)
 
 
 def read_header(directory: Path, *, kind: str | None = None) -> dict[str, Any]:
@@ -36,12 +31,7 @@ def read_header(directory: Path, *, kind: str | None = None) -> dict[str, Any]:
     path = directory / "quantizer.json"
     if not path.exists() or not (directory / "quantizer.safetensors").exists():
         raise ArtifactError(f"no quantizer in {directory}")
-    header: dict[str, Any] = json.loads(path.read_text())
-    if header.get("format") != _FORMAT:
-        raise ArtifactError(
-            f"{path} must have format {_FORMAT}, got {header.get('format')!r}; "
-            "fit the quantizer again"
-        )
+    header = headers.read_header(path, _FORMAT, remedy="fit the quantizer again")
     if kind is not None and header.get("kind") != kind:
         raise ArtifactError(f"{path} must hold a {kind!r}, got {header.get('kind')!r}")
     return header

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -11,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from recsys.errors import ArtifactError
+from recsys.files.headers import read_header, write_header
 
 __all__ = ["SemanticIds"]
 
@@ -223,8 +223,8 @@ class SemanticIds:
             }
         )
         frame.write_parquet(directory / "semantic_ids.parquet")
-        header = {"format": _FORMAT, "num_codes": self.num_codes, "codebook": self.codebook}
-        (directory / "semantic_ids.json").write_text(json.dumps(header, indent=2) + "\n")
+        header = {"num_codes": self.num_codes, "codebook": self.codebook}
+        write_header(directory / "semantic_ids.json", _FORMAT, header)
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -235,15 +235,12 @@ class SemanticIds:
                 `from_codes`.
         """
         try:
-            header = json.loads((directory / "semantic_ids.json").read_text())
+            header = read_header(
+                directory / "semantic_ids.json", _FORMAT, remedy="assign the ids again"
+            )
             frame = pl.read_parquet(directory / "semantic_ids.parquet").sort("item_index")
         except FileNotFoundError as error:
             raise ArtifactError(f"no semantic ids in {directory}: {error}") from error
-        if header.get("format") != _FORMAT:
-            raise ArtifactError(
-                f"{directory}/semantic_ids.json must have format {_FORMAT}, "
-                f"got {header.get('format')!r}; assign the ids again"
-            )
         names = [f"code_{level}" for level in range(len(header["num_codes"]))]
         try:
             return cls.from_codes(

@@ -41,9 +41,10 @@ class Quantizer(Protocol):
         ...
 
     def level_distances(self, vectors: np.ndarray, level: int) -> np.ndarray:
-        """[N, V] float32 squared distances of the residual at ``level`` to each code there.
+        """[N, V] float32 squared distances by which `assign` decides at ``level``.
 
-        The residual is what the assigned codes of the levels before ``level`` leave.
+        They are those of the residual, what the assigned codes of the levels before leave, or of
+        its direction, to each code; only those of one level compare.
         """
         ...
 

@@ -1,4 +1,7 @@
-"""What would have happened: estimates from logs, simulated worlds and experiment statistics."""
+"""What would have happened: estimates from logs, simulated worlds and experiment statistics.
+
+Hands on what its folders offer; may be imported by `serving`.
+"""
 
 from __future__ import annotations
 

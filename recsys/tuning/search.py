@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from recsys.config import Config
-from recsys.config.tuning import SECTION, UNSEARCHED, field_of, is_whole
+from recsys.config.tuning import SECTION, UNSEARCHED, field_of, step_of
 from recsys.dataset import Dataset, read_dataset
 from recsys.errors import CollapseError, ConfigError
 from recsys.evaluation import (
@@ -38,7 +38,7 @@ from recsys.evaluation import (
 from recsys.files.locking import one_holder
 from recsys.files.provenance import code_fingerprint, fingerprint
 from recsys.progress import Progress
-from recsys.retrieval.training.options import EpochReport
+from recsys.retrieval.training.epoch_report import EpochReport
 from recsys.tuning.space import settings_now, space_of
 from recsys.tuning.study import Finished, Study, load_optuna
 from recsys.tuning.toml_text import to_toml
@@ -296,8 +296,8 @@ def _open_study(config: Config, data: Dataset, path: Path) -> Study:
         ),
         "code": code_fingerprint(),
     }
-    whole = frozenset(name for name in space if is_whole(model, field_of(name)))
-    return Study.open(path, identity, space, whole=whole, seed=config.seed)
+    steps = {name: step for name in space if (step := step_of(model, field_of(name))) is not None}
+    return Study.open(path, identity, space, steps=steps, seed=config.seed)
 
 
 def _shown(name: str, value: Any) -> str:

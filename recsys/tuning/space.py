@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from recsys.config.tuning import SECTION, Dimension, field_of
+from recsys.settings import Searched, Settings
 
 if TYPE_CHECKING:
     from recsys.config import Config
@@ -25,55 +26,33 @@ def settings_now(config: Config) -> dict[str, Any]:
 
 
 def default_space(settings: RetrievalConfig) -> dict[str, Dimension]:
-    """What is searched when nothing is declared: what the configured loss and denoising read."""
-    wanted = [*_READ_BY[settings.loss], *_READ_BY_ALL]
+    """What is searched when nothing is declared: what the configured loss and denoising read.
+
+    Each setting in the range that stands where it is declared.
+    """
+    from recsys.retrieval.training.objectives import objective_of
+
+    wanted = [*objective_of(settings.loss).searched, *_ALWAYS]
     if settings.denoising != "none":  # compares positives with the shared negatives
         wanted += [name for name in _SHARED if name not in wanted]
         wanted.append(_READ_BY_DENOISING[settings.denoising])
-    ranges = dict(_RANGES)
-    if settings.score == "dot":
-        ranges["temperature"] = Dimension(low=0.3, high=3.0, log=True)
-    return {f"{SECTION}.{name}": ranges[name] for name in wanted}
+    space = {f"{SECTION}.{name}": _declared(type(settings), name) for name in wanted}
+    if settings.score == "dot" and "temperature" in wanted:
+        space[f"{SECTION}.temperature"] = Dimension(low=0.3, high=3.0, log=True)
+    return space
 
 
-_RANGES: Mapping[str, Dimension] = {
-    "temperature": Dimension(low=0.05, high=0.3, log=True),  # of a cosine
-    "gamma": Dimension(low=0.2, high=5.0, log=True),
-    "negatives": Dimension(low=256, high=4096, log=True),
-    "negative_power": Dimension(low=0.0, high=1.0),
-    "learning_rate": Dimension(low=5e-4, high=1e-2, log=True),
-    "table_learning_rate": Dimension(low=0.02, high=0.5, log=True),
-    "user_power": Dimension(low=0.0, high=1.0),
-    "smoothing": Dimension(low=0.0, high=0.4),
-    "bsl_weight": Dimension(low=0.8, high=1.6),
-    "ccl_margin": Dimension(low=0.2, high=0.95),
-    "ccl_weight": Dimension(low=20.0, high=500.0, log=True),
-    "mawu_user_gamma": Dimension(low=0.2, high=3.0, log=True),
-    "mawu_item_gamma": Dimension(low=0.1, high=2.0, log=True),
-    "sl_temperature": Dimension(low=0.3, high=3.0, log=True),
-    "denoise_temperature": Dimension(low=0.03, high=1.0, log=True),
-    "drop_rate": Dimension(low=0.02, high=0.3),
-    "reweight_power": Dimension(low=0.05, high=1.0, log=True),
-}
-
-_READ_BY_ALL = ("learning_rate", "table_learning_rate", "user_power", "smoothing")
+_ALWAYS = ("learning_rate", "table_learning_rate", "user_power", "smoothing")
 _SHARED = ("temperature", "negatives", "negative_power")
-_READ_BY: Mapping[str, tuple[str, ...]] = {
-    "bpr": _SHARED,
-    "bsl": (*_SHARED, "bsl_weight"),
-    "ccl": ("negatives", "negative_power", "ccl_margin", "ccl_weight"),
-    "cm3": ("gamma",),
-    "directau": ("gamma",),
-    "in_batch_softmax": ("temperature",),
-    "mann_whitney": _SHARED,
-    "mawu": ("mawu_user_gamma", "mawu_item_gamma"),
-    "psl": _SHARED,
-    "sampled_softmax": _SHARED,
-    "sl_at_k": (*_SHARED, "sl_temperature"),
-}
-"""Loss -> settings of the default space that it alone reads."""
 _READ_BY_DENOISING: Mapping[str, str] = {
     "pld": "denoise_temperature",
     "truncated": "drop_rate",
     "reweighted": "reweight_power",
 }
+
+
+def _declared(section: type[Settings], name: str) -> Dimension:
+    ranges = [one for one in section.model_fields[name].metadata if isinstance(one, Searched)]
+    if not ranges:
+        raise ValueError(f"{name} must declare what is searched: put a Searched in its annotation")
+    return Dimension(low=ranges[0].low, high=ranges[0].high, log=ranges[0].log)

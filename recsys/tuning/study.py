@@ -59,7 +59,7 @@ class Study:
     Args:
         study: of Optuna.
         space: dotted name -> values.
-        whole: names of the settings that are whole numbers.
+        steps: name -> what lies between two values, of the settings that are whole numbers.
         seed: of the draws.
         changed: parts of the identity in which the file's newest other study differs; empty where
             this study was there before, or is the first one.
@@ -70,7 +70,7 @@ class Study:
         study: optuna.Study,
         space: Mapping[str, Dimension],
         *,
-        whole: frozenset[str],
+        steps: Mapping[str, int],
         seed: int,
         changed: tuple[str, ...] = (),
     ) -> None:
@@ -79,7 +79,7 @@ class Study:
         self._study = study
         self._seed = seed
         self._distributions = {
-            name: _distribution(dimension, whole=name in whole) for name, dimension in space.items()
+            name: _distribution(dimension, steps.get(name)) for name, dimension in space.items()
         }
 
     @classmethod
@@ -89,7 +89,7 @@ class Study:
         identity: Mapping[str, str],
         space: Mapping[str, Dimension],
         *,
-        whole: frozenset[str],
+        steps: Mapping[str, int],
         seed: int,
     ) -> Self:
         """The study of this identity in the journal ``path``; both are made if missing.
@@ -100,7 +100,7 @@ class Study:
             path: file with one JSON value a line; it may hold several studies.
             identity: fingerprints of everything that trials must have in common to be compared.
             space: dotted name -> values.
-            whole: names of the settings that are whole numbers.
+            steps: name -> what lies between two values, of the settings that are whole numbers.
             seed: of the draws.
 
         Raises:
@@ -132,7 +132,7 @@ class Study:
             study.set_user_attr(_IDENTITY, dict(identity))
             before = others[-1].user_attrs[_IDENTITY] if others else identity
             changed = tuple(part for part in identity if before.get(part) != identity[part])
-        found = cls(study, space, whole=whole, seed=seed, changed=changed)
+        found = cls(study, space, steps=steps, seed=seed, changed=changed)
         for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
             found.interrupt(trial.number)
         return found
@@ -212,13 +212,13 @@ def load_optuna() -> ModuleType:
     return optuna
 
 
-def _distribution(dimension: Dimension, *, whole: bool) -> optuna.distributions.BaseDistribution:
+def _distribution(dimension: Dimension, step: int | None) -> optuna.distributions.BaseDistribution:
     made = load_optuna().distributions
     found: optuna.distributions.BaseDistribution
     if dimension.choices is not None:
         found = made.CategoricalDistribution(dimension.choices)
-    elif whole:
-        found = made.IntDistribution(dimension.low, dimension.high, log=dimension.log)
+    elif step is not None:
+        found = made.IntDistribution(dimension.low, dimension.high, log=dimension.log, step=step)
     else:
         found = made.FloatDistribution(dimension.low, dimension.high, log=dimension.log)
     return found

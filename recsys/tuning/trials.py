@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from features.tables import Histories
 from recsys.config import Config, RetrievalConfig
-from recsys.config.messages import explain
 from recsys.dataset import Dataset
 from recsys.errors import ConfigError
 from recsys.evaluation import Truth, judge
@@ -22,7 +21,8 @@ from recsys.pipeline.stages import run_stages
 from recsys.pipeline.towers import ItemInputs
 from recsys.progress import Progress
 from recsys.retrieval.finishing.extras import FinishedTowers
-from recsys.retrieval.training.options import EpochReport
+from recsys.retrieval.training.epoch_report import EpochReport
+from recsys.settings import explain
 
 __all__ = ["MEASURED_AT", "TrialData", "changed_settings", "recall_of_towers", "trial_data"]
 

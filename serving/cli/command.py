@@ -14,6 +14,7 @@ import typer
 
 from serving.cli.api_keys import app as keys_app
 from serving.cli.cache import app as cache_app
+from serving.cli.config import app as config_app
 from serving.cli.doctor import app as doctor_app
 from serving.cli.experiments import app as experiments_app
 from serving.cli.features import app as features_app
@@ -59,6 +60,7 @@ app = typer.Typer(
 )
 
 app.add_typer(doctor_app, name="doctor")
+app.add_typer(config_app, name="config")
 app.add_typer(keys_app)
 app.add_typer(features_app)
 app.add_typer(experiments_app)

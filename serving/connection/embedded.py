@@ -16,7 +16,6 @@ a pid can be somebody else's by now.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -30,6 +29,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from recsys.files.locking import try_lock
 from serving.errors import StageUnavailable
 
 __all__ = ["EmbeddedStore"]
@@ -84,7 +84,7 @@ class EmbeddedStore:
             if _answers(path):
                 return _url(path)
             with open(home / "server.lock", "a") as lock:
-                if _try_lock(lock.fileno()):
+                if try_lock(lock.fileno()):
                     path = _new_socket_path(home)
                     _spawn(home, path, lock.fileno())
                 else:
@@ -105,7 +105,7 @@ class EmbeddedStore:
             return False
         deadline = time.monotonic() + timeout_s
         with _locked(home / "start.lock", deadline), open(home / "server.lock", "a") as lock:
-            if _try_lock(lock.fileno()):
+            if try_lock(lock.fileno()):
                 return False
             pid = cls.pid(home)
             with contextlib.suppress(OSError):
@@ -183,7 +183,7 @@ def _spawn(home: Path, path: Path, lock_descriptor: int) -> None:
 def _wait_until_answering(home: Path, path: Path, deadline: float) -> None:
     while not _answers(path):
         with open(home / "server.lock", "a") as lock:
-            gone = _try_lock(lock.fileno())
+            gone = try_lock(lock.fileno())
         if gone or time.monotonic() > deadline:
             state = "ended while starting" if gone else "did not answer in time"
             raise StageUnavailable(
@@ -266,18 +266,10 @@ def _locked(path: Path, deadline: float) -> Iterator[None]:
 
 
 def _wait_for_lock(descriptor: int, deadline: float) -> bool:
-    while not _try_lock(descriptor):
+    while not try_lock(descriptor):
         if time.monotonic() > deadline:
             return False
         time.sleep(_POLL_S)
-    return True
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
     return True
 
 

@@ -137,7 +137,8 @@ class _Fetched:
         self._fields = dict(zip(keys, store.read_all(keys), strict=True))
 
     def read(self, fields: Sequence[Field]) -> list[bytes | None]:
-        return [self._fields[key].get(name) for key, name in fields]
+        found = self.read_all([key for key, _ in fields])
+        return [values.get(name) for values, (_, name) in zip(found, fields, strict=True)]
 
     def read_all(self, keys: Sequence[str]) -> list[dict[str, bytes]]:
         missing = [key for key in keys if key not in self._fields]

@@ -18,8 +18,9 @@ import polars as pl
 from features.moments import utc
 from features.sources.publishing import IMPRESSION_SCHEMA
 from features.tables import EVENT, ITEM, TIMESTAMP, USER, WEIGHT
+from recsys.config.impressions import RowLogLimits
 from serving.impressions.row_journal import finished_files
-from serving.impressions.row_log import RowLog, RowLogLimits, RowLogStats
+from serving.impressions.row_log import RowLog, RowLogStats
 from serving.messages import Event, Recommendations, RecommendRequest
 
 __all__ = [

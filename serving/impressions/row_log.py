@@ -15,17 +15,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import polars as pl
 
+from recsys.config.impressions import RowLogLimits
 from serving.impressions.row_finisher import Finisher, Troubles
 from serving.impressions.row_journal import Journal, encode_frame, new_stem
 from serving.impressions.row_recovery import Loss, Tally, write_loss
 
-__all__ = ["RowLog", "RowLogLimits", "RowLogStats", "Rows"]
+__all__ = ["RowLog", "RowLogStats", "Rows"]
 
 log = logging.getLogger(__name__)
 
@@ -45,38 +45,6 @@ class Rows(Protocol):
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         """Values in the order of the schema; times as microseconds since the epoch."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class RowLogLimits:
-    """How much a row log holds back, and how large its files become.
-
-    Attributes:
-        rotate_rows: a journal becomes a Parquet file after so many rows,
-        rotate_s: or so many seconds of the monotonic clock,
-        rotate_bytes: or so many bytes.
-        flush_s: rows wait at most so long in memory.
-        queue_rows: rows kept in memory at most.
-        keep_days: Parquet files older than this are deleted. None: never.
-        fsync: survive a power cut as well as a kill, at the price of waiting for the disk.
-
-    Raises:
-        ValueError: a number is not positive.
-    """
-
-    rotate_rows: int = 1_000_000
-    rotate_s: float = 600.0
-    rotate_bytes: int = 64_000_000
-    flush_s: float = 0.5
-    queue_rows: int = 100_000
-    keep_days: float | None = None
-    fsync: bool = False
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is not None and field.name != "fsync" and value <= 0:
-                raise ValueError(f"{field.name} must be > 0, got {value}")
 
 
 class RowLogStats(NamedTuple):

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from recsys.files.locking import try_lock
 from serving.impressions.row_journal import finish_journal, finished_files, is_stem_of
 
 __all__ = ["Loss", "Tally", "expire", "read_losses", "recover", "write_loss"]
@@ -178,11 +179,7 @@ def _claimed(path: Path) -> Iterator[int | None]:
         yield None
         return
     try:
-        locked = True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            locked = False
+        locked = try_lock(descriptor)
         # One that was taken over meanwhile is unlinked: its lock is free and means nothing.
         yield descriptor if locked and os.fstat(descriptor).st_nlink else None
     finally:

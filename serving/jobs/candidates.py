@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from features.tables import TIMESTAMP, USER, Histories
 from recsys.bundle import Bundle
 from recsys.config import Config
 from recsys.dataset.user_events import USER_EVENTS, UserEvents
+from recsys.files.headers import write_header
 from recsys.progress import Progress
 from serving.assembly import POPULAR
 from serving.jobs.popular_segments import (
@@ -110,7 +110,7 @@ def build_candidates(config: Config, bundle: Bundle, *, progress: Progress | Non
             out / "item_features.parquet"
         )
         popular = _popular(recommender, as_of)
-        (out / POPULAR).write_text(json.dumps(popular) + "\n")
+        write_header(out / POPULAR, 1, popular, indent=None)
         if segments is not None:
             by_segment = popular_by_segment(
                 events,
@@ -143,7 +143,6 @@ def _popular(recommender: Recommender, as_of: datetime) -> dict[str, Any]:
     slate = recommender.popular(NUM_POPULAR, as_of)
     best = max((item.score for item in slate), default=1.0) or 1.0
     return {
-        "format": 1,
         "item_ids": [item.item_id for item in slate],
         "score": [item.score / best for item in slate],
     }

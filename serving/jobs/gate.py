@@ -103,7 +103,7 @@ def judge(
     if incumbent is not None:
         theirs = _incumbent(config, incumbent, candidate, progress)
         theirs = replace(theirs, estimates=seen.estimates.get("incumbent", ()))
-    rules = config.gate.rules()
+    rules = config.gate
     try:
         decision = decide(ours, theirs, rules)
     except ValueError as error:

@@ -18,6 +18,7 @@ from features.tables import ITEM, USER, Vocabulary
 from recsys.bundle import Bundle
 from recsys.config import Config
 from recsys.errors import ArtifactError
+from recsys.files.headers import read_header
 from recsys.progress import Progress
 from serving.assembly import CONTENT_FIELD, POPULAR, open_store
 from serving.errors import NoGeneration, PublishRefused
@@ -172,18 +173,14 @@ def _check_gate(bundle: Bundle) -> None:
             f"bundle {bundle.id} has no {GATE}, which store.require_gate asks for; have the bundle "
             "judged first (`recsys gate`), or set store.require_gate = false"
         )
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        version, verdict = found["format"], found["verdict"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path} is damaged ({error}); have the bundle judged again") from error
-    if version != 1:
+    judgement = read_header(path, 1, remedy="have the bundle judged again")
+    verdict = judgement.get("verdict")
+    if verdict is None:
+        raise ArtifactError(f"{path} is damaged (no 'verdict'); have the bundle judged again")
+    about = judgement.get("bundle", bundle.id)
+    if about != bundle.id:
         raise ArtifactError(
-            f"{path} has format {version}, this version reads 1; have the bundle judged again"
-        )
-    if found.get("bundle", bundle.id) != bundle.id:
-        raise ArtifactError(
-            f"{path} is about bundle {found['bundle']}, not {bundle.id}; have this bundle judged "
+            f"{path} is about bundle {about}, not {bundle.id}; have this bundle judged "
             "(`recsys gate`)"
         )
     if verdict != PROMOTE:

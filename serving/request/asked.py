@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from recsys.config.experiment_design import DRAWING, ArmSettings
+from recsys.config.serving import ServiceSettings
 from serving.messages import StageOutcome
 from serving.models.live import LiveQuestion
 from serving.request.cursor import Page
 from serving.request.experiments import Assignment
 from serving.request.filters import Filters
 from serving.request.reader import View
-from serving.request.settings import ServiceSettings
 from serving.request.user_states import UserState
 
 __all__ = ["Asked", "SlatePolicy", "policy_of"]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from recsys.config.serving import ServiceSettings
 from serving.errors import (
     CursorExpired,
     CursorMismatch,
@@ -22,7 +23,6 @@ from serving.request.cursor import Page, decode_cursor, question_of
 from serving.request.experiments import Assignment, Experiments
 from serving.request.filters import filters_of
 from serving.request.reader import GenerationReader, View
-from serving.request.settings import ServiceSettings
 from serving.request.snapshot import Snapshot
 from serving.request.timings import reason_of
 from serving.request.user_states import UserState

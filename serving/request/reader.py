@@ -12,10 +12,10 @@ from typing import NamedTuple, TypeVar
 
 from features.errors import DataError
 from features.packing import FeatureBlock, NearCache, PackedSchema
+from recsys.config.serving import ServiceSettings
 from serving.breaker import CircuitBreaker
 from serving.errors import CorruptValue, NoGeneration, ServingError, StageUnavailable
 from serving.events.sessions import Sessions
-from serving.request.settings import ServiceSettings
 from serving.request.snapshot import BundledPopular, Snapshot, load_snapshot
 from serving.request.user_states import UserState, read_user_states
 from serving.store import GenerationStore

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from recsys.config.serving import ServiceSettings
 from serving.errors import NoGeneration, NotSupported, ServingError
 from serving.events.event_stream import EventStream
 from serving.events.sessions import Sessions
@@ -31,7 +32,6 @@ from serving.request.intake import Intake
 from serving.request.item_visibility import set_alive
 from serving.request.ladder import Ladder
 from serving.request.reader import GenerationReader
-from serving.request.settings import ServiceSettings
 from serving.request.slate_rule import RowVectors, SlateBuilder, SlateRule
 from serving.request.snapshot import BundledPopular
 from serving.request.stages import Stages

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from recsys.config.serving import ServiceSettings
 from serving.errors import NoGeneration, ServingError, StageUnavailable
 from serving.models.live import BoundedCalls, LiveModel, LiveModels
 from serving.request.asked import Asked
 from serving.request.filters import Named
 from serving.request.reader import GenerationReader
-from serving.request.settings import ServiceSettings
 from serving.request.snapshot import Snapshot, item_schema
 from serving.request.timings import Timings, reason_of
 from serving.store.candidate_codec import CandidateList

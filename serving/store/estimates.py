@@ -50,12 +50,10 @@ def share_of(hits: int, count: int, *, total: int) -> Estimate | None:
     share = hits / count
     if count >= total:
         return Estimate(share, share, share, count)
-    spread = _Z * math.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2))
-    scale = 1 + _Z**2 / count
-    middle = share + _Z**2 / (2 * count)
-    return Estimate(
-        share, max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale), count
-    )
+    from scipy.stats import binomtest
+
+    low, high = binomtest(hits, count).proportion_ci(method="wilson")
+    return Estimate(share, float(low), float(high), count)
 
 
 def mean_of(values: Sequence[float] | np.ndarray, *, total: int) -> Estimate | None:

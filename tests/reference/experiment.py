@@ -68,18 +68,6 @@ def holm(p: Sequence[float]) -> list[float]:
     return found
 
 
-def benjamini_hochberg(p: Sequence[float]) -> list[float]:
-    """For each value the smallest m p / rank over itself and all larger ones."""
-    ranked = sorted(p)
-    return [
-        min(
-            1.0,
-            min(len(p) * q / (rank + 1) for rank, q in enumerate(ranked) if q >= value),
-        )
-        for value in p
-    ]
-
-
 def team_draft(
     a: Sequence[int], b: Sequence[int], k: int, a_first: Sequence[bool]
 ) -> tuple[list[int], list[int]]:

@@ -1,31 +1,10 @@
+"""The log as it was, and a clock, for every test of serving; stores are in `stores`."""
+
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import shutil
-import tempfile
-import uuid
-from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
-
-from serving.connection import connect
-from serving.connection.embedded import EmbeddedStore
-from serving.store import GenerationStore
-from tests.serving.connection.servers import cluster, standalone
-
-ITEM_IDS = [f"i{number}" for number in range(1, 13)]  # item index 1..12
-
-
-@pytest.fixture(autouse=True)
-def _no_store_variables(monkeypatch):
-    for name in ("URL", "USERNAME", "PASSWORD", "SENTINEL_PASSWORD"):
-        monkeypatch.delenv(f"RECSYS_STORE_{name}", raising=False)
-    # Importing Feast sets it, and processes started later would inherit it.
-    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
 
 
 @pytest.fixture(autouse=True)
@@ -42,78 +21,6 @@ def _own_logging():
             one.setLevel(levels.get(name, logging.NOTSET))
 
 
-@contextlib.contextmanager
-def short_directory():
-    """A directory whose sockets fit into AF_UNIX's limit, whatever the test's name."""
-    directory = Path(tempfile.mkdtemp(prefix="rs-", dir="/tmp"))
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def embedded_directory():
-    with short_directory() as directory:
-        EmbeddedStore.ensure(directory / "store")
-        yield directory / "store"
-        EmbeddedStore.stop(directory / "store")
-
-
-@pytest.fixture(scope="session")
-def redis_server_url():
-    with standalone("redis") as server:
-        yield server.url
-
-
-@pytest.fixture(scope="session")
-def cluster_url():
-    """Three nodes that nobody may kill; patient with each other on a busy machine."""
-    with cluster() as nodes:
-        for server in nodes.servers:
-            server.ask("CONFIG", "SET", "cluster-node-timeout", 15_000)
-        yield nodes.url
-
-
-@pytest.fixture
-def own_directory():
-    """A directory of this test alone, for tests that kill or stop the server."""
-    with short_directory() as directory:
-        yield directory / "store"
-        EmbeddedStore.stop(directory / "store")
-
-
-@pytest.fixture
-def client(embedded_directory):
-    client = connect("embedded", directory=embedded_directory)
-    yield client
-    client.close()
-
-
-@pytest.fixture
-def store(client):
-    """An empty namespace on the shared embedded server."""
-    return GenerationStore(client, namespace=f"t{uuid.uuid4().hex[:10]}")
-
-
-@pytest.fixture(params=["embedded", "redis-server", "cluster"])
-def any_client(request):
-    """A client of each kind of store there is."""
-    if request.param == "embedded":
-        client = connect("embedded", directory=request.getfixturevalue("embedded_directory"))
-    else:
-        fixture = {"redis-server": "redis_server_url", "cluster": "cluster_url"}[request.param]
-        client = connect(request.getfixturevalue(fixture))
-    yield client
-    client.close()
-
-
-@pytest.fixture
-def any_store(any_client):
-    """An empty namespace on each kind of store there is."""
-    return GenerationStore(any_client, namespace=f"t{uuid.uuid4().hex[:10]}")
-
-
 @pytest.fixture
 def fake_clock():
     class Clock:
@@ -126,43 +33,3 @@ def fake_clock():
             self.now += seconds
 
     return Clock()
-
-
-def user_batch(lists: dict[str, list[int]], source: int = 0):
-    """Lists of item indices as one batch; scores fall from 1 in steps of 1/8, exact in f16."""
-    width = max(map(len, lists.values()))
-    item_index = np.full((len(lists), width), -1, dtype=np.int64)
-    score = np.full((len(lists), width), -np.inf, dtype=np.float32)
-    for row, items in enumerate(lists.values()):
-        item_index[row, : len(items)] = items
-        score[row, : len(items)] = 1 - np.arange(len(items)) / 8
-    return list(lists), item_index, score, np.full((len(lists), width), source, np.uint8)
-
-
-def popular(items: list[int]):
-    return np.array(items), np.linspace(1.0, 0.5, len(items))
-
-
-def publish(store, generation, users, *, item_ids=ITEM_IDS, popular_items=(1, 2, 3, 4), **options):
-    """Publish a small generation; ``users`` maps user ids to item indices."""
-    options.setdefault("ttl_s", 600)
-    options.setdefault("vocabulary_sha256", "v1")
-    return store.publish(
-        generation,
-        users=[user_batch(users)] if isinstance(users, dict) else users,
-        item_ids=item_ids,
-        popular=popular(list(popular_items)),
-        **options,
-    )
-
-
-@pytest.fixture
-def make():
-    """Builders that several test files share."""
-    return SimpleNamespace(
-        item_ids=ITEM_IDS,
-        user_batch=user_batch,
-        popular=popular,
-        publish=publish,
-        kill=lambda directory: os.kill(EmbeddedStore.pid(directory), 9),
-    )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from features.tables import Histories
 from recsys.errors import ArtifactError
 from recsys.files.model_files import read_model, write_model
-from recsys.retrieval.towers.retriever import Score
+from recsys.retrieval.towers.options import Score
 
 __all__ = [
     "DistillationOptions",

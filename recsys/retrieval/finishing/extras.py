@@ -18,40 +18,18 @@ from recsys.errors import ArtifactError, NotFittedError
 from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.finishing.distillation import DistillationOptions, UserStudent
 from recsys.retrieval.finishing.distilled_two_tower import DistilledTwoTower, distil_user_tower
+from recsys.retrieval.finishing.options import TowerExtras
 from recsys.retrieval.finishing.threshold import ThresholdHead
 from recsys.retrieval.finishing.tower_soup import SoupPlan, train_soup
 from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.topk import TopK
 
-__all__ = ["FinishedTowers", "SoupPlan", "TowerExtras", "finish_towers", "train_soup"]
+__all__ = ["FinishedTowers", "SoupPlan", "finish_towers", "train_soup"]
 
 _LIGHT, _THRESHOLD, _ACTIVITY, _SOUP = "light_user_tower", "threshold", "activity", "soup.json"
 _LEARNED_ROWS = 50_000  # users that student and head learn from
 _ASKED_ROWS = 2_048  # users whose candidates are found at a time
 _CANDIDATES = 200  # of each user, that the head learns from
-
-
-@dataclass(frozen=True)
-class TowerExtras:
-    """What is made of the trained towers besides the retriever itself.
-
-    Attributes:
-        light_user_tower: distil a user tower of two matrix products for live requests.
-        threshold_head: learn from which score on a candidate is worth showing.
-        soup: branches that are trained from one start and averaged where that helps; 1: one
-            plain training.
-
-    Raises:
-        ValueError: ``soup`` < 1.
-    """
-
-    light_user_tower: bool = False
-    threshold_head: bool = False
-    soup: int = 1
-
-    def __post_init__(self) -> None:
-        if self.soup < 1:
-            raise ValueError(f"soup must be >= 1, got {self.soup}; 1 is a plain training")
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +60,7 @@ class FinishedTowers:
     @property
     def knows_users(self) -> bool:
         """Whether anything here asks for the rows of known users."""
-        return self.retriever.tower.options.user_table or self.activity is not None
+        return self.retriever.tower.options.use_user_id or self.activity is not None
 
     def likely(
         self,
@@ -221,7 +199,7 @@ def _distilled(retriever: TwoTowerRetriever, histories: Histories, seed: int) ->
         )
     rows = _drawn(np.flatnonzero(histories.counts), _LEARNED_ROWS, seed)
     moment = histories.timestamp[histories.indptr[1:][rows] - 1] + 1
-    if not towers.user_table:
+    if not towers.use_user_id:
         rng = np.random.default_rng(seed)
         event = histories.indptr[rows] + rng.integers(0, histories.counts[rows])
         rows, moment = np.tile(rows, 2), np.concatenate([moment, histories.timestamp[event]])

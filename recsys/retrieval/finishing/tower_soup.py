@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self
 
@@ -152,7 +152,7 @@ def train_soup(
         )
     share = max(1, min(training.epochs - 1, round(_START_SHARE * training.epochs)))
     first = share if plan is None else plan.start_epochs
-    start = train(replace(training, epochs=first, final_learning_rate=1.0), seed=seed, start=None)
+    start = train(training.but(epochs=first, final_learning_rate=1.0), seed=seed, start=None)
     wanted = (
         [Branch(number, training.epochs - share) for number in range(branches)]
         if plan is None
@@ -205,8 +205,7 @@ def train_soup(
 def _branch_options(training: TrainingOptions, branch: Branch, before: int) -> TrainingOptions:
     """Denoising goes on as if the epochs ``before`` belonged to the same training."""
     rate = _RATES[branch.number % len(_RATES)]
-    return replace(
-        training,
+    return training.but(
         epochs=branch.epochs,
         learning_rate=rate * training.learning_rate,
         table_learning_rate=rate * training.table_learning_rate,

@@ -3,6 +3,8 @@
 Every loss takes ``weight`` [B] >= 0, one number per example: the mean becomes
 ``sum(weight * loss) / sum(weight)``. Masks are boolean and mean "leave this one out".
 Scores are dot products: normalise the vectors first for a cosine.
+
+Plain functions of tensors, which import nothing else; may be imported by `sampling` and `training`.
 """
 
 from __future__ import annotations

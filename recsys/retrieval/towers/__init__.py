@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from recsys.lazy import lazy_names
+from features.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from recsys.retrieval.towers.model import TowerOptions
+    from recsys.retrieval.towers.options import TowerOptions
     from recsys.retrieval.towers.retriever import TwoTowerRetriever
 
 __all__ = ["TowerOptions", "TwoTowerRetriever"]

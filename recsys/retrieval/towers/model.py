@@ -4,80 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recsys.embeddings.tables import TableSpec
+from recsys.retrieval.towers.options import TowerOptions
 from recsys.retrieval.towers.pooling import AttentionPooling, pool_events
 from recsys.retrieval.towers.windows import pool_weights
 
-__all__ = ["Lookup", "Pooling", "TowerOptions", "TwoTower", "table_specs"]
+__all__ = ["Lookup", "TwoTower", "table_specs"]
 
 Lookup = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
-Pooling = Literal["recency", "attention", "none"]
-
-
-@dataclass(frozen=True)
-class TowerOptions:
-    """The shape of the towers.
-
-    Attributes:
-        embedding_dim: D, a multiple of 4 so that the tables can be sharded.
-        history_length: newest events a query sees, >= 1.
-        half_lives: pools of the history, half-lives in events (inf: plain mean).
-        hidden_dim: width of the query tower's residual layer; 0 leaves it out.
-        user_table: whether known users get a row of their own on top of their history.
-        id_dropout: share of item ids hidden in each training step, so that content and Semantic
-            ID learn to stand in for them; in [0, 1].
-        pooling: how a history becomes vectors. "recency": means weighted by age, one a half-life;
-            "attention": the same number of learned means that start there; "none": histories are
-            not looked at, a query is the user's own row (matrix factorisation), and
-            ``history_length``, ``half_lives`` and ``hidden_dim`` mean nothing.
-        user_dropout: share of user rows hidden in each training step, so that the history learns
-            to answer for a user without a row; in [0, 1).
-
-    Raises:
-        ValueError: a value is out of range, or ``pooling`` "none" or ``user_dropout`` is asked
-            for without ``user_table``.
-    """
-
-    embedding_dim: int = 64
-    history_length: int = 100
-    half_lives: tuple[float, ...] = (20.0, 5.0, 2.0)
-    hidden_dim: int = 128
-    user_table: bool = False
-    id_dropout: float = 0.1
-    pooling: Pooling = "recency"
-    user_dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.embedding_dim < 4 or self.embedding_dim % 4:
-            raise ValueError(
-                f"embedding_dim must be a positive multiple of 4, got {self.embedding_dim}"
-            )
-        if self.history_length < 1:
-            raise ValueError(f"history_length must be >= 1, got {self.history_length}")
-        if not self.half_lives or not all(half_life > 0 for half_life in self.half_lives):
-            raise ValueError(f"half_lives must be one or more numbers > 0, got {self.half_lives}")
-        if self.hidden_dim < 0:
-            raise ValueError(f"hidden_dim must be >= 0, got {self.hidden_dim}")
-        if not 0.0 <= self.id_dropout <= 1.0:
-            raise ValueError(f"id_dropout must be in [0, 1], got {self.id_dropout}")
-        if self.pooling not in ("recency", "attention", "none"):
-            raise ValueError(
-                f"pooling must be 'recency', 'attention' or 'none', got {self.pooling!r}"
-            )
-        if not 0.0 <= self.user_dropout < 1.0:
-            raise ValueError(f"user_dropout must be in [0, 1), got {self.user_dropout}")
-        if not self.user_table and (self.pooling == "none" or self.user_dropout):
-            raise ValueError(
-                f"user_table must be True for pooling 'none' and for user_dropout, got False with "
-                f"pooling {self.pooling!r} and user_dropout {self.user_dropout}"
-            )
 
 
 def table_specs(
@@ -89,13 +28,13 @@ def table_specs(
     num_field_tokens: int = 0,
 ) -> list[TableSpec]:
     """The id tables that are looked up: ``item``, and ``prefix``, ``field``, ``user`` if used."""
-    specs = [TableSpec("item", num_items + 1, options.embedding_dim)]
+    specs = [TableSpec("item", num_items + 1, options.dim)]
     if num_prefix_tokens:
-        specs.append(TableSpec("prefix", num_prefix_tokens + 1, options.embedding_dim))
+        specs.append(TableSpec("prefix", num_prefix_tokens + 1, options.dim))
     if num_field_tokens:
-        specs.append(TableSpec("field", num_field_tokens + 1, options.embedding_dim))
-    if options.user_table:
-        specs.append(TableSpec("user", num_users + 1, options.embedding_dim))
+        specs.append(TableSpec("field", num_field_tokens + 1, options.dim))
+    if options.use_user_id:
+        specs.append(TableSpec("user", num_users + 1, options.dim))
     return specs
 
 
@@ -124,7 +63,7 @@ class TwoTower(nn.Module):
         super().__init__()
         self.options = options
         self.content_dim = content_dim
-        dim, pools, hidden = options.embedding_dim, len(options.half_lives), options.hidden_dim
+        dim, pools, hidden = options.dim, len(options.half_lives), options.hidden_dim
 
         def drawn(*shape: int, std: float) -> nn.Parameter:
             return nn.Parameter(torch.randn(*shape, generator=generator) * std)

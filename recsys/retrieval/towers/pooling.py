@@ -151,7 +151,9 @@ class AttentionPooling(nn.Module):
             for an empty window.
         """
         if place.numel() < len(item_vector):
-            score = self._scores(item_vector[place].flatten(0, 1)).view(-1, *place.shape)
+            score = self._scores(item_vector[place].flatten(0, 1)).view(
+                len(self.head), *place.shape
+            )
         else:
             score = self._scores(item_vector)[:, place]
         length = place.shape[1]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -16,16 +15,16 @@ from torch import Tensor
 from features.tables import Histories
 from recsys.embeddings.int8 import Int8Rows, quantize_rows
 from recsys.errors import ArtifactError
-from recsys.files.model_files import read_model, write_model
+from recsys.retrieval.towers.files import TowerFiles, read_towers, write_towers
 from recsys.retrieval.towers.light_query import LightQuery
-from recsys.retrieval.towers.model import TowerOptions, TwoTower
+from recsys.retrieval.towers.model import TwoTower
+from recsys.retrieval.towers.options import Score
 from recsys.retrieval.towers.vector_question import VectorQuestion
 from recsys.retrieval.towers.windows import latest_window
-from recsys.topk import TopK, top_k
+from recsys.topk import TopK, stacked, top_k
 
-__all__ = ["Score", "SearchesVectors", "TwoTowerRetriever"]
+__all__ = ["SearchesVectors", "TwoTowerRetriever"]
 
-Score = Literal["cosine", "dot"]
 _ITEM_BLOCK = 16_384  # items encoded at a time
 _SMALL = 1e-12  # torch's bound of a norm that is divided by
 _QUERY_BLOCK = 4_096  # queries encoded at a time
@@ -74,7 +73,7 @@ class TwoTowerRetriever:
     ) -> None:
         if score not in ("cosine", "dot"):
             raise ValueError(f"score must be 'cosine' or 'dot', got {score!r}")
-        dim = tower.options.embedding_dim
+        dim = tower.options.dim
         if item_vector.ndim != 2 or item_vector.shape[1] != dim:
             raise ValueError(
                 f"item_vector must be [N + 1, {dim}], got shape {tuple(item_vector.shape)}"
@@ -153,9 +152,9 @@ class TwoTowerRetriever:
         options = self.tower.options
         return {
             "score": self.score_kind,
-            "dim": options.embedding_dim,
+            "dim": options.dim,
             "pooling": options.pooling,
-            "user_table": options.user_table,
+            "user_table": options.use_user_id,
         }
 
     @property
@@ -185,10 +184,10 @@ class TwoTowerRetriever:
         Returns:
             [Q, D] float32; unit rows for a cosine.
         """
+        seen = histories if moment is None else histories.before(moment)
         if self.tower.options.pooling == "none":
-            window = torch.zeros(len(histories), 0, dtype=torch.int64)
+            window = torch.zeros(len(seen), 0, dtype=torch.int64)
         else:
-            seen = histories if moment is None else histories.before(moment)
             if len(seen) == 1 and self._light_query is not None:
                 return self._one_query(seen.item_index, user_index)
             window = latest_window(seen, self.tower.options.history_length)
@@ -236,6 +235,7 @@ class TwoTowerRetriever:
         user_index: np.ndarray | None = None,
     ) -> VectorQuestion:
         """See `Retriever.ask`; ``user_index`` as in `user_vectors`."""
+        histories.check_width(self.num_items)
         return VectorQuestion(self, self.user_vectors(histories, moment, user_index=user_index))
 
     def retrieve(
@@ -274,12 +274,7 @@ class TwoTowerRetriever:
             )
             for start in range(0, len(query), block_rows)
         ]
-        if not parts:
-            return TopK(np.zeros((0, k), np.int64), np.zeros((0, k), np.float32))
-        return TopK(
-            np.concatenate([part.item_index for part in parts]),
-            np.concatenate([part.score for part in parts]),
-        )
+        return stacked(parts, k)
 
     def score(
         self,
@@ -371,22 +366,9 @@ class TwoTowerRetriever:
 
     def save(self, directory: Path) -> None:
         """Write the weights, the tables and the int8 copy, if there is one."""
-        tensors = {f"tower.{name}": value for name, value in self.tower.state_dict().items()}
-        tensors |= {f"table.{name}": value for name, value in self.tables.items()}
-        tensors["item_vector"] = self._encoded
-        shape = asdict(self.tower.options)
-        shape["half_lives"] = [str(half_life) for half_life in shape["half_lives"]]  # "inf" too
-        settings = {
-            "towers": shape,
-            "content_dim": self.tower.content_dim,
-            "score": self.score_kind,
-            "best_epoch": self.best_epoch,
-            "int8": self.int8 is not None,
-        }
-        arrays = {name: value.detach().numpy() for name, value in tensors.items()}
-        write_model(directory, self.name, settings, arrays)
-        if self.int8 is not None:
-            self.int8.save(directory / "int8")
+        weights = (self.tower, self.tables, self._encoded)
+        files = TowerFiles(*weights, self.score_kind, self.best_epoch, self.int8)
+        write_towers(directory, self.name, files)
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -395,28 +377,15 @@ class TwoTowerRetriever:
         Raises:
             ArtifactError: a file is missing, of another format, or the weights do not fit.
         """
-        settings, arrays = read_model(directory, cls.name)
-        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        shape = settings["towers"]
-        shape["half_lives"] = tuple(float(half_life) for half_life in shape["half_lives"])
-        tower = TwoTower(
-            TowerOptions(**shape), content_dim=settings["content_dim"], generator=torch.Generator()
-        )
+        read = read_towers(directory, cls.name)
+        vectors, epoch = read.item_vector, read.best_epoch
         try:
-            tower.load_state_dict(_below("tower.", tensors))
-            retriever = cls(
-                tower,
-                _below("table.", tensors),
-                tensors["item_vector"],
-                score=settings["score"],
-                best_epoch=settings["best_epoch"],
-            )
-        except (RuntimeError, KeyError, ValueError) as error:
+            retriever = cls(read.tower, read.tables, vectors, score=read.score, best_epoch=epoch)
+        except ValueError as error:
             raise ArtifactError(
                 f"{directory}: the tensors do not fit the settings ({error}); train again"
             ) from error
-        if settings["int8"]:
-            retriever.int8 = Int8Rows.load(directory / "int8")
+        retriever.int8 = read.int8
         return retriever
 
     def _finish(self, vector: Tensor) -> Tensor:
@@ -426,11 +395,3 @@ class TwoTowerRetriever:
         vector = torch.from_numpy(query)
         score = vector @ self._scored.T if self.int8 is None else self.int8.dot(vector)
         return score.numpy()
-
-
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): value
-        for name, value in tensors.items()
-        if name.startswith(prefix)
-    }

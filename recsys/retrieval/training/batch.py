@@ -1,4 +1,4 @@
-"""What one training step hands to a loss, and what the losses are set with."""
+"""What one training step hands to a loss."""
 
 from __future__ import annotations
 
@@ -7,77 +7,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from recsys.lookup import lookup
-from recsys.retrieval.losses import PSL_SIGMAS
 from recsys.retrieval.sampling.negatives import KnownPositives
+from recsys.retrieval.training.options import LossSettings
 
-__all__ = ["Batch", "LossSettings"]
-
-
-@dataclass(frozen=True)
-class LossSettings:
-    """What single losses are set with; each default is from the paper of its loss.
-
-    Attributes:
-        log_q_strength: share of the log-q correction, >= 0 (`in_batch_softmax`); 0: none.
-        focal_gamma: exponent of the focal weight, >= 0 (`sampled_softmax`); 0: none.
-        distinct_items: spread the distinct items of a batch instead of its rows (`directau`).
-        bsl_weight: weight of the negative side, > 0.
-        bsl_shared_positives: average the positives of one user in a batch (`bsl`).
-        psl_sigma: a key of `recsys.retrieval.losses.PSL_SIGMAS`.
-        sl_k: cutoff of `sl_at_k`, >= 1.
-        sl_temperature: softness of that cutoff, in units of the score, > 0.
-        ccl_margin: negatives below it do not push, in [-1, 1].
-        ccl_weight: weight of the negatives, >= 0.
-        mawu_user_gamma: weight of the users' uniformity, >= 0.
-        mawu_item_gamma: weight of the items' uniformity, >= 0.
-        max_sim: largest similarity of two contents, in [0, 1] (`cm3`).
-        mann_whitney_weight: weight of the AUC term beside any other loss, >= 0; 0: none.
-        mann_whitney_scores: negative scores the AUC term draws a step, >= 1.
-
-    Raises:
-        ConfigError: ``psl_sigma`` is unknown.
-        ValueError: a value is out of range.
-    """
-
-    log_q_strength: float = 1.0
-    focal_gamma: float = 0.0
-    distinct_items: bool = False
-    bsl_weight: float = 1.1
-    bsl_shared_positives: bool = False
-    psl_sigma: str = "relu"
-    sl_k: int = 20
-    sl_temperature: float = 1.0
-    ccl_margin: float = 0.9
-    ccl_weight: float = 150.0
-    mawu_user_gamma: float = 1.0
-    mawu_item_gamma: float = 0.5
-    max_sim: float = 1.0
-    mann_whitney_weight: float = 0.0
-    mann_whitney_scores: int = 4096
-
-    def __post_init__(self) -> None:
-        lookup(PSL_SIGMAS, self.psl_sigma, "sigma")
-        for name in ("bsl_weight", "sl_temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
-        at_least = dict.fromkeys(
-            (
-                "log_q_strength",
-                "focal_gamma",
-                "ccl_weight",
-                "mawu_user_gamma",
-                "mawu_item_gamma",
-                "mann_whitney_weight",
-            ),
-            0,
-        )
-        for name, bound in {**at_least, "sl_k": 1, "mann_whitney_scores": 1}.items():
-            if not getattr(self, name) >= bound:
-                raise ValueError(f"{name} must be >= {bound}, got {getattr(self, name)}")
-        for name, low in {"ccl_margin": -1, "max_sim": 0}.items():
-            if not low <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [{low}, 1], got {getattr(self, name)}")
+__all__ = ["Batch"]
 
 
 @dataclass(frozen=True)
@@ -98,8 +31,6 @@ class Batch:
         positive_log_q: [B] log share of the training events that each positive has.
         known: the pairs that must not serve as negatives.
         weight: [B] float >= 0.
-        temperature: logits are divided by it.
-        gamma: weight of the uniformity (`directau`, `cm3`).
         settings: what single losses are set with.
         user_margin: [B] float learned margin of each row's user (`mawu`).
         item_margin: [B] float learned margin of each row's positive (`mawu`).
@@ -124,8 +55,6 @@ class Batch:
     positive_log_q: Tensor
     known: KnownPositives
     weight: Tensor
-    temperature: float
-    gamma: float
     settings: LossSettings = field(default_factory=LossSettings)
     user_margin: Tensor | None = None
     item_margin: Tensor | None = None

@@ -5,11 +5,15 @@ A new user tower may then query the old item index during a roll-out, and the ot
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from recsys.retrieval.losses import in_batch_softmax
+from recsys.retrieval.towers import TwoTowerRetriever
+from recsys.retrieval.training.batch import Batch
+from recsys.retrieval.training.devices import move
 
-__all__ = ["compatibility_loss"]
+__all__ = ["compatibility_loss", "compatibility_pull"]
 
 
 def compatibility_loss(
@@ -55,3 +59,32 @@ def compatibility_loss(
     return in_batch_softmax(
         new, old.detach(), temperature=temperature, candidate_index=index, weight=weight
     )
+
+
+def compatibility_pull(
+    batch: Batch, window: Tensor, old: TwoTowerRetriever, device: torch.device
+) -> Tensor:
+    """The pull of a step's positives, and of its queries, towards an older model's vectors.
+
+    What the older model does not know is left out.
+
+    Args:
+        batch: the step's vectors.
+        window: [B, T] items that the queries see, newest last.
+        old: the older model, on the CPU.
+        device: where the batch is.
+    """
+    known = batch.positive_index < len(old.item_vectors)
+    items = batch.positive_index[known]
+    then = move(torch.from_numpy(old.item_vectors)[items], device)
+    index = move(items, device)
+    loss = compatibility_loss(batch.positive[move(known, device)], then, index=index)
+    window = window * (window < len(old.item_vectors))
+    user = old.tables.get("user")
+    row = batch.row + 1
+    known_row = torch.ones(len(row), dtype=torch.bool) if user is None else row < len(user)
+    with torch.no_grad():
+        then = old.encode_windows(window, user_index=row * known_row)
+    then, index = move(then[known_row], device), move(row[known_row], device)
+    query = batch.query[move(known_row, device)]
+    return loss + compatibility_loss(query, then, index=index)

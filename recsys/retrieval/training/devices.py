@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import overload
 
 import torch
 from torch import Tensor
 
-__all__ = ["DEVICES", "Device", "move", "training_device"]
+from recsys.retrieval.training.options import Device
 
-Device = Literal["auto", "cpu", "cuda"]
-DEVICES: tuple[Device, ...] = ("auto", "cpu", "cuda")
+__all__ = ["move", "training_device"]
 
 
 def training_device(name: Device) -> torch.device:

@@ -96,19 +96,19 @@ class EventStream:
     def negatives(self, events: Tensor) -> tuple[Tensor, Tensor]:
         """[C] distinct items for a step on ``events``, and the log probability [C] of each."""
         training = self.training
-        if training.negatives == "queue" and len(self._queue):
+        if training.negative_source == "queue" and len(self._queue):
             return merge_repeats(self._queue.items(), self.log_share)
-        if training.num_negatives >= len(self._every_item):
+        if training.negatives >= len(self._every_item):
             return self._every_item, torch.zeros(len(self._every_item))
-        drawn = self._sampler.sample(training.num_negatives, generator=self._generator)
-        if training.negatives == "mixed":
+        drawn = self._sampler.sample(training.negatives, generator=self._generator)
+        if training.negative_source == "mixed":
             positives = self.item[events].flatten()
             return mixed_negatives(drawn, self._sampler.log_q, positives, self.log_share)
         return merge_repeats(drawn, self._sampler.log_q)
 
     def trained_on(self, events: Tensor) -> None:
         """Take note of the events of a finished step."""
-        if self.training.negatives == "queue":
+        if self.training.negative_source == "queue":
             self._queue.push(self.item[events])
         if self._streaming is not None:
             self._streaming.update(self.item[events])

@@ -12,7 +12,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,9 +19,9 @@ import torch
 
 from recsys.errors import CollapseError
 from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
-from recsys.retrieval.training.batch import LossSettings
+from recsys.retrieval.training.epoch_report import EpochReport
 from recsys.retrieval.training.inputs import TrainingInputs
-from recsys.retrieval.training.options import EpochReport, TrainingOptions
+from recsys.retrieval.training.options import TrainingOptions
 
 __all__ = ["options_from_json", "train_in_processes"]
 
@@ -56,8 +55,8 @@ def train_in_processes(
         directory = Path(name)
         inputs.save(directory / "inputs")
         job = {
-            "towers": asdict(towers),
-            "training": asdict(training),
+            "towers": dict(towers),
+            "training": dict(training),
             "seed": seed,
             "workers": workers,
             "threads": max(1, torch.get_num_threads() // workers),
@@ -74,17 +73,13 @@ def train_in_processes(
 
 
 def options_from_json(job: Mapping[str, Any]) -> tuple[TowerOptions, TrainingOptions]:
-    """The options of a job file; JSON made lists of its tuples."""
-    towers = dict(job["towers"])
-    towers["half_lives"] = tuple(towers["half_lives"])
-    training = dict(job["training"])
-    training["settings"] = LossSettings(**training["settings"])
-    return TowerOptions(**towers), TrainingOptions(**training)
+    """The options of a job file."""
+    return TowerOptions(**job["towers"]), TrainingOptions(**job["training"])
 
 
 def _start(directory: Path, rank: int) -> subprocess.Popen[bytes]:
     """One worker; it writes what it says to ``stderr-RANK`` and reads nothing."""
-    root = str(Path(__file__).resolve().parents[2])
+    root = str(Path(__file__).resolve().parents[3])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     loopback = "lo0" if sys.platform == "darwin" else "lo"
     with (directory / f"stderr-{rank}").open("wb") as stderr:

@@ -1,10 +1,10 @@
-"""How a training step feeds each loss: one small function a loss name."""
+"""The losses by name: how a training step feeds each, and what each asks of it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,26 +28,70 @@ from recsys.retrieval.losses import (
     top_k_threshold,
 )
 from recsys.retrieval.training.batch import Batch
+from recsys.retrieval.training.options import TrainingOptions
 
 __all__ = [
     "OBJECTIVES",
-    "WITHOUT_NEGATIVES",
+    "Objective",
     "example_losses",
+    "objective_of",
+    "refused_by",
     "training_loss",
 ]
 
-WITHOUT_NEGATIVES = frozenset({"directau", "in_batch_softmax", "mawu"})
-"""Losses that look at no sampled negatives."""
+
+class Objective(NamedTuple):
+    """A loss that the towers can be trained with, and what it asks of a training step.
+
+    Attributes:
+        loss: scalar loss of a batch.
+        searched: settings that it alone reads and that `recsys tune` searches by default, each
+            with a `recsys.settings.Searched` where it is declared.
+        negatives: whether it looks at the batch's shared negatives.
+        margins: whether it learns a margin in [0, 1] of each user and item, which it finds in the
+            batch; trained in one process only.
+    """
+
+    loss: Callable[[Batch], Tensor]
+    searched: tuple[str, ...] = ()
+    negatives: bool = True
+    margins: bool = False
 
 
-def training_loss(name: str, batch: Batch) -> Tensor:
-    """The loss ``name`` of a batch, and the AUC term beside it if ``settings`` ask for one.
+def objective_of(name: str) -> Objective:
+    """The objective that is configured as ``name``.
 
     Raises:
         ConfigError: ``name`` is no key of `OBJECTIVES`.
+    """
+    return lookup(OBJECTIVES, name, "loss")
+
+
+def refused_by(training: TrainingOptions, workers: int) -> str | None:
+    """Why so many processes cannot train like this: they do not have whole tables to look at.
+
+    Returns:
+        Rule and values, without a remedy. None: they can.
+    """
+    if workers == 1:
+        return None
+    for name in ("hard_epochs", "smoothing"):
+        if value := getattr(training, name):
+            return f"{name} must be 0 with several workers, got {value} with {workers}"
+    if training.device == "cuda":
+        return f"device must be 'cpu' or 'auto' with several workers, got 'cuda' with {workers}"
+    if objective_of(training.loss).margins:
+        return f"loss must not be {training.loss!r} with several workers, got {workers}"
+    return None
+
+
+def training_loss(objective: Objective, batch: Batch) -> Tensor:
+    """The loss of a batch, and the AUC term beside it if ``batch.settings`` ask for one.
+
+    Raises:
         ValueError: the batch lacks what this loss needs.
     """
-    loss = lookup(OBJECTIVES, name, "loss")(batch)
+    loss = objective.loss(batch)
     weight = batch.settings.mann_whitney_weight
     return loss + weight * _mann_whitney(batch) if weight else loss
 
@@ -62,7 +106,7 @@ def example_losses(batch: Batch) -> Tensor:
         query,
         batch.positive,
         batch.negative,
-        temperature=batch.temperature,
+        temperature=batch.settings.temperature,
         log_q=batch.negative_log_q,
         known_positive=batch.known.mask(row, batch.negative_index).to(query.device),
         query_of=batch.query_of,
@@ -78,8 +122,8 @@ def _bpr(batch: Batch) -> Tensor:
     known = batch.known.contains(batch.row, batch.negative_index[place]).to(batch.query.device)
     negative = batch.negative.index_select(0, place.to(batch.query.device))
     return bpr(
-        (batch.query * batch.positive).sum(dim=1) / batch.temperature,
-        (batch.query * negative).sum(dim=1) / batch.temperature,
+        (batch.query * batch.positive).sum(dim=1) / batch.settings.temperature,
+        (batch.query * negative).sum(dim=1) / batch.settings.temperature,
         weight=batch.weight * ~known,
     )
 
@@ -91,7 +135,7 @@ def _bsl(batch: Batch) -> Tensor:
             batch.query,
             batch.positive,
             batch.negative,
-            temperature=batch.temperature,
+            temperature=batch.settings.temperature,
             negative_weight=settings.bsl_weight,
             query_index=batch.row.to(batch.query.device),
             log_q=batch.negative_log_q,
@@ -114,7 +158,7 @@ def _cm3(batch: Batch) -> Tensor:
     return cm3(
         batch.query,
         batch.positive,
-        gamma=batch.gamma,
+        gamma=batch.settings.gamma,
         content=content,
         catalogue=batch.negative if drawn else None,
         max_sim=batch.settings.max_sim,
@@ -131,7 +175,7 @@ def _directau(batch: Batch) -> Tensor:
     return directau(
         batch.query,
         batch.positive,
-        gamma=batch.gamma,
+        gamma=batch.settings.gamma,
         candidate_index=(
             batch.positive_index.to(batch.query.device) if batch.settings.distinct_items else None
         ),
@@ -153,13 +197,13 @@ def _in_batch_softmax(batch: Batch) -> Tensor:
     log_q = batch.positive_log_q * batch.settings.log_q_strength
     shared = log_q.index_select(0, some_row) - count.log().to(device)
     mean = torch.logsumexp(-shared, dim=0) - math.log(len(item))
-    own = (-log_q - mean) * batch.temperature
+    own = (-log_q - mean) * batch.settings.temperature
     query, row = _distinct_queries(batch)
     return fused_softmax(
         F.pad(query, (0, 1), value=1.0),
         torch.cat([batch.positive, own[:, None]], dim=1),
         F.pad(batch.positive.index_select(0, some_row), (0, 1)),
-        temperature=batch.temperature,
+        temperature=batch.settings.temperature,
         log_q=shared,
         known=_pairs(batch, row, item),
         weight=batch.weight,
@@ -173,7 +217,7 @@ def _mann_whitney(batch: Batch) -> Tensor:
         batch.query,
         batch.positive,
         batch.negative,
-        temperature=batch.temperature,
+        temperature=batch.settings.temperature,
         max_scores=batch.settings.mann_whitney_scores,
         known_positive=batch.known_negatives(),
         weight=batch.weight,
@@ -198,7 +242,8 @@ def _mawu(batch: Batch) -> Tensor:
 
 
 def _psl(batch: Batch) -> Tensor:
-    return _in_strips(batch, psl, sigma=batch.settings.psl_sigma, temperature=batch.temperature)
+    settings = batch.settings
+    return _in_strips(batch, psl, sigma=settings.psl_sigma, temperature=settings.temperature)
 
 
 def _sampled_softmax(batch: Batch) -> Tensor:
@@ -206,7 +251,7 @@ def _sampled_softmax(batch: Batch) -> Tensor:
     if not focal_gamma:
         return _fused(batch, include_positive=True, negative_weight=1.0)
     return _in_strips(
-        batch, sampled_softmax, temperature=batch.temperature, focal_gamma=focal_gamma
+        batch, sampled_softmax, temperature=batch.settings.temperature, focal_gamma=focal_gamma
     )
 
 
@@ -229,7 +274,7 @@ def _fused(batch: Batch, *, include_positive: bool, negative_weight: float) -> T
         query,
         batch.positive,
         batch.negative,
-        temperature=batch.temperature,
+        temperature=batch.settings.temperature,
         log_q=batch.negative_log_q,
         known=_pairs(batch, row, batch.negative_index),
         include_positive=include_positive,
@@ -275,21 +320,24 @@ def _sl_at_k(batch: Batch) -> Tensor:
     return _in_strips(
         batch,
         loss,
-        temperature=batch.temperature,
+        temperature=batch.settings.temperature,
         threshold_temperature=batch.settings.sl_temperature,
     )
 
 
-OBJECTIVES: Mapping[str, Callable[[Batch], Tensor]] = {
-    "bpr": _bpr,
-    "bsl": _bsl,
-    "ccl": _ccl,
-    "cm3": _cm3,
-    "directau": _directau,
-    "in_batch_softmax": _in_batch_softmax,
-    "mann_whitney": _mann_whitney,
-    "mawu": _mawu,
-    "psl": _psl,
-    "sampled_softmax": _sampled_softmax,
-    "sl_at_k": _sl_at_k,
+_SHARED = ("temperature", "negatives", "negative_power")
+
+OBJECTIVES: dict[str, Objective] = {
+    "bpr": Objective(_bpr, _SHARED),
+    "bsl": Objective(_bsl, (*_SHARED, "bsl_weight")),
+    "ccl": Objective(_ccl, ("negatives", "negative_power", "ccl_margin", "ccl_weight")),
+    "cm3": Objective(_cm3, ("gamma",)),
+    "directau": Objective(_directau, ("gamma",), negatives=False),
+    "in_batch_softmax": Objective(_in_batch_softmax, ("temperature",), negatives=False),
+    "mann_whitney": Objective(_mann_whitney, _SHARED),
+    "mawu": Objective(_mawu, ("mawu_user_gamma", "mawu_item_gamma"), negatives=False, margins=True),
+    "psl": Objective(_psl, _SHARED),
+    "sampled_softmax": Objective(_sampled_softmax, _SHARED),
+    "sl_at_k": Objective(_sl_at_k, (*_SHARED, "sl_temperature")),
 }
+"""Name in ``retrieval.loss`` -> the loss. One more entry is one more loss."""

@@ -15,8 +15,9 @@ from recsys.evaluation import RetrieverDiagnostics, Truth, collapse, diagnose_re
 from recsys.evaluation.metrics import recall
 from recsys.retrieval.sampling.hard_negatives import HardNegatives, mine_hard_negatives
 from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
+from recsys.retrieval.training.epoch_report import EpochReport
 from recsys.retrieval.training.inputs import TrainingInputs
-from recsys.retrieval.training.options import EpochReport, TrainingOptions
+from recsys.retrieval.training.options import TrainingOptions
 from recsys.retrieval.training.step import TrainingStep
 
 __all__ = ["OnEpoch", "Watch", "run_training"]
@@ -171,7 +172,7 @@ class _Run:
         least = self.training.least_rank
         if found is None or not least:
             return
-        dim = self.step.options.embedding_dim
+        dim = self.step.options.dim
         if min(found.num_users, found.num_items) < _ROWS_A_DIMENSION * dim:
             return  # a small catalogue has few directions to use
         problem = collapse(found, dim, least=least)

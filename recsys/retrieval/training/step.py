@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from recsys.embeddings.sharded import ShardedTables
-from recsys.embeddings.tables import LocalTables, TableSpec
+from recsys.embeddings.tables import LocalTables
 from recsys.retrieval.losses import unit_rows, weighted_mean
 from recsys.retrieval.sampling.denoising import (
     keep_small_losses,
@@ -27,17 +27,19 @@ from recsys.retrieval.sampling.propensity import normalised
 from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
 from recsys.retrieval.towers.model import TwoTower, table_specs
 from recsys.retrieval.training.batch import Batch
-from recsys.retrieval.training.compatibility import compatibility_loss
+from recsys.retrieval.training.compatibility import compatibility_pull
 from recsys.retrieval.training.devices import move, training_device
 from recsys.retrieval.training.examples import EventStream
 from recsys.retrieval.training.feature_masking import feature_masking_loss, mutual_information
 from recsys.retrieval.training.inputs import TrainingInputs
-from recsys.retrieval.training.objectives import WITHOUT_NEGATIVES, example_losses, training_loss
+from recsys.retrieval.training.margins import MARGINS, clamp_margins, margin_specs, margins_of
+from recsys.retrieval.training.objectives import example_losses, objective_of, training_loss
 from recsys.retrieval.training.options import TrainingOptions
 from recsys.retrieval.training.smoothing import GraphSmoothing
 from recsys.retrieval.training.step_tensors import (
     as_tensor,
     average_gradients,
+    cosine_share,
     distinct_items,
     rows_of,
 )
@@ -68,6 +70,7 @@ class TrainingStep:
         self.rank = dist.get_rank() if grouped else 0
         self.world = dist.get_world_size() if grouped else 1
         self.inputs, self.options, self.training = inputs, towers, training
+        self.objective = objective_of(training.loss)
         self.shared = torch.Generator().manual_seed(seed)  # draws alike on every process
         self.own = torch.Generator().manual_seed(seed + 1 + self.rank)
         self.device = torch.device("cpu") if grouped else training_device(training.device)
@@ -95,11 +98,8 @@ class TrainingStep:
             num_prefix_tokens=0 if self.tokens is None else inputs.num_prefix_tokens,
             num_field_tokens=0 if self.fields is None else inputs.num_field_tokens,
         )
-        if training.loss == "mawu":
-            specs += [
-                TableSpec("user_margin", len(histories) + 1, 4),
-                TableSpec("item_margin", inputs.num_items + 1, 4),
-            ]
+        if self.objective.margins:
+            specs += margin_specs(num_users=len(histories), num_items=inputs.num_items)
         rate = training.table_learning_rate
         self.tables: ShardedTables | LocalTables = (
             ShardedTables(specs, learning_rate=rate, generator=self.shared)
@@ -137,7 +137,7 @@ class TrainingStep:
     def epoch(self, epoch: int) -> tuple[float, float]:
         """Train one pass; the means over its steps of the loss and of the gradient's norm."""
         training = self.training
-        share = self._share(epoch)
+        share = cosine_share(epoch, training.epochs, training.final_learning_rate)
         self._set_learning_rates(share)
         denoising = training.denoising if epoch > training.warmup_epochs else "none"
         drop_rate = ramped_drop_rate(
@@ -146,10 +146,10 @@ class TrainingStep:
             ramp=max(1, training.warmup_epochs),
         )
         drawing = (
-            training.loss not in WITHOUT_NEGATIVES
+            self.objective.negatives
             or denoising != "none"
             or self.hard is not None
-            or training.settings.mann_whitney_weight > 0
+            or training.mann_whitney_weight > 0
         )
         order = self.events.order()
         total, norm, steps = 0.0, 0.0, 0
@@ -177,12 +177,6 @@ class TrainingStep:
         if self.world > 1:
             dist.all_reduce(mean)
         return float(mean[0]) / self.world, float(mean[1]) / self.world
-
-    def _share(self, epoch: int) -> float:
-        """Of the learning rates in this epoch: from 1 along a half cosine."""
-        done = min(1.0, (epoch - 1) / max(1, self.training.epochs - 1))
-        low = self.training.final_learning_rate
-        return low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * done))
 
     def _set_learning_rates(self, share: float) -> None:
         self.tables.learning_rate = self.training.table_learning_rate * share
@@ -213,13 +207,14 @@ class TrainingStep:
             losses = example_losses(batch).detach()
             batch.weight.mul_(reweight_small_losses(losses, training.reweight_power))
         if self.hard is None:
-            loss = training_loss(training.loss, batch)
+            loss = training_loss(self.objective, batch)
         else:
             loss = self._hard_loss(batch, self.hard)
         if self.fields is not None and self.relation is not None:
             loss = loss + training.masking_weight * self._masking_loss(self.fields)
         if training.compatibility_weight and self.old is not None:
-            pull = self._compatibility_loss(batch, events, self.old)
+            seen = self._window(events, training=False)
+            pull = compatibility_pull(batch, seen, self.old, self.device)
             loss = loss + training.compatibility_weight * pull
         value = loss.detach().item()
         if not math.isfinite(value):
@@ -240,8 +235,8 @@ class TrainingStep:
         if any(parameter.grad is not None for parameter in self.tower.parameters()):
             self.adam.step()
         self.tables.step()
-        if training.loss == "mawu":
-            self._clamp_margins()
+        if self.objective.margins:
+            clamp_margins(self.tables)
         return value, math.sqrt(square)
 
     def _forward(
@@ -270,7 +265,9 @@ class TrainingStep:
             distinct_query, distinct_row = query, asked
             query_of = move(query_of, self.device)
             query = query.index_select(0, query_of)
-        margins = self._margins(row, positives)
+        margins = (
+            margins_of(self.tables, row, positives) if self.objective.margins else (None, None)
+        )
         batch = Batch(
             query=query,
             positive=vector.index_select(0, places[0]),
@@ -282,9 +279,7 @@ class TrainingStep:
             positive_log_q=move(self.events.positive_log_q(positives), self.device),
             known=self.events.known,
             weight=move(normalised(self.events.weight[events]), self.device),
-            temperature=self.training.temperature,
-            gamma=self.training.gamma,
-            settings=self.training.settings,
+            settings=self.training,
             user_margin=margins[0],
             item_margin=margins[1],
             content=rows_of(self.content, positives),
@@ -328,25 +323,13 @@ class TrainingStep:
         return unit_rows(vector) if self.training.score == "cosine" else vector
 
     def _users(self, row: Tensor, training: bool) -> Tensor | None:
-        if not self.options.user_table:
+        if not self.options.use_user_id:
             return None
         wanted = row + 1
         if training and self.options.user_dropout:
             drawn = torch.rand(len(row), generator=self.own)
             wanted = wanted * (drawn >= self.options.user_dropout)
         return self.tables({"user": wanted})["user"]
-
-    def _margins(self, row: Tensor, item_index: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        if self.training.loss != "mawu":
-            return None, None
-        found = self.tables({"user_margin": row + 1, "item_margin": item_index})
-        return found["user_margin"].mean(dim=1), found["item_margin"].mean(dim=1)
-
-    @torch.no_grad()
-    def _clamp_margins(self) -> None:
-        if isinstance(self.tables, LocalTables):
-            for name in ("user_margin", "item_margin"):
-                self.tables.weight[name].clamp_(0.0, 1.0)
 
     def _hard_loss(self, batch: Batch, hard: HardNegatives) -> Tensor:
         """The softmax with each query's own hard negatives beside the shared ones."""
@@ -361,7 +344,7 @@ class TrainingStep:
             batch.positive,
             batch.negative,
             vector,
-            temperature=batch.temperature,
+            temperature=batch.settings.temperature,
             log_q=batch.negative_log_q,
             known_positive=batch.known_negatives(),
             left_out=move(drawn == 0, self.device) | suspected_positives(positive, score),
@@ -384,24 +367,6 @@ class TrainingStep:
             generator=self.own,
         )
 
-    def _compatibility_loss(self, batch: Batch, events: Tensor, old: TwoTowerRetriever) -> Tensor:
-        """The pull of the positives, and of the queries, towards the older model's vectors."""
-        known = batch.positive_index < len(old.item_vectors)
-        items = batch.positive_index[known]
-        then = move(torch.from_numpy(old.item_vectors)[items], self.device)
-        index = move(items, self.device)
-        loss = compatibility_loss(batch.positive[move(known, self.device)], then, index=index)
-        window = self._window(events, training=False)
-        window = window * (window < len(old.item_vectors))
-        user = old.tables.get("user")
-        row = batch.row + 1
-        known_row = torch.ones(len(row), dtype=torch.bool) if user is None else row < len(user)
-        with torch.no_grad():
-            then = old.encode_windows(window, user_index=row * known_row)
-        then, index = move(then[known_row], self.device), move(row[known_row], self.device)
-        query = batch.query[move(known_row, self.device)]
-        return loss + compatibility_loss(query, then, index=index)
-
     @torch.no_grad()
     def _resampled(self, pool: Tensor, negatives: tuple[Tensor, Tensor]) -> Tensor:
         """[B] events: of each row of ``pool`` [B, k] one, rather one with a small loss."""
@@ -415,7 +380,7 @@ class TrainingStep:
         tables = self.tables.full_state()
         if self.rank:
             return None
-        for name in ("user_margin", "item_margin"):
+        for name in MARGINS:
             tables.pop(name, None)
         tables["item"][~self.trained_item] = 0.0
         if "user" in tables:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Parameter
 
-__all__ = ["as_tensor", "average_gradients", "distinct_items", "rows_of"]
+__all__ = ["as_tensor", "average_gradients", "cosine_share", "distinct_items", "rows_of"]
 
 
 def as_tensor(values: np.ndarray | None, kind: torch.dtype) -> Tensor | None:
@@ -49,3 +50,9 @@ def average_gradients(parameters: Sequence[Parameter]) -> None:
     parts = torch.split(flat, [p.numel() for p in parameters])
     for parameter, part in zip(parameters, parts, strict=True):
         parameter.grad = part.view_as(parameter)
+
+
+def cosine_share(epoch: int, epochs: int, low: float) -> float:
+    """Share of the learning rates in an epoch, from 1: from 1 to ``low`` along a half cosine."""
+    done = min(1.0, (epoch - 1) / max(1, epochs - 1))
+    return low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * done))

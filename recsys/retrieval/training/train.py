@@ -6,9 +6,11 @@ import numpy as np
 
 from features.tables import Histories
 from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
+from recsys.retrieval.training.epoch_report import EpochReport
 from recsys.retrieval.training.inputs import TrainingInputs
 from recsys.retrieval.training.launch import train_in_processes
-from recsys.retrieval.training.options import EpochReport, TrainingOptions
+from recsys.retrieval.training.objectives import refused_by
+from recsys.retrieval.training.options import TrainingOptions
 from recsys.retrieval.training.run import OnEpoch, Watch, run_training
 
 __all__ = ["EpochReport", "TowerOptions", "TrainingOptions", "train_two_tower"]
@@ -98,7 +100,7 @@ def train_two_tower(
     )
     towers, training = towers or TowerOptions(), training or TrainingOptions()
     if workers > 1:
-        if problem := training.refused_by(workers):
+        if problem := refused_by(training, workers):
             raise ValueError(f"{problem}; use workers=1")
         return train_in_processes(
             inputs,

@@ -39,9 +39,9 @@ def _train(directory: Path, rank: int, job: dict[str, object]) -> None:
     import torch
     import torch.distributed as dist
 
+    from recsys.retrieval.training.epoch_report import EpochReport
     from recsys.retrieval.training.inputs import TrainingInputs
     from recsys.retrieval.training.launch import options_from_json
-    from recsys.retrieval.training.options import EpochReport
     from recsys.retrieval.training.run import run_training
 
     world = int(str(job["workers"]))

@@ -3,6 +3,8 @@
 Plan with `plan_proportion`, `plan_mean` or `plan_ratio`; read with `analyse`, which takes one row
 for each unit (`read_units`) and returns an `ExperimentReport`. The pieces are plain functions on
 arrays.
+
+Imports `report`; may be imported by `trial` and `serving`.
 """
 
 from __future__ import annotations
@@ -34,7 +36,6 @@ from recsys.simulation.experiment.moments import (
     sums_by_unit,
 )
 from recsys.simulation.experiment.multiple import (
-    benjamini_hochberg,
     dunnett,
     dunnett_critical,
     holm,
@@ -89,7 +90,6 @@ __all__ = [
     "always_valid_p",
     "analyse",
     "balanced",
-    "benjamini_hochberg",
     "choose_tau",
     "confidence_sequence",
     "credit_balanced",

@@ -1,10 +1,13 @@
-"""Several questions at once: p-values that keep their meaning."""
+"""Several questions at once: p-values that keep their meaning.
+
+For the false share among what is told, `scipy.stats.false_discovery_control` serves.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["benjamini_hochberg", "dunnett", "dunnett_critical", "holm", "many_to_one_loadings"]
+__all__ = ["dunnett", "dunnett_critical", "holm", "many_to_one_loadings"]
 
 # A trapezoid rule on a normal weight: steps of .05 hold it to 1e-12 unless a loading nears 1.
 _GRID = np.linspace(-8.5, 8.5, 341)
@@ -26,35 +29,14 @@ def holm(p: np.ndarray) -> np.ndarray:
 
     Source: Holm, Scandinavian Journal of Statistics 6, 1979.
     """
-    values = _checked(p)
+    values = np.asarray(p, dtype=np.float64)
+    if values.ndim != 1 or not np.all((values >= 0) & (values <= 1)):
+        raise ValueError(f"p must be [m] values in 0..1, got {values}")
     order = np.argsort(values, kind="stable")
     factors = values.size - np.arange(values.size)
-    stepped = np.minimum(np.maximum.accumulate(values[order] * factors), 1.0)
-    return _restored(stepped, order)
-
-
-def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
-    """Adjusted p-values; of those below alpha at most a share alpha is false on average.
-
-    Holds for independent and for positively dependent tests. p_(i) becomes the smallest of
-    m p_(j) / j over j >= i.
-
-    Args:
-        p: [m] in 0..1.
-
-    Returns:
-        [m] in 0..1, in the order of ``p``.
-
-    Raises:
-        ValueError: not flat, or a value outside 0..1.
-
-    Source: Benjamini and Hochberg, JRSS B 57, 1995; Benjamini and Yekutieli, 2001.
-    """
-    values = _checked(p)
-    order = np.argsort(values, kind="stable")
-    scaled = values[order] * values.size / np.arange(1, values.size + 1)
-    stepped = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
-    return _restored(stepped, order)
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(np.maximum.accumulate(values[order] * factors), 1.0)
+    return adjusted
 
 
 def many_to_one_loadings(control_variance: float, arm_variances: np.ndarray) -> np.ndarray:
@@ -128,13 +110,13 @@ def _inside(limits: np.ndarray, b: np.ndarray, sides: int = 2) -> np.ndarray:
     shift = _GRID[:, None] * b  # [G, m]
     rest = np.sqrt(1.0 - b**2)
     weight = np.exp(-(_GRID**2) / 2) * (_GRID[1] - _GRID[0]) / np.sqrt(2 * np.pi)
-    found = np.empty(limits.size)
+    chances = np.empty(limits.size)
     for place, limit in enumerate(limits):
         each = ndtr((limit - shift) / rest)  # [G, m]
         if sides == 2:
             each = each - ndtr((-limit - shift) / rest)
-        found[place] = weight @ each.prod(axis=1)
-    return found
+        chances[place] = weight @ each.prod(axis=1)
+    return chances
 
 
 def _loadings(values: np.ndarray) -> np.ndarray:
@@ -142,16 +124,3 @@ def _loadings(values: np.ndarray) -> np.ndarray:
     if b.ndim != 1 or b.size == 0 or not np.all((b >= 0) & (b < 1)):
         raise ValueError(f"loadings must be [m] in 0 <= b < 1, got {b}")
     return b
-
-
-def _checked(p: np.ndarray) -> np.ndarray:
-    values = np.asarray(p, dtype=np.float64)
-    if values.ndim != 1 or not np.all((values >= 0) & (values <= 1)):
-        raise ValueError(f"p must be [m] values in 0..1, got {values}")
-    return values
-
-
-def _restored(stepped: np.ndarray, order: np.ndarray) -> np.ndarray:
-    found = np.empty_like(stepped)
-    found[order] = stepped
-    return found

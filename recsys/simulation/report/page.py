@@ -12,7 +12,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from recsys.evaluation.page import legend, page, section
+from recsys.evaluation.drawing import number, short
+from recsys.evaluation.page import folded, legend, page, section, table
 from recsys.simulation.report.parts import (
     CurvePlot,
     DecisionPart,
@@ -27,8 +28,6 @@ from recsys.simulation.report.parts import (
 from recsys.simulation.report.plots import (
     curve_plot,
     forest_plot,
-    number,
-    short,
     weights_plot,
     with_ends,
 )
@@ -44,9 +43,6 @@ ol.reasons{margin:.8em 0 0;padding-left:1.4em}
 ol.reasons li{margin:0 0 .6em;max-width:44em}
 .small{color:var(--soft);font-size:.85rem}
 .span{stroke:var(--c);stroke-width:2;fill:none}
-caption{text-align:left;color:var(--soft);font-size:.85rem;padding:0 0 4px}
-tbody th{color:var(--text);font-weight:400}
-td.words,th.words{white-space:normal;text-align:left;min-width:15em}
 ul.plain{color:var(--text);font-size:1rem}
 h3{font-size:1rem;margin:1em 0 .2em}
 table{margin-top:8px}
@@ -139,9 +135,7 @@ def _facts(facts: Mapping[str, str | int | float]) -> str:
     if not facts:
         return ""
     rows = [["what", "value"], *([name, _fact(value)] for name, value in facts.items())]
-    return section(
-        "What this is made of", "So that it can be done again.", _table(rows, words=(1,))
-    )
+    return section("What this is made of", "So that it can be done again.", table(rows, words=(1,)))
 
 
 def _fact(value: str | float) -> str:
@@ -160,7 +154,7 @@ def _effects(effects: Sequence[EffectLine], level: float) -> str:
         f"it holds the true difference in {level:.0%} of such studies. A bar that crosses the "
         "broken line at zero settles nothing."
     )
-    return section("What changes", text, _forest_and_table(effects, level, "effect"))
+    return section("What changes", text, _forest_andtable(effects, level, "effect"))
 
 
 def _slices(slices: Sequence[EffectLine], level: float) -> str:
@@ -175,10 +169,10 @@ def _slices(slices: Sequence[EffectLine], level: float) -> str:
             else "No group is clearly worse."
         )
     )
-    return section("For whom", text, _forest_and_table(slices, level, "group"))
+    return section("For whom", text, _forest_andtable(slices, level, "group"))
 
 
-def _forest_and_table(lines: Sequence[EffectLine], level: float, noun: str) -> str:
+def _forest_andtable(lines: Sequence[EffectLine], level: float, noun: str) -> str:
     rows = [[noun, "difference", f"{level:.0%} interval", "measured on", "reading", "note"]]
     for one in lines:
         ends = "-"
@@ -190,7 +184,7 @@ def _forest_and_table(lines: Sequence[EffectLine], level: float, noun: str) -> s
         rows.append([one.name, value, ends, units, _reading(one), one.note])
     if not any(one.note for one in lines):
         rows = [row[:-1] for row in rows]
-    return forest_plot(lines, title=f"Differences by {noun}, with intervals") + _table(
+    return forest_plot(lines, title=f"Differences by {noun}, with intervals") + table(
         rows, words=(5,)
     )
 
@@ -236,7 +230,7 @@ def _estimates(estimates: Sequence[EstimateLine], level: float) -> str:
         "makes other assumptions; where they disagree, believe none of them alone. A value that "
         "the log cannot carry is not shown."
     )
-    return section("Estimates from the log", text, _table(rows, words=(6,)))
+    return section("Estimates from the log", text, table(rows, words=(6,)))
 
 
 def _weights(parts: Sequence[WeightsPart]) -> str:
@@ -261,7 +255,7 @@ def _weights(parts: Sequence[WeightsPart]) -> str:
         ]
         for part in parts
     ]
-    return section("How well the log covers it", text, body + _table(rows))
+    return section("How well the log covers it", text, body + table(rows))
 
 
 def _power(plot: CurvePlot) -> str:
@@ -286,7 +280,7 @@ def _drawn(plot: CurvePlot, title: str, text: str) -> str:
         cells = [number(ys[x], plot.percent) if x in ys else "-" for ys in at]
         rows.append([f"{x:,.10g}", *cells])
     drawn = legend(line.name for line in plot.lines) + curve_plot(plot, title=title)
-    return section(title, escape(text), drawn + _folded("The numbers", _table(rows)))
+    return section(title, escape(text), drawn + folded("The numbers", table(rows)))
 
 
 def _diagnostics(lines: Sequence[DiagnosticLine]) -> str:
@@ -303,11 +297,11 @@ def _diagnostics(lines: Sequence[DiagnosticLine]) -> str:
         result = "-" if one.passed is None else "passed" if one.passed else "NOT PASSED"
         value = one.value if isinstance(one.value, str) else number(one.value)
         rows.append([one.name, result, value, one.bound, one.says])
-    return section("Checks", text, _table(rows, words=(4,)))
+    return section("Checks", text, table(rows, words=(4,)))
 
 
 def _table_part(part: TablePart) -> str:
-    return section(part.title, escape(part.text), _table(part.rows))
+    return section(part.title, escape(part.text), table(part.rows))
 
 
 def _cannot(sentences: Sequence[str]) -> str:
@@ -317,27 +311,6 @@ def _cannot(sentences: Sequence[str]) -> str:
         "Whatever the numbers above say.",
         f'<ul class="plain">{found}</ul>',
     )
-
-
-def _folded(title: str, body: str) -> str:
-    return f"<details><summary>{escape(title)}</summary>{body}</details>"
-
-
-def _table(rows: Sequence[Sequence[str]], *, words: Sequence[int] = ()) -> str:
-    """Rows with a head; the first cell of a row is its head. ``words`` are columns of sentences."""
-
-    def line(row: Sequence[str], *, head: bool) -> str:
-        cells = []
-        for place, text in enumerate(row):
-            scope = "col" if head else "" if place else "row"
-            tag, scoped = ("th", f' scope="{scope}"') if scope else ("td", "")
-            style = ' class="words"' if place in words else ""
-            cells.append(f"<{tag}{scoped}{style}>{escape(text)}</{tag}>")
-        return f"<tr>{''.join(cells)}</tr>"
-
-    head, body = line(rows[0], head=True), "".join(line(row, head=False) for row in rows[1:])
-    inside = f"<thead>{head}</thead><tbody>{body}</tbody>"
-    return f'<div class="wide" tabindex="0"><table>{inside}</table></div>'
 
 
 def _colour(verdict: str) -> str:

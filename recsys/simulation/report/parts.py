@@ -225,6 +225,9 @@ class CurvePlot:
     def __post_init__(self) -> None:
         if not self.lines:
             raise ValueError("lines must hold at least one line, got none")
+        names = [line.name for line in self.lines]
+        if len(set(names)) < len(names):
+            raise ValueError(f"lines must have names of their own, got {', '.join(names)}")
         least = min(x for line in self.lines for x, _ in line.points)
         if self.marked_x is not None:
             least = min(least, self.marked_x)

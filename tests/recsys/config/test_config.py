@@ -10,7 +10,6 @@ from recsys.config import (
     Config,
     DataConfig,
     RetrievalConfig,
-    Section,
     SemanticIdsConfig,
     load_config,
 )
@@ -19,6 +18,7 @@ from recsys.index import INDEXES
 from recsys.retrieval.training import TrainingOptions
 from recsys.retrieval.training.objectives import OBJECTIVES
 from recsys.semantic_ids import QUANTIZERS
+from recsys.settings import OneOf, Settings
 
 MINIMAL = '[data]\nevents = "events.parquet"\nitems = "items.parquet"\n'
 ROOT = Path(__file__).resolve().parents[3]
@@ -162,14 +162,14 @@ def test_the_fingerprint_follows_what_can_change_a_model(tmp_path: Path) -> None
     (tmp_path / "other").mkdir()
     moved = load_config(write(tmp_path / "other", MINIMAL + "[serving]\nport = 1\n"))
     assert moved.fingerprint() == base
-    assert load_config(write(tmp_path, MINIMAL + "[retrieval]\ndim = 65\n")).fingerprint() != base
+    assert load_config(write(tmp_path, MINIMAL + "[retrieval]\ndim = 68\n")).fingerprint() != base
     assert load_config(write(tmp_path, "seed = 1\n" + MINIMAL)).fingerprint() != base
 
 
 def test_sections_have_fingerprints_of_their_own() -> None:
     assert RetrievalConfig().fingerprint() == RetrievalConfig().fingerprint()
-    assert RetrievalConfig().fingerprint() != RetrievalConfig(dim=3).fingerprint()
-    assert isinstance(RetrievalConfig(), Section)
+    assert RetrievalConfig().fingerprint() != RetrievalConfig(dim=32).fingerprint()
+    assert isinstance(RetrievalConfig(), Settings)
 
 
 def test_as_used_can_be_read_back(tmp_path: Path) -> None:
@@ -186,15 +186,23 @@ def test_the_demo_configuration_is_valid() -> None:
 @pytest.mark.parametrize(
     ("section", "setting", "known"),
     [
-        (RetrievalConfig, "loss", set(OBJECTIVES)),
-        (RetrievalConfig, "index", set(INDEXES)),
         (SemanticIdsConfig, "kind", set(QUANTIZERS)),
     ],
 )
 def test_the_choices_are_those_that_exist(
-    section: type[Section], setting: str, known: set[str]
+    section: type[Settings], setting: str, known: set[str]
 ) -> None:
     assert set(get_args(section.model_fields[setting].annotation)) == known
+
+
+@pytest.mark.parametrize(("setting", "table"), [("loss", OBJECTIVES), ("index", INDEXES)])
+def test_names_that_are_known_without_loading_are_those_of_the_table(
+    setting: str, table: dict[str, object]
+) -> None:
+    metadata = RetrievalConfig.model_fields[setting].metadata
+    (names,) = [one for one in metadata if isinstance(one, OneOf)]
+    assert names.built_in == tuple(table)
+    assert names.names() == tuple(table)
 
 
 def test_every_denoising_can_be_trained_with() -> None:

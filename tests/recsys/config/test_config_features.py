@@ -179,7 +179,7 @@ def test_where_definitions_can_stand(
 
 def test_a_mistake_elsewhere_is_not_told_twice(tmp_path: Path) -> None:
     told = refused(tmp_path, MINIMAL + COUNT + "[retrieval]\ndim = 0\n")
-    assert told == "retrieval.dim must be >= 1, got 0"
+    assert told == "retrieval.dim must be >= 4, got 0"
 
 
 def test_a_features_file_is_read_by_load_config_alone() -> None:

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recsys.content.fusion import Fusion, unit_rows
+from recsys.content.fusion import Fusion
+from recsys.unit_rows import unit_rows
 
 
 @pytest.fixture

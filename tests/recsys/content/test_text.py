@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from recsys.content import encode_text
-from recsys.content.fusion import unit_rows
+from recsys.unit_rows import unit_rows
 
 TEXTS = ["a scary ghost story", "horror in a haunted house", "quarterly tax accounting", "", "  "]
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from recsys.embeddings.sharded import ShardedTables, plan_tables
 from recsys.embeddings.tables import (
@@ -19,52 +18,6 @@ SPECS = [TableSpec("item", 11, 4), TableSpec("tag", 5, 8)]
 RATE, EPS = 0.1, 1e-8
 
 
-def made(seed: int = 0) -> LocalTables:
-    generator = torch.Generator().manual_seed(seed)
-    return LocalTables(SPECS, learning_rate=RATE, eps=EPS, generator=generator, std=0.5)
-
-
-def test_rows_of_any_shape_and_a_zero_padding_row() -> None:
-    tables = made()
-    state = tables.full_state()
-    index = {"item": torch.tensor([[0, 3, 3], [10, 0, 1]]), "tag": torch.tensor(2)}
-    found = tables(index)
-    assert found["item"].shape == (2, 3, 4)
-    torch.testing.assert_close(found["item"], state["item"][index["item"]])
-    torch.testing.assert_close(found["tag"], state["tag"][2])
-    assert not state["item"][0].any()
-    assert float(state["item"][1:].std()) == pytest.approx(0.5, abs=0.15)
-
-
-def test_a_step_moves_only_rows_that_were_looked_up() -> None:
-    tables = made()
-    before = tables.full_state()
-    tables({"item": torch.tensor([0, 2, 2, 7])})["item"].sum().backward()
-    tables.step()
-    after = tables.full_state()
-    moved = (after["item"] != before["item"]).any(dim=1).nonzero().flatten().tolist()
-    assert moved == [2, 7]
-    assert torch.equal(after["tag"], before["tag"])
-    tables.step()  # nothing gathered since
-    assert torch.equal(tables.full_state()["item"], after["item"])
-
-
-def test_two_steps_by_plain_loops() -> None:
-    tables = made()
-    weight = tables.full_state()["item"].double()
-    squares = [0.0] * 11
-    goal = torch.randn(11, 4, generator=torch.Generator().manual_seed(1))
-    for batch in ([1, 2, 2, 0], [2, 5]):
-        index = torch.tensor(batch)
-        ((tables({"item": index})["item"] - goal[index]) ** 2).sum().backward()
-        tables.step()
-        for row in set(batch) - {0}:
-            grad = batch.count(row) * 2 * (weight[row] - goal[row].double())
-            squares[row] += float((grad**2).mean())
-            weight[row] -= RATE * grad / (squares[row] ** 0.5 + EPS)
-    torch.testing.assert_close(tables.full_state()["item"], weight.float())
-
-
 def test_rowwise_adagrad_by_hand() -> None:
     weight, squares = torch.zeros(3, 2), torch.zeros(3)
     grad = torch.tensor([[3.0, 4.0]])
@@ -74,37 +27,6 @@ def test_rowwise_adagrad_by_hand() -> None:
     assert squares.tolist() == [0.0, 12.5, 0.0]
     rowwise_adagrad_(weight, squares, torch.tensor([1]), 0 * grad, learning_rate=0.5, eps=1e-8)
     assert squares.tolist() == [0.0, 12.5, 0.0]
-
-
-def test_full_state_is_a_copy_that_loads_back() -> None:
-    one, two = made(0), made(1)
-    state = one.full_state()
-    two.load_full_state(state)
-    state["item"][3] = 9.0
-    assert torch.equal(two.full_state()["item"], one.full_state()["item"])
-    assert torch.equal(made(0).full_state()["tag"], one.full_state()["tag"])
-
-
-def changed(name: str, rows: Tensor | None) -> dict[str, Tensor]:
-    state = made().full_state()
-    if rows is None:
-        del state[name]
-    else:
-        state[name] = rows
-    return state
-
-
-@pytest.mark.parametrize(
-    ("state", "message"),
-    [
-        (changed("tag", None), r"must hold the tables \['item', 'tag'\]"),
-        (changed("tag", torch.zeros(4, 8)), r"'tag' must have shape \(5, 8\)"),
-        (changed("tag", torch.ones(5, 8)), "row 0 of table 'tag' must be zero"),
-    ],
-)
-def test_a_state_that_does_not_fit_is_refused(state: dict[str, Tensor], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        made().load_full_state(state)
 
 
 def test_wrong_arguments_are_named() -> None:
@@ -126,6 +48,13 @@ def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match=r"plan\['tag'\] must be"):
         ShardedTables(
             SPECS, learning_rate=RATE, generator=generator, plan={"item": "row_wise", "tag": "any"}
+        )
+    with pytest.raises(ValueError, match=r"same for all sharded tables, got .*'tag': 8"):
+        ShardedTables(
+            SPECS,
+            learning_rate=RATE,
+            generator=generator,
+            plan={"item": "row_wise", "tag": "table_wise"},
         )
     with pytest.raises(ValueError, match="multiple of 4"):
         ShardedTables(

@@ -207,10 +207,10 @@ def test_load_refuses(small: Evaluation, tmp_path: Path) -> None:
     small.save(tmp_path)
     path = tmp_path / "evaluation.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 9}))
-    with pytest.raises(ArtifactError, match="has format 9, this version reads 1; evaluate again"):
+    with pytest.raises(ArtifactError, match="must have format 1, got 9; evaluate again"):
         Evaluation.load(tmp_path)
     path.write_text("{")
-    with pytest.raises(ArtifactError, match=r"the evaluation in .* is damaged"):
+    with pytest.raises(ArtifactError, match=r"evaluation\.json is damaged .*; evaluate again"):
         Evaluation.load(tmp_path)
     path.write_text(small.to_json())
     (tmp_path / "users.parquet").write_bytes(b"no parquet")

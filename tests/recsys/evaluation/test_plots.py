@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.evaluation.plots import FULL, SMALL, Bar, Size, bar_plot, line_plot, round_ticks
+from recsys.evaluation.drawing import FULL, SMALL, Size, round_ticks
+from recsys.evaluation.plots import Bar, bar_plot, line_plot
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -32,7 +33,7 @@ def test_whisker_and_note() -> None:
     assert "whisker" not in plain
     assert 'class="whisker"' in whisker
     assert "<title>a · x: 50.0% (25.0% to 75.0%)</title>" in whisker
-    assert "<title>a · x: 0.5</title>" in plain
+    assert "<title>a · x: 0.5000</title>" in plain
 
 
 def test_line_goes_through_its_points() -> None:
@@ -45,8 +46,8 @@ def test_line_goes_through_its_points() -> None:
 
 def test_line_options() -> None:
     points = {"loss": [(1.0, 0.91), (2.0, 0.9)]}
-    assert ">0.9</text>" in line_plot(points, title="t", x_label="epoch", from_zero=False)
-    assert ">0</text>" not in line_plot(points, title="t", x_label="epoch", from_zero=False)
+    assert ">0.9</text>" in line_plot(points, title="t", x_label="epoch", y_range=None)
+    assert ">0</text>" not in line_plot(points, title="t", x_label="epoch", y_range=None)
     assert ">0</text>" in line_plot(points, title="t", x_label="epoch")
     assert ">80%</text>" in line_plot(points, title="t", x_label="epoch", percent=True)
     assert "epoch" in line_plot(points, title="t", x_label="epoch")
@@ -101,9 +102,11 @@ def test_a_plot_fills_its_size(size: Size) -> None:
 
 
 @pytest.mark.parametrize("points", [[(1.0, 3.0)], [(1.0, 0.0)], [(1.0, -2.0), (2.0, -2.0)]])
-@pytest.mark.parametrize("from_zero", [True, False])
-def test_flat_and_single_points(points: list[tuple[float, float]], from_zero: bool) -> None:
-    svg = line_plot({"x": points}, title="t", x_label="epoch", from_zero=from_zero)
+@pytest.mark.parametrize("y_range", [(0.0, 0.0), None])
+def test_flat_and_single_points(
+    points: list[tuple[float, float]], y_range: tuple[float, float] | None
+) -> None:
+    svg = line_plot({"x": points}, title="t", x_label="epoch", y_range=y_range)
     assert "nan" not in svg
     assert len(list(parsed(svg).iter(f"{SVG}circle"))) == len(points)
 

@@ -68,8 +68,8 @@ def test_every_series_has_its_line() -> None:
     assert num_points(html) == [3] * len(KEYS)
     assert html.count("<svg") == 12
     assert html.count('class="legend"') == 2  # users and items
-    assert "<title>items: 5.1</title>" in html  # uniformity_items, the sixth series
-    assert "<title>coverage: 910.0%</title>" in html  # a share
+    assert "<title>items: 5.1000 at 1</title>" in html  # uniformity_items, the sixth series
+    assert "<title>coverage: 910.0% at 1</title>" in html  # a share
 
 
 def test_only_loss_and_recall_are_large() -> None:

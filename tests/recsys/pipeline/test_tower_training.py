@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,57 +15,22 @@ from recsys.pipeline.towers import (
     Plan,
     fit_towers,
     plan_of_past,
-    tower_options,
     training_options,
     write_curve,
 )
 from recsys.retrieval.finishing.extras import FinishedTowers, TowerExtras
 from recsys.retrieval.towers import TowerOptions
 from recsys.retrieval.training import TrainingOptions
-from recsys.retrieval.training.batch import LossSettings
-from recsys.retrieval.training.options import EpochReport
+from recsys.retrieval.training.epoch_report import EpochReport
 
-RENAMED = {
-    "embedding_dim": "dim",
-    "user_table": "use_user_id",
-    "num_negatives": "negatives",
-    "negatives": "negative_source",
-}
 NUM_USERS, NUM_ITEMS, NUM_FIELDS = 12, 20, 4
 
 
-def setting_of(option: str) -> str:
-    return RENAMED.get(option, option)
-
-
-def options_of(settings: RetrievalConfig) -> dict[str, Any]:
-    """Option -> value, of all that the towers are trained with."""
-    training = training_options(settings)
-    return {
-        f"{type(each).__name__}.{field.name}": getattr(each, field.name)
-        for each in (training, training.settings, tower_options(settings))
-        for field in fields(each)
-        if field.name not in ("settings", "half_lives")
-    }
-
-
-def test_every_option_has_a_setting() -> None:
-    kinds = (TrainingOptions, LossSettings, TowerOptions, TowerExtras)
-    wanted = {setting_of(each.name) for kind in kinds for each in fields(kind)}
-    assert wanted - {"settings", "half_lives"} <= set(RetrievalConfig.model_fields)
-
-
 def test_what_is_not_configured_is_trained_as_the_options_default() -> None:
-    mine = options_of(RetrievalConfig())
-    # Not the same, and the same: old events count as new ones, and nothing is to be compatible.
-    assert mine.pop("TrainingOptions.positive_half_life") == 1e9
-    assert mine.pop("TrainingOptions.compatibility_weight") == 0.1
-    for each in (TrainingOptions(), LossSettings(), TowerOptions()):
-        for field in fields(each):
-            name = f"{type(each).__name__}.{field.name}"
-            if name in mine:
-                assert mine.pop(name) == getattr(each, field.name), name
-    assert not mine
+    settings = RetrievalConfig()
+    assert training_options(settings) == TrainingOptions()
+    assert settings.only(TowerOptions) == TowerOptions()
+    assert settings.only(TowerExtras) == TowerExtras()
 
 
 OTHERS: dict[str, Any] = {
@@ -80,6 +44,8 @@ OTHERS: dict[str, Any] = {
     "device": "cpu",
     "psl_sigma": "tanh",
     "use_user_id": True,
+    "dim": 32,
+    "half_lives": (3.0,),
 }
 
 
@@ -93,27 +59,21 @@ def other_value(name: str) -> Any:
     return now + 1 if isinstance(now, int) else now * 0.5 + 0.01
 
 
-@pytest.mark.parametrize(
-    "option",
-    [
-        field.name
-        for kind in (TrainingOptions, LossSettings, TowerOptions)
-        for field in fields(kind)
-        if field.name not in ("settings", "half_lives")
-    ],
-)
-def test_a_setting_reaches_its_option_and_no_other(option: str) -> None:
-    name = setting_of(option)
+@pytest.mark.parametrize("name", [*TrainingOptions.model_fields, *TowerOptions.model_fields])
+def test_a_setting_reaches_its_option_and_no_other(name: str) -> None:
     needed = {"use_user_id": True} if name == "user_dropout" else {}
     needed |= {"use_fields": True} if name == "masking_weight" else {}
-    if name == "dim":
-        needed = {"dim": 128}
-    before = options_of(RetrievalConfig(**needed))
-    after = options_of(
-        RetrievalConfig(**{**needed, name: 32 if name == "dim" else other_value(name)})
+    before, after = (
+        RetrievalConfig(**needed),
+        RetrievalConfig(**{**needed, name: other_value(name)}),
     )
-    changed = {key for key in after if after[key] != before[key]}
-    assert {key.partition(".")[2] for key in changed} == {option}
+    changed = {
+        setting
+        for kind in (TrainingOptions, TowerOptions)
+        for setting in kind.model_fields
+        if getattr(before.only(kind), setting) != getattr(after.only(kind), setting)
+    }
+    assert changed == {name}
 
 
 @pytest.mark.parametrize(

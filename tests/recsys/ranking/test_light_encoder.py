@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.ranking.listwise import ListwiseOptions, ListwiseRanker
+from recsys.ranking.listwise import ListwiseRanker
+from recsys.ranking.options import ListwiseOptions
 
 
 @pytest.mark.parametrize("size", [2, 3, 17, 50])

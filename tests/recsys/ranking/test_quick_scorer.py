@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.ranking.gbdt import GbdtOptions, GbdtRanker
+from recsys.ranking.gbdt import GbdtRanker
+from recsys.ranking.options import GbdtOptions
 from recsys.ranking.quick_scorer import QuickScorer
 
 WIDTH = 5

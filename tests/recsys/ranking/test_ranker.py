@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from recsys.errors import ArtifactError
-from recsys.ranking.gbdt import GbdtOptions, GbdtRanker
-from recsys.ranking.listwise import ListwiseOptions, ListwiseRanker, listnet
+from recsys.ranking.gbdt import GbdtRanker
+from recsys.ranking.listwise import ListwiseRanker, listnet
+from recsys.ranking.options import GbdtOptions, ListwiseOptions
 from recsys.ranking.ranker import Ranker, RankingRows, fit_ranker, lists_of
 
 TREES = GbdtOptions(num_trees=30, min_data_in_leaf=5, learning_rate=0.1)

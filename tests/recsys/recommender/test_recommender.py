@@ -47,10 +47,10 @@ class ByTowers:
 
 def towers(pooling: str = "recency", *, user_table: bool = True) -> TwoTowerRetriever:
     options = TowerOptions(
-        embedding_dim=DIM,
+        dim=DIM,
         half_lives=(math.inf,),
         hidden_dim=0,
-        user_table=user_table,
+        use_user_id=user_table,
         pooling=pooling,  # type: ignore[arg-type]
     )
     generator = torch.Generator().manual_seed(0)
@@ -100,7 +100,7 @@ def recommender(
             threshold=threshold,
         )
         finished = FinishedTowers(retriever, finished.light, head)
-    table = retriever.tower.options.user_table
+    table = retriever.tower.options.use_user_id
     return Recommender(
         generation="g",
         items=ItemTable(pl.DataFrame({"item_id": ITEMS.to_series()})),
@@ -145,7 +145,7 @@ def test_a_known_user_is_asked_for_by_the_row_an_unknown_one_by_the_history() ->
     assert unknown == best(retriever.user_vectors(history), retriever, RECENT, 5)
     assert nobody == unknown
     assert len({tuple(known), tuple(other), tuple(unknown)}) == 3
-    alike = recommender(towers(user_table=False))
+    alike = recommender(towers(use_user_id=False))
     answers = [names(alike.recommend(user, 5, recent_items=RECENT)) for user in ("u2", "new")]
     assert answers[0] == answers[1]
 
@@ -201,7 +201,7 @@ def test_towers_of_rows_alone_leave_unknown_users_to_the_other_retrievers() -> N
 
 
 def test_live_requests_go_through_the_light_tower_and_the_batch_does_not() -> None:
-    retriever = towers(user_table=False)
+    retriever = towers(use_user_id=False)
     full, light = recommender(retriever), recommender(retriever, light=True)
     student = light.towers.light  # type: ignore[union-attr]
     assert student is not None

@@ -1,18 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from features.tables import Histories
-from recsys.errors import ArtifactError
 from recsys.retrieval.blocks import moments_of, retrieve_in_blocks, score_in_blocks
 from recsys.retrieval.co_occurrence import CoOccurrenceRetriever
 from recsys.retrieval.item_item import ItemItemRetriever
 from recsys.retrieval.popularity import DAY_US, PopularityRetriever
-from recsys.retrieval.protocol import Retriever
 from recsys.retrieval.recency import recency_weights
 
 MakeHistories = Callable[[list[list[int]]], Histories]
@@ -90,67 +87,6 @@ def test_popularity_counts_the_window_before_the_moment() -> None:
     assert everything.score_all(log, np.array([11 * DAY_US])).tolist() == [[0, 2, 2, 1, 0]]
 
 
-def retrievers(histories: Histories) -> list[Retriever]:
-    return [
-        ItemItemRetriever.fit(histories, 6, l2=1.0, half_life=2.0),
-        ItemItemRetriever.fit(histories.take([0, 1, 2, 3, 4, 0, 1, 2]), 6, l2=1.0, half_life=2.0),
-        CoOccurrenceRetriever.fit(histories, 6),
-        PopularityRetriever.fit(histories, 6),
-    ]
-
-
-@pytest.mark.parametrize("which", range(4))
-def test_what_every_retriever_keeps_to(
-    make_histories: MakeHistories, which: int, tmp_path: Path
-) -> None:
-    histories = make_histories(LOG)
-    model = retrievers(histories)[which]
-    assert isinstance(model, Retriever)
-    seen = histories.seen_mask(6)
-    top = model.retrieve(histories, 9, excluded=seen)
-    assert top.item_index.shape == (5, 9)
-    for row, items in enumerate(LOG):
-        found = top.item_index[row][top.item_index[row] > 0]
-        assert not set(found) & set(items)
-        assert len(set(found)) == found.size == 6 - len(items)
-    scores = model.score(histories, top.item_index)
-    real = top.item_index > 0
-    np.testing.assert_array_equal(scores[real], top.score[real])
-    assert np.isneginf(scores[~real]).all()
-    alone = model.retrieve(histories.take([3]), 9, excluded=seen[3:4])
-    # One by one, at the moment that each row has by itself.
-    np.testing.assert_array_equal(alone.item_index[0], top.item_index[3])
-    model.save(tmp_path / "model")
-    again = type(model).load(tmp_path / "model").retrieve(histories, 9, excluded=seen)
-    np.testing.assert_array_equal(again.item_index, top.item_index)
-    np.testing.assert_array_equal(again.score, top.score)
-    with pytest.raises(ArtifactError, match="is missing"):
-        type(model).load(tmp_path / "nowhere")
-    (tmp_path / "model" / "model.json").write_text('{"format": 1, "kind": "other", "settings": {}}')
-    with pytest.raises(ArtifactError, match=r"must hold a .* model of format 1, got 'other'"):
-        type(model).load(tmp_path / "model")
-    assert model.retrieve(histories.take([]), 3).item_index.shape == (0, 3)
-
-
-@pytest.mark.parametrize("which", range(4))
-def test_one_history_alone_scores_as_among_others(
-    make_histories: MakeHistories, which: int
-) -> None:
-    rng = np.random.default_rng(3)
-    rows = [rng.integers(1, 7, rng.integers(0, 9)).tolist() for _ in range(40)]  # with repeats
-    histories = make_histories(rows)
-    model = retrievers(make_histories(LOG))[which]
-    moment = rng.integers(0, 6_000_000, 40)
-    whole = model.ask(histories, moment=moment).score(np.tile(np.arange(-1, 7), (40, 1)))
-    assert np.isneginf(whole[:, :2]).all()
-    for row in [*range(40), *range(40)]:  # the second time what was kept is asked for
-        alone = model.ask(histories.take([row]), moment=moment[row : row + 1])
-        score = alone.score(np.arange(-1, 7)[None])
-        np.testing.assert_allclose(score[0], whole[row], rtol=1e-6, atol=1e-7)
-        with pytest.raises(ValueError, match="item_index must be <= 6, got 7"):
-            alone.score(np.array([[7]]))
-
-
 def test_blocks_do_not_change_the_answer(make_histories: MakeHistories) -> None:
     histories = make_histories(LOG)
     model = ItemItemRetriever.fit(histories, 6)
@@ -189,12 +125,3 @@ def test_wrong_arguments_are_named(make_histories: MakeHistories) -> None:
         CoOccurrenceRetriever.fit(histories, 6, direction="up")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="window_days must be > 0, got -1"):
         PopularityRetriever.fit(histories, 6, window_days=-1)
-    model = CoOccurrenceRetriever.fit(histories, 6)
-    with pytest.raises(ValueError, match="k must be >= 1, got 0"):
-        model.retrieve(histories, 0)
-    with pytest.raises(ValueError, match=r"excluded must be \[Q, N \+ 1\]"):
-        model.retrieve(histories, 2, excluded=np.zeros((5, 3), dtype=bool))
-    with pytest.raises(ValueError, match=r"item_index must be \[Q, C\] with Q = 5"):
-        model.score(histories, np.ones((2, 2), dtype=np.int64))
-    with pytest.raises(ValueError, match="item_index must be <= 6, got 9"):
-        model.score(histories, np.full((5, 1), 9))

@@ -6,7 +6,7 @@ from typing import Any, get_args
 import pytest
 
 from recsys.config import Config, RetrievalConfig, TuningConfig, load_config
-from recsys.config.tuning import UNSEARCHED, Dimension, is_whole
+from recsys.config.tuning import UNSEARCHED, Dimension, step_of
 from recsys.errors import ConfigError
 from recsys.tuning.space import default_space, settings_now
 
@@ -49,7 +49,7 @@ def test_ranges_and_choices_are_read(tmp_path: Path) -> None:
             "temperature = {low = 1, high = 2}",
             "unknown setting 'temperature'; did you mean 'retrieval.temperature'?",
         ),
-        ("split.zzz = {low = 1, high = 2}", "unknown setting 'split.zzz'; known: dim, loss, "),
+        ("split.zzz = {low = 1, high = 2}", "unknown setting 'split.zzz'; known: "),
         (
             'retrieval.index = {choices = ["exact", "annoy"]}',
             "'retrieval.index' does not change the towers",
@@ -58,8 +58,13 @@ def test_ranges_and_choices_are_read(tmp_path: Path) -> None:
         ("retrieval.dim = {low = 3, hi = 4}", "retrieval.dim has an unknown 'hi'; a table has low"),
         ("retrieval.dim = {low = 3}", "retrieval.dim must have low and high, or choices: high is"),
         ("retrieval.dim = {}", "retrieval.dim must have low and high, or choices: low is missing"),
+        ("retrieval.dim = {low = 4, high = 9}", "retrieval.dim must be a multiple of 4, got 9"),
+        (
+            "retrieval.dim = {low = 4, high = 8, log = true}",
+            "retrieval.dim.log must be false for multiples of 4",
+        ),
         ("retrieval.dim = {low = 4, high = 4}", "retrieval.dim.low must be below its high 4, got"),
-        ("retrieval.dim = {low = 0, high = 4}", "retrieval.dim must be >= 1, got 0"),
+        ("retrieval.dim = {low = 0, high = 4}", "retrieval.dim must be >= 4, got 0"),
         ("retrieval.dim = {low = 1, high = 4.5}", "retrieval.dim must be a whole number, got 4.5"),
         ("retrieval.dim = {low = 1, high = true}", "retrieval.dim must be a whole number, got T"),
         ('retrieval.gamma = {low = "1", high = 2}', "retrieval.gamma must be a number, got '1'"),
@@ -78,7 +83,7 @@ def test_ranges_and_choices_are_read(tmp_path: Path) -> None:
             'retrieval.score = {choices = ["cosin", "dot"]}',
             "retrieval.score must be one of cosine, dot, got 'cosin'; did you mean 'cosine'?",
         ),
-        ("retrieval.dim = {choices = [8, 0]}", "retrieval.dim must be >= 1, got 0"),
+        ("retrieval.dim = {choices = [8, 0]}", "retrieval.dim must be >= 4, got 0"),
         ("retrieval.dim = {choices = [8]}", "retrieval.dim.choices must be a list of at least two"),
         ('retrieval.loss = {choices = "bpr"}', "retrieval.loss.choices must be a list of at least"),
         ("retrieval.dim = {choices = [8, 8]}", "retrieval.dim.choices must be distinct, got 8 twi"),
@@ -115,7 +120,7 @@ def test_the_space_changes_no_model_and_can_be_read_back(tmp_path: Path) -> None
     plain = load(tmp_path, "")
     other = load(
         tmp_path,
-        "[tuning]\nminutes = 3\n[tuning.space]\nretrieval.dim = {low = 3, high = 9}\n"
+        "[tuning]\nminutes = 3\n[tuning.space]\nretrieval.dim = {low = 4, high = 12}\n"
         "retrieval.score = {choices = ['dot', 'cosine']}\n",
     )
     assert other.fingerprint() == plain.fingerprint()
@@ -176,15 +181,16 @@ def test_a_dimension_holds_its_ends_and_its_choices() -> None:
 
 
 def test_settings_now_are_those_of_the_run(tmp_path: Path) -> None:
-    text = "[retrieval]\ndim = 48\n[tuning.space]\nretrieval.dim = {low = 3, high = 90}\n"
+    text = "[retrieval]\ndim = 48\n[tuning.space]\nretrieval.dim = {low = 4, high = 88}\n"
     assert settings_now(load(tmp_path, text)) == {"retrieval.dim": 48}
 
 
 def test_whole_numbers_are_told_from_others() -> None:
-    assert is_whole(RetrievalConfig, "dim")
-    assert not is_whole(RetrievalConfig, "temperature")
-    assert not is_whole(RetrievalConfig, "use_user_id")
-    assert not is_whole(RetrievalConfig, "loss")
+    assert step_of(RetrievalConfig, "dim") == 4
+    assert step_of(RetrievalConfig, "epochs") == 1
+    assert step_of(RetrievalConfig, "temperature") is None
+    assert step_of(RetrievalConfig, "use_user_id") is None
+    assert step_of(RetrievalConfig, "loss") is None
 
 
 def test_the_settings_left_out_exist() -> None:

@@ -22,8 +22,8 @@ IDENTITY = {"data": "d", "code": "c"}
 
 
 def open_study(path: Path, *, seed: int = 1, **identity: str) -> Study:
-    whole = frozenset({"retrieval.dim"})
-    return Study.open(path, {**IDENTITY, **identity}, SPACE, whole=whole, seed=seed)
+    steps = {"retrieval.dim": 4}
+    return Study.open(path, {**IDENTITY, **identity}, SPACE, steps=steps, seed=seed)
 
 
 def value(params: dict[str, Any]) -> float:
@@ -80,7 +80,7 @@ def test_values_are_of_the_space_and_the_search_learns(path: Path) -> None:
 
 
 def test_given_settings_go_first_and_only_once(path: Path) -> None:
-    settings = {"retrieval.temperature": 0.1, "retrieval.dim": 7, "retrieval.loss": "bpr"}
+    settings = {"retrieval.temperature": 0.1, "retrieval.dim": 8, "retrieval.loss": "bpr"}
     open_study(path).next_trial(settings)  # killed
     study = open_study(path)
     trial = study.next_trial(settings)

@@ -20,7 +20,7 @@ from recsys.pipeline.item_stages import item_stages, load_content, load_item_inp
 from recsys.pipeline.retrievers import fit_sources
 from recsys.pipeline.stages import Stage, run_stages
 from recsys.progress import Progress
-from recsys.retrieval.training.options import EpochReport
+from recsys.retrieval.training.epoch_report import EpochReport
 from recsys.tuning import search as tuning
 from recsys.tuning import study
 from recsys.tuning.search import TuningResult, tune
@@ -522,7 +522,9 @@ def test_one_process_at_a_time(world: Path, tmp_path: Path, trainer: Trainer) ->
     (tmp_path / "tuning").mkdir()
     with (tmp_path / "tuning/.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(ArtifactError, match=r"another process is tuning in .*tuning; wait"):
+        with pytest.raises(
+            ArtifactError, match=r"another process is tuning in .*tuning, process unknown; wait"
+        ):
             tune(make_config(world, tmp_path))
 
 
@@ -537,8 +539,8 @@ def test_there_must_be_towers_and_events_to_judge_them_on(world: Path, tmp_path:
 
 def test_changed_settings_are_checked() -> None:
     settings = make_config(Path("w"), Path("o")).retrieval
-    assert changed_settings(settings, {"dim": 9}).dim == 9
-    with pytest.raises(ConfigError, match="dim must be >= 1, got 0"):
+    assert changed_settings(settings, {"dim": 12}).dim == 12
+    with pytest.raises(ConfigError, match="dim must be >= 4, got 0"):
         changed_settings(settings, {"dim": 0})
 
 

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import recsys.pipeline
 from features.errors import DataError, Problem
 from recsys.bundle import Bundle
 from recsys.errors import ArtifactError, CollapseError, ConfigError
@@ -65,11 +65,14 @@ def run(*arguments: str) -> Any:
     return CliRunner().invoke(app, list(arguments))
 
 
-def install(monkeypatch: pytest.MonkeyPatch, name: str, **functions: Callable[..., Any]) -> None:
-    """Stand in for a module the verbs import when they run."""
+def install(monkeypatch: pytest.MonkeyPatch, name: str, **functions: Any) -> None:
+    """Functions that stand in for those of a module; it is imported only if it is a package."""
+    if name == "recsys.pipeline":
+        for function, stand_in in functions.items():
+            monkeypatch.setitem(vars(recsys.pipeline), function, stand_in)
+        return
     module = types.ModuleType(name)
-    for function, body in functions.items():
-        setattr(module, function, body)
+    vars(module).update(functions)
     monkeypatch.setitem(sys.modules, name, module)
 
 
@@ -368,18 +371,17 @@ def test_tables_align() -> None:
 
 
 CHILD = """
-import sys, time, types
+import sys, time
 from pathlib import Path
 from recsys.pipeline.stages import Stage, run_stages
-module = types.ModuleType("recsys.pipeline")
+import recsys.pipeline
 def train(config, **_):
     def slow(directory, progress):
         (directory / "half").write_text("x")
         print("running", flush=True)
         time.sleep(60)
     run_stages([Stage("slow", "s", slow)], config.output.directory / "work", code="c")
-module.train = train
-sys.modules["recsys.pipeline"] = module
+recsys.pipeline.train = train
 from serving.cli import main
 main()
 """

@@ -26,7 +26,7 @@ from serving.events.event_stream import EventStream
 from serving.events.feature_state import RedisStateStore
 from serving.messages import Event
 from serving.store.keys import Keys
-from tests.serving.conftest import short_directory
+from tests.serving.stores import short_directory
 
 NOW = time.time()
 CONFIG = """

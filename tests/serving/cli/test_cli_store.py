@@ -191,7 +191,7 @@ def test_a_damaged_fallback_list_is_refused(tmp_path: Path) -> None:
     (bundle.path / "candidates").mkdir()
     path = bundle.path / "candidates" / "popular.json"
     path.write_text('{"format": 2}')
-    with pytest.raises(ArtifactError, match="has format 2, this version reads 1"):
+    with pytest.raises(ArtifactError, match="must have format 1, got 2; run `recsys candidates`"):
         bundled_popular(bundle)
     path.write_text('{"format": 1}')
     with pytest.raises(ArtifactError, match="is damaged"):

@@ -217,7 +217,7 @@ def test_a_follower_that_dies_at_any_write_loses_and_repeats_nothing(world, befo
 
 CHILD = """
 import sys
-from tests.serving import test_feature_follower as here
+from tests.serving.events import test_feature_follower as here
 from serving.connection.clients import connect
 from serving.store.keys import Keys
 

@@ -19,16 +19,16 @@ from typing import Any
 import numpy as np
 import redis
 
+from recsys.config.impressions import RowLogLimits
+from recsys.config.serving import ServiceSettings
 from serving.connection import connect
 from serving.errors import StageUnavailable
 from serving.events.event_stream import EventStream, Position
 from serving.events.feedback import checked_events
 from serving.events.sessions import Sessions
 from serving.impressions.log import ImpressionLog
-from serving.impressions.row_log import RowLogLimits
 from serving.messages import Event, Recommendations, RecommendRequest
 from serving.request.service import RecommendationService
-from serving.request.settings import ServiceSettings
 from serving.store import GenerationStore
 from tests.serving.connection.servers import wait_for
 

@@ -12,7 +12,8 @@ ROWS = [line for line in TEXT.splitlines() if line.startswith("| ") and "::" in 
 
 
 def functions_of(name: str) -> set[str]:
-    tree = ast.parse((HERE / name).read_text(encoding="utf-8"))
+    (path,) = HERE.parent.rglob(name)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     return {
         f"{name}::{node.name}"
         for node in tree.body

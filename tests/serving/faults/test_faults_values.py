@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from features.packing import PackedField, PackedSchema
+from recsys.config.serving import ServiceSettings
 from serving.errors import CorruptValue, NoGeneration
 from serving.messages import Event, RecommendRequest
 from serving.models.live import OneModel
-from serving.request.settings import ServiceSettings
 from serving.request.snapshot import BundledPopular
 from tests.serving.connection.servers import Store, standalone, wait_for
+from tests.serving.fake_models import FakeModel
 from tests.serving.faults.fault_world import (
     ITEM_IDS,
     PATIENT_S,
@@ -189,44 +190,23 @@ def test_damaged_values_of_all_there_is(world: Shop, server: Store, tmp_path: Pa
         assert not late.ask("u0").degraded
 
 
-class PriceModel:
-    """Likes dear items; remembers which prices it was given."""
-
-    generation = "g2"
-    as_of_us = 0
-    item_fields = ("price",)
-
-    def __init__(self) -> None:
-        self.given: list[Any] = []
-
-    def recommend(self, *_: Any, **__: Any) -> list[Any]:
-        return []
-
-    def rank(self, asked: Any, item_index: np.ndarray, item_values: Any) -> np.ndarray:
-        self.given.append(item_values)
-        return -np.arange(len(item_index), dtype=np.float64)  # as they come
-
-    def explain(self, *_: Any) -> list[Any]:
-        return []
-
-
 @pytest.mark.parametrize("how", DAMAGES)
 def test_damaged_item_row(world: Shop, server: Store, tmp_path: Path, how: str) -> None:
-    model = PriceModel()
+    model = FakeModel(generation="g2", item_fields=("price",), slope=0.0)
     settings = ServiceSettings(
-        head_ttl_s=0.05, rerank="always", near_cache_bytes=0, deadline_s=30, live_timeout_s=30
+        head_ttl_s=0.05, rerank="always", near_cache_mb=0, deadline_s=30, live_timeout_s=30
     )
     options = {"models": OneModel(model), "settings": settings}
     with shop(server.url, tmp_path / "ranked", timeout_s=PATIENT_S, **options) as ranked:
         first = ranked.ask("u0").items[0].item_id
-        assert model.given[-1] is not None
+        assert model.values[-1] is not None
         repair = damage(world, world.store.keys.item("g2", first), how)
         assert not ranked.ask("u0").degraded  # ranked with what the model was loaded with
-        assert model.given[-1] is None
+        assert model.values[-1] is None
         assert ranked.errors("corrupt_value") == (how != "other type")  # which reads as absent
         repair()
         ranked.ask("u0")
-        assert model.given[-1] is not None
+        assert model.values[-1] is not None
 
 
 @pytest.mark.parametrize("how", DAMAGES)

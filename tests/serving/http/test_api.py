@@ -6,12 +6,12 @@ import logging
 import pytest
 from fastapi.testclient import TestClient
 
+from recsys.config.serving import ServiceSettings
 from serving import errors
 from serving.http.app import create_app
 from serving.http.error_table import ERROR_TABLE, row_for
 from serving.request.cursor import decode_cursor
 from serving.request.service import RecommendationService
-from serving.request.settings import ServiceSettings
 
 USERS = {"ann": [5, 6, 7, 8], "7": [9]}
 

@@ -16,15 +16,15 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 
+from recsys.config.serving import ServiceSettings
 from serving.connection import connect
 from serving.events.event_stream import EventStream
 from serving.events.sessions import Sessions
 from serving.http.api_keys import ApiKeys, new_key
 from serving.http.app import create_app
 from serving.request.service import RecommendationService
-from serving.request.settings import ServiceSettings
 from serving.store import GenerationStore
-from tests.serving.conftest import publish
+from tests.serving.stores import publish
 
 schemathesis = pytest.importorskip("schemathesis")
 

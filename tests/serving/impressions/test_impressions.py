@@ -11,10 +11,10 @@ from pyarrow.dataset import dataset
 
 from features import ParquetDirectory, append_impressions
 from features.sources.publishing import IMPRESSION_SCHEMA
+from recsys.config.impressions import RowLogLimits
 from serving.impressions import arm_of, join_feedback, read_feedback, read_impressions
 from serving.impressions.log import FEEDBACK_COLUMNS, IMPRESSION_COLUMNS, FeedbackLog, ImpressionLog
 from serving.impressions.row_journal import finished_files
-from serving.impressions.row_log import RowLogLimits
 from serving.messages import Event, Recommendations, RecommendedItem, RecommendRequest
 
 NOON = datetime(2024, 5, 1, 12)

@@ -16,9 +16,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from recsys.config.impressions import RowLogLimits
 from serving.impressions import row_finisher, row_journal, row_recovery
 from serving.impressions.row_journal import Journal, encode_frame, finished_files, new_stem
-from serving.impressions.row_log import RowLog, RowLogLimits
+from serving.impressions.row_log import RowLog
 from serving.impressions.row_recovery import Loss, Tally, read_losses, recover
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -98,7 +99,7 @@ def test_rows_that_wait_too_long_are_in_the_journal(tmp_path: Path) -> None:
         assert [path.suffix for path in sorted(tmp_path.iterdir())] == [".journal", ".tally"]
 
 
-@pytest.mark.parametrize("limit", [{"rotate_rows": 10}, {"rotate_bytes": 10}])
+@pytest.mark.parametrize("limit", [{"rotate_rows": 10}, {"rotate_mb": 1e-5}])
 def test_a_full_journal_becomes_a_file(tmp_path: Path, limit: dict[str, int]) -> None:
     with opened(tmp_path, RowLogLimits(flush_s=0.01, **limit)) as log:  # type: ignore[arg-type]
         for start in (0, 10, 20):
@@ -112,7 +113,7 @@ def test_a_jump_of_the_wall_clock_moves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ticks = [0.0]
-    limits = RowLogLimits(flush_s=0.01, rotate_s=100.0, keep_days=1.0)
+    limits = RowLogLimits(flush_s=0.01, rotate_minutes=100 / 60, keep_days=1.0)
     real = time.time
     with opened(tmp_path, limits, clock=lambda: ticks[0]) as log:
         for number, jump in enumerate((0.0, 10 * 365 * 86_400.0, -10 * 365 * 86_400.0)):
@@ -204,8 +205,8 @@ def test_many_threads_append_and_nothing_is_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"rotate_s": 0}, "rotate_s must be > 0, got 0"),
-        ({"queue_rows": -1}, "queue_rows must be > 0, got -1"),
+        ({"rotate_minutes": 0}, "rotate_minutes must be > 0, got 0"),
+        ({"queue_rows": -1}, "queue_rows must be >= 1, got -1"),
         ({"keep_days": 0.0}, r"keep_days must be > 0, got 0\.0"),
     ],
 )

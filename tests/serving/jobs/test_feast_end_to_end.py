@@ -25,7 +25,7 @@ from serving.cli import app
 from serving.connection.embedded import EmbeddedStore
 from serving.doctor.installation import examine
 from tests.feast_repository import build_feast_repository, redis_connection_string
-from tests.serving.conftest import short_directory
+from tests.serving.stores import short_directory
 
 ROOT = Path(__file__).resolve().parents[3]
 SERVE = ("serve", "--port", "0", "--drain", "0")

@@ -164,11 +164,11 @@ def test_a_delta_needs_the_published_bundle(project):
         (None, ArtifactError, r"has no gate.json, which store.require_gate asks for; have the"),
         ("{", ArtifactError, r"gate.json is damaged .*; have the bundle judged again"),
         ("[]", ArtifactError, r"gate.json is damaged"),
-        ('{"format": 1}', ArtifactError, r"gate.json is damaged .'verdict'"),
+        ('{"format": 1}', ArtifactError, r"gate.json is damaged .no 'verdict'"),
         (
             '{"format": 2, "verdict": "PROMOTE"}',
             ArtifactError,
-            "has format 2, this version reads 1",
+            "must have format 1, got 2",
         ),
         ('{"format": 1, "verdict": "HOLD"}', PublishRefused, "says 'HOLD', and store.require_gat"),
         ('{"format": 1, "verdict": "PROMOTE", "reason": "x"}', None, ""),

@@ -31,6 +31,7 @@ from serving.impressions import read_impressions
 from serving.impressions.log import FeedbackLog, ImpressionLog
 from serving.process.listening import bind, join, reserve, shown_url
 from serving.request.service import RecommendationService
+from tests.serving.fake_models import FakeModel
 
 ROOT = str(Path(__file__).resolve().parents[3])
 CONFIG = """
@@ -86,16 +87,9 @@ def home(tmp_path_factory, monkeypatch):
         EmbeddedStore.stop(directory / "artifacts" / "store")
 
 
-class FakeModel:
-    as_of_us = 0
-    item_fields = ()
-
-    def __init__(self, path: Path) -> None:
-        self.generation = path.name
-        self.name = (path / "ranking/ranker.txt").read_text()
-
-    def recommend(self, asked, k, *, exclude, only, threshold=False):
-        return [("b", 1.0, self.name)]
+def load_fake(path: Path) -> FakeModel:
+    source = (path / "ranking/ranker.txt").read_text()
+    return FakeModel(("b",), generation=path.name, source=source)
 
 
 class Server:
@@ -193,7 +187,7 @@ def test_everything_is_closed_once_and_in_order(home, monkeypatch):
 
 def test_half_a_bundle_leaves_the_old_model(home, monkeypatch):
     """The head moves to a generation whose directory is half deleted."""
-    monkeypatch.setattr(module, "load_model", FakeModel)
+    monkeypatch.setattr(module, "load_model", load_fake)
     (home / "recsys.toml").write_text(CONFIG.format(live="true"))
     first = make_bundle(home, "first")
     publish(home, first.id)

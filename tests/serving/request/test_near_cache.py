@@ -93,7 +93,7 @@ def test_item_rows_are_read_once_a_generation(store, make, build, reads, fake_cl
 
 def test_without_a_cache_every_request_reads(build, reads):
     rule = SeenVectors()
-    service = build(rule, near_cache_bytes=0)
+    service = build(rule, near_cache_mb=0)
     ask(service)
     ask(service)
     assert len(reads) == 2
@@ -157,8 +157,8 @@ def test_item_block_names_the_problem(store, build):
 
 def test_the_bound_is_a_setting():
     assert ServiceSettings().near_cache_bytes == 64_000_000
-    with pytest.raises(ValueError, match="near_cache_bytes must be >= 0, got -1"):
-        ServiceSettings(near_cache_bytes=-1)
+    with pytest.raises(ValueError, match="near_cache_mb must be >= 0, got -1"):
+        ServiceSettings(near_cache_mb=-1)
     files = {"data": {"events": "e.parquet", "items": "i.parquet"}}
     assert Config.model_validate(files).serving.near_cache_mb == 64.0
     with pytest.raises(ValueError, match="near_cache_mb"):

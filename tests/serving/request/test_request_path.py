@@ -10,7 +10,7 @@ import pytest
 
 from features.packing import PackedField, PackedSchema
 from recsys.config.experiment_design import Arm, ArmSettings, Experiment
-from recsys.recommender.explanation import ExplainedItem
+from recsys.config.serving import ServiceSettings
 from serving.errors import CursorExpired, CursorMismatch, NotSupported
 from serving.events.event_stream import EventStream
 from serving.events.sessions import Sessions
@@ -21,11 +21,11 @@ from serving.messages import (
     RecommendRequest,
     SimilarRequest,
 )
-from serving.models.live import LiveQuestion, OneModel
+from serving.models.live import OneModel
 from serving.request.cursor import decode_cursor, encode_cursor
 from serving.request.experiments import Experiments
 from serving.request.service import RecommendationService
-from serving.request.settings import ServiceSettings
+from tests.serving.fake_models import FakeModel
 
 NOW = 1_900_000_000.0
 USERS = {"ann": [5, 6, 7, 8, 9, 10], "bob": [9]}
@@ -36,59 +36,14 @@ def ids(answer: Any) -> list[str]:
     return [item.item_id for item in answer.items]
 
 
-class Model:
-    """Likes items of a high number; counts how it was asked."""
-
-    generation = "g1"
+@pytest.fixture
+def model() -> FakeModel:
     as_of_us = round((NOW - 3600) * 1e6)
-    item_fields = ("price",)
-
-    def __init__(self) -> None:
-        self.asked: list[LiveQuestion] = []
-        self.values: list[Any] = []
-        self.error: Exception | None = None
-
-    def recommend(
-        self, asked: LiveQuestion, k: int, *, exclude: Any, **_: Any
-    ) -> list[tuple[str, float, str]]:
-        self.asked.append(asked)
-        if self.error:
-            raise self.error
-        liked = [f"i{number}" for number in (12, 11, 3) if f"i{number}" not in exclude]
-        return [(one, 1.0, "tower") for one in liked[:k]]
-
-    def rank(self, asked: LiveQuestion, item_index: np.ndarray, item_values: Any) -> np.ndarray:
-        self.asked.append(asked)
-        self.values.append(item_values)
-        if self.error:
-            raise self.error
-        return item_index.astype(np.float64)
-
-    def explain(self, asked: LiveQuestion, item_index: np.ndarray) -> list[ExplainedItem]:
-        return [
-            ExplainedItem(
-                item_index=int(one),
-                score=float(one),
-                place=1,
-                candidate=int(one) != 4,
-                seen=int(one) == 3,
-                retrieval={"tower": (0.5, 2)},
-                features={"price": 1.0, "age": None},
-                contributions={"price": 0.4, "age": -0.1},
-                base=0.2,
-                trees=0.5,
-            )
-            for one in item_index
-        ]
+    return FakeModel(as_of_us=as_of_us, item_fields=("price",))
 
 
 @pytest.fixture
-def model() -> Model:
-    return Model()
-
-
-@pytest.fixture
-def make_service(store: Any, make: Any, model: Model) -> Iterator[Any]:
+def make_service(store: Any, make: Any, model: FakeModel) -> Iterator[Any]:
     made = []
 
     def build(*, models: Any = "own", clock: Any = lambda: NOW, **options: Any) -> Any:
@@ -120,7 +75,7 @@ def event(item_id: str, ago_s: float = 10.0, user_id: str = "ann", **fields: Any
 
 
 def test_what_a_user_did_is_not_shown_again_and_is_known_to_the_model(
-    make_service: Any, model: Model
+    make_service: Any, model: FakeModel
 ) -> None:
     service = make_service()
     assert service.recommend(RecommendRequest("ann", k=2)).source == "cache"
@@ -135,7 +90,7 @@ def test_what_a_user_did_is_not_shown_again_and_is_known_to_the_model(
 
 
 def test_what_the_log_of_the_model_has_already_does_not_count_as_fresh(
-    make_service: Any, model: Model
+    make_service: Any, model: FakeModel
 ) -> None:
     service = make_service()
     service.record([event("i5", ago_s=7200)])  # before the model's log ended
@@ -168,7 +123,7 @@ def test_a_process_that_knows_no_catalogue_takes_feedback_in(make_service: Any) 
 # -- ranking again --------------------------------------------------------------------------------
 
 
-def test_a_list_is_ranked_again_always(make_service: Any, model: Model) -> None:
+def test_a_list_is_ranked_again_always(make_service: Any, model: FakeModel) -> None:
     service = make_service(settings={"rerank": "always"})
     answer = service.recommend(RecommendRequest("ann", k=3, debug=True))
     assert ids(answer) == ["i10", "i9", "i8"]
@@ -180,7 +135,7 @@ def test_a_list_is_ranked_again_always(make_service: Any, model: Model) -> None:
 
 
 def test_a_list_is_ranked_again_when_live_fails_and_something_is_fresh(
-    make_service: Any, model: Model
+    make_service: Any, model: FakeModel
 ) -> None:
     service = make_service()
 
@@ -195,7 +150,7 @@ def test_a_list_is_ranked_again_when_live_fails_and_something_is_fresh(
     assert ids(never.recommend(RecommendRequest("ann", k=2, recent_items=["i10"]))) == ["i5", "i6"]
 
 
-def test_a_broken_ranker_leaves_the_published_order(make_service: Any, model: Model) -> None:
+def test_a_broken_ranker_leaves_the_published_order(make_service: Any, model: FakeModel) -> None:
     service = make_service(settings={"rerank": "always"})
     model.error = RuntimeError("boom")
     answer = service.recommend(RecommendRequest("ann", k=2, debug=True))
@@ -204,7 +159,7 @@ def test_a_broken_ranker_leaves_the_published_order(make_service: Any, model: Mo
     assert [one.detail for one in answer.stages if one.outcome == "failed"] == ["live_unavailable"]
 
 
-def test_a_model_of_another_generation_ranks_nothing(make_service: Any, model: Model) -> None:
+def test_a_model_of_another_generation_ranks_nothing(make_service: Any, model: FakeModel) -> None:
     model.generation = "g0"
     service = make_service(settings={"rerank": "always"})
     answer = service.recommend(RecommendRequest("ann", k=2))
@@ -212,7 +167,7 @@ def test_a_model_of_another_generation_ranks_nothing(make_service: Any, model: M
 
 
 def test_packed_item_features_reach_the_ranker(
-    store: Any, make: Any, make_service: Any, model: Model
+    store: Any, make: Any, make_service: Any, model: FakeModel
 ) -> None:
     schema = PackedSchema((PackedField("price"), PackedField("weight")))
     prices = np.arange(12, dtype=np.float32)
@@ -415,7 +370,7 @@ def test_several_questions_take_one_read(make_service: Any, monkeypatch: Any) ->
     assert [ids(one) for one in answers] == [ids(one) for one in alone]
 
 
-def test_a_given_list_is_ranked(make_service: Any, model: Model) -> None:
+def test_a_given_list_is_ranked(make_service: Any, model: FakeModel) -> None:
     service = make_service()
     answer = service.rank(RankRequest("ann", ["i2", "zzz", "i9", "i5", "yyy"]))
     assert ids(answer) == ["i9", "i5", "i2", "zzz", "yyy"]

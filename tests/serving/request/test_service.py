@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 import threading
 import time
@@ -11,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features.packing import PackedField, PackedSchema
+from recsys.config.serving import ServiceSettings
 from serving.breaker import CircuitBreaker
 from serving.connection import connect
 from serving.connection.embedded import EmbeddedStore
@@ -18,39 +18,16 @@ from serving.errors import NoGeneration, ServingError
 from serving.messages import RecommendRequest, SimilarRequest
 from serving.models.live import BoundedCalls, OneModel
 from serving.request.service import RecommendationService
-from serving.request.settings import ServiceSettings
 from serving.request.slate_rule import vectors_of_field
 from serving.request.snapshot import BundledPopular
 from serving.store import GenerationStore
+from tests.serving.fake_models import FakeModel
 
 USERS = {"ann": [5, 6, 7, 8], "bob": [9]}
 
 
 def ids(answer):
     return [item.item_id for item in answer.items]
-
-
-class Live:
-    """Recommends fixed items; can be told to be slow or broken."""
-
-    generation = "g1"
-    as_of_us = 0
-    item_fields = ()
-
-    def __init__(self, items=("i10", "i11", "i1")):
-        self.items = items
-        self.calls = []
-        self.error = None
-        self.gate = threading.Event()
-        self.gate.set()
-
-    def recommend(self, asked, k, *, exclude, only, threshold=False):
-        self.threshold = threshold
-        self.calls.append((list(asked.recent_items), k, asked.user_id, set(exclude), only))
-        self.gate.wait(5)
-        if self.error:
-            raise self.error
-        return [(one, 1.0 - at / 10, "tower") for at, one in enumerate(self.items)]
 
 
 @pytest.fixture
@@ -209,7 +186,7 @@ def test_similar(service):
 @pytest.fixture
 def live_service(store, make):
     make.publish(store, "g1", USERS)
-    live = Live()
+    live = FakeModel(("i10", "i11", "i1"))
     service = RecommendationService(
         store, models=OneModel(live), settings=ServiceSettings(live_timeout_s=0.05, live_workers=1)
     )
@@ -233,27 +210,29 @@ def test_recent_items_go_to_the_live_recommender(live_service):
 
 def test_with_a_threshold_a_live_answer_stands_however_short(store, make):
     make.publish(store, "g1", USERS)
-    live = Live()
+    live = FakeModel(("i10", "i11", "i1"))
     patient = ServiceSettings(live_timeout_s=20.0, deadline_s=30.0)
     service = RecommendationService(store, models=OneModel(live), settings=patient)
     asked = RecommendRequest("ann", k=5, recent_items=["i1"], threshold=True)
     answer = service.recommend(asked)
     assert live.threshold
     assert (ids(answer), answer.source, answer.reason) == (["i10", "i11"], "live", None)
-    live.items = ()
+    live.liked = ()
     answer = service.recommend(asked)
     assert (ids(answer), answer.source, answer.degraded) == ([], "live", False)
     assert (answer.reason, answer.generation) == ("nothing_likely", "g1")
-    live.items = ("i10",)
-    answer = service.recommend(dataclasses.replace(asked, exclude=["i10"]))
-    assert (ids(answer), answer.reason, answer.filtered.excluded) == ([], "all_filtered", 1)
+    live.liked = ("i10",)
+    service.hide(["i10"])
+    answer = service.recommend(asked)
+    assert (ids(answer), answer.reason, answer.filtered.hidden) == ([], "all_filtered", 1)
+    service.restore(["i10"])
     # Nothing but the live stage knows a threshold, and the answer says whose it is.
     live.error = RuntimeError("no head")
     answer = service.recommend(asked)
     assert (len(answer.items), answer.source) == (5, "cache")
     answer = service.recommend(RecommendRequest("ann", k=5, threshold=True))
     assert (len(answer.items), answer.source) == (5, "cache")
-    live.error, live.items = None, ("i10",)
+    live.error, live.liked = None, ("i10",)
     filled = service.recommend(RecommendRequest("ann", k=5, recent_items=["i1"]))
     assert not live.threshold
     assert len(filled.items) > 1
@@ -297,7 +276,7 @@ def test_calls_of_the_model_take_turns():
 
 def test_an_ignorant_live_recommender_is_passed_over(live_service):
     service, live = live_service
-    live.items = ()
+    live.liked = ()
     answer = service.recommend(RecommendRequest("x", k=1, recent_items=["?"]))
     assert (answer.source, answer.reason) == ("popular", "unknown_recent_items")
     assert not answer.degraded
@@ -474,7 +453,7 @@ def test_breaker(fake_clock):
         (lambda: SimilarRequest("a", k=501), r"k must be in 1..500, got 501"),
         (lambda: RecommendRequest("a", diversity=1.5), r"diversity must be in 0..1, got 1.5"),
         (lambda: ServiceSettings(head_ttl_s=0), "head_ttl_s must be > 0"),
-        (lambda: ServiceSettings(diversity=2), "diversity must be in"),
+        (lambda: ServiceSettings(diversity=2), "diversity must be <= 1"),
         (lambda: ServiceSettings(remembered_users=-1), "remembered_users must be >= 0"),
         (lambda: BundledPopular(["a"], []), "got 0 for 1 ids"),
         (lambda: BundledPopular(["a", "a"], [1, 1]), "must be different"),

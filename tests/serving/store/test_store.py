@@ -12,7 +12,6 @@ from serving.connection import connect
 from serving.connection.embedded import EmbeddedStore
 from serving.errors import (
     CorruptValue,
-    HeadConflict,
     NoGeneration,
     PublishRefused,
     StageUnavailable,
@@ -22,134 +21,6 @@ from serving.store.keys import Keys, bucket
 from serving.store.manifest import Head, Manifest
 
 USERS = {"ann": [3, 1, 2], "bob": [5], "new": []}
-
-
-def test_what_is_published_is_read(any_store, make):
-    neighbours = [make.user_batch({"i1": [2, 3], "i2": [1]})]
-    report = make.publish(
-        any_store,
-        "g1",
-        USERS,
-        item_rows=[f"row{number}".encode() for number in range(12)],
-        item_schema='{"dim": 4}',
-        neighbours=neighbours,
-        source_names=("tower", "knn"),
-    )
-    assert (report.generation, report.previous, report.epoch) == ("g1", None, 1)
-    assert (report.num_users, report.num_items, report.num_empty) == (3, 12, 1)
-    assert not report.refreshed
-    assert any_store.head().generation == "g1"
-    assert any_store.item_ids("g1") == make.item_ids
-    ann, nobody, bob, new = any_store.read_users("g1", ["ann", "nobody", "bob", "new"])
-    assert ann.item_index.tolist() == [3, 1, 2]
-    assert ann.score.tolist() == [1, 0.875, 0.75]
-    assert nobody is None
-    assert bob.item_index.tolist() == [5]
-    assert len(new.item_index) == 0
-    assert any_store.read_user("g1", "bob").item_index.tolist() == [5]
-    assert any_store.neighbours("g1", "i1").item_index.tolist() == [2, 3]
-    assert any_store.neighbours("g1", "i9") is None
-    assert any_store.popular("g1").item_index.tolist() == [1, 2, 3, 4]
-    assert any_store.read_items("g1", ["i2", "zz", "i1"]) == [b"row1", None, b"row0"]
-    assert any_store.read_items("g1", []) == []
-    assert any_store.alive("g1", 12).tolist() == [False] + [True] * 12
-    manifest = any_store.manifest("g1")
-    assert (manifest.k, manifest.num_neighbours, manifest.num_empty) == (3, 2, 1)
-    assert (manifest.min_score, manifest.max_score) == (0.75, 1.0)
-    assert manifest.source_names == ("tower", "knn")
-    assert manifest.item_schema == '{"dim": 4}'
-
-
-def test_every_key_expires_at_the_same_moment(any_store, make):
-    make.publish(any_store, "g1", USERS, ttl_s=600)
-    client, ns = any_store._client, any_store.keys.namespace
-    keys = list(client.scan_iter(f"{ns}:*"))
-    assert len(keys) == 3 + 4 + 2  # users; manifest, items, popular, alive; head, generations
-    times = {client.expiretime(key) for key in keys} - {-1}
-    assert times == {any_store.manifest("g1").expires_at}
-    kept = [key for key in keys if client.ttl(key) == -1]
-    assert sorted(kept) == [f"{ns}:generations".encode(), f"{ns}:head".encode()]
-
-
-def test_flip_and_rollback(any_store, make):
-    with pytest.raises(NoGeneration, match="no previous generation"):
-        any_store.rollback()
-    make.publish(any_store, "g1", USERS)
-    with pytest.raises(NoGeneration, match="no previous generation"):
-        any_store.rollback()
-    make.publish(any_store, "g2", {"ann": [9]})
-    assert [
-        (one.manifest.generation, one.is_current, one.is_previous)
-        for one in any_store.generations()
-    ] == [("g2", True, False), ("g1", False, True)]
-    back = any_store.rollback()
-    assert (back.generation, back.previous, back.epoch) == ("g1", "g2", 3)
-    assert any_store.rollback().generation == "g2"
-    assert any_store.flip("g1").generation == "g1"
-    with pytest.raises(NoGeneration, match=r"'g7' is not in the store.*there: g2, g1"):
-        any_store.flip("g7")
-    with pytest.raises(HeadConflict, match=r"expected epoch 1, found epoch 5 .g1."):
-        any_store.flip("g2", expected_epoch=1)
-
-
-def test_a_rollback_to_an_expired_generation_is_refused(store, make):
-    make.publish(store, "g1", USERS)
-    make.publish(store, "g2", USERS)
-    store._client.delete(store.keys.manifest("g1"))
-    with pytest.raises(NoGeneration, match="'g1' is not in the store"):
-        store.rollback()
-    assert store.head().generation == "g2"
-    assert [one.manifest.generation for one in store.generations()] == ["g2"]
-
-
-def test_of_two_publishers_one_wins(any_store, make):
-    make.publish(any_store, "g1", USERS)
-
-    def slow_users():
-        yield make.user_batch({"ann": [1]})
-        make.publish(any_store, "fast", {"ann": [2]})  # the other one, meanwhile
-
-    with pytest.raises(HeadConflict, match=r"expected epoch 1, found epoch 2 \(fast\)"):
-        make.publish(any_store, "slow", slow_users())
-    head = any_store.head()
-    assert (head.generation, head.previous, head.epoch) == ("fast", "g1", 2)
-
-
-def test_publishing_again_renews_the_expiry(store, make):
-    make.publish(store, "g1", USERS, ttl_s=600)
-    store.set_alive("g1", [4], False)
-    first = store.manifest("g1")
-    report = make.publish(store, "g1", USERS, ttl_s=6000)
-    assert report.refreshed
-    assert report.previous is None
-    again = store.manifest("g1")
-    assert again.published_at == first.published_at
-    assert again.content_sha256 == first.content_sha256
-    assert again.expires_at > first.expires_at + 5000
-    assert store._client.expiretime(store.keys.alive("g1")) == again.expires_at
-    assert not store.alive("g1", 12)[4]
-
-
-def test_batches_do_not_change_the_checksum(store, make):
-    make.publish(store, "g1", USERS)
-    batches = [make.user_batch({name: USERS[name]}) for name in ("new", "bob", "ann")]
-    assert make.publish(store, "g1", batches).refreshed
-
-
-@pytest.mark.parametrize(
-    ("users", "options", "message"),
-    [
-        ({"ann": [7, 1, 2], "bob": [5], "new": []}, {}, "ann' is already published with another"),
-        ({"ann": [3, 1, 2]}, {}, "with other users or items"),
-        (USERS, {"vocabulary_sha256": "v2"}, "another vocabulary"),
-    ],
-)
-def test_a_generation_never_changes(store, make, users, options, message):
-    make.publish(store, "g1", USERS)
-    with pytest.raises(PublishRefused, match=message):
-        make.publish(store, "g1", users, **options)
-    assert store.read_user("g1", "ann").item_index.tolist() == [3, 1, 2]
-    assert store.head().epoch == 1
 
 
 def _batch(item_index, score, source=0, ids=("ann",)):
@@ -220,19 +91,6 @@ def test_progress_counts_values(store, make):
     seen = []
     make.publish(store, "g1", USERS, on_progress=lambda stage, done: seen.append((stage, done)))
     assert seen == [("items", 1), ("popular", 2), ("users", 5)]
-
-
-def test_alive_is_changed_in_place(any_store, make):
-    alive = np.ones(13, dtype=bool)
-    alive[7] = False
-    make.publish(any_store, "g1", USERS, alive=alive)
-    any_store.set_alive("g1", [3, 12], False)
-    any_store.set_alive("g1", [7], True)
-    assert np.flatnonzero(~any_store.alive("g1", 12)).tolist() == [0, 3, 12]
-    with pytest.raises(ValueError, match=r"item_index must be in 1..12, got 13"):
-        any_store.set_alive("g1", [13], False)
-    with pytest.raises(NoGeneration, match="'g9' is not in the store"):
-        any_store.set_alive("g9", [1], False)
 
 
 def test_keys_by_hand():

@@ -10,87 +10,9 @@ import redis
 
 from serving.errors import CorruptValue, NoGeneration, PublishRefused
 from serving.store import GenerationStore
-from serving.store.candidate_codec import decode_candidates
-from serving.store.generation_writer import content_sha256, value_digest
+from tests.serving.store.held import assert_true, shown
 
 USERS = {"ann": [3, 1, 2], "bob": [5], "new": []}
-
-
-def held_sum(store, generation):
-    """Sum of the digests of what the store really holds."""
-    ns, client = store.keys.namespace, store._client
-    keys = [store.keys.items(generation), store.keys.popular(generation)]
-    for pattern in store.keys.patterns(generation):
-        keys += [key.decode() for key in set(client.scan_iter(pattern, count=1000))]
-    assert all(key.startswith(f"{ns}:") for key in keys)
-    digests = [value_digest(key.encode(), client.get(key)) for key in keys]
-    return sum(int.from_bytes(digest, "little") for digest in digests)
-
-
-def assert_true(store, generation):
-    """The manifest says what the store holds."""
-    manifest = store.manifest(generation)
-    assert manifest.content_sum == str(held_sum(store, generation))
-    assert manifest.content_sha256 == content_sha256(int(manifest.content_sum))
-    keys = list(store._client.scan_iter(store.keys.patterns(generation)[0], count=1000))
-    lists = [decode_candidates(store._client.get(key)) for key in keys]
-    assert manifest.num_users == len(lists)
-    assert manifest.num_empty == sum(len(one.item_index) == 0 for one in lists)
-    assert manifest.k >= max(len(one.item_index) for one in lists)
-    assert {store._client.expiretime(key) for key in keys} == {manifest.expires_at}
-
-
-def shown(store, generation, users):
-    """User -> item indices, None where there is no list."""
-    found = store.read_users(generation, users)
-    return {
-        user: None if one is None else one.item_index.tolist()
-        for user, one in zip(users, found, strict=True)
-    }
-
-
-def test_a_delta_changes_single_users(any_store, make):
-    make.publish(any_store, "g1", USERS)
-    before = any_store.head()
-    report = any_store.publish_delta(
-        "g1",
-        users=[make.user_batch({"ann": [3, 1, 2], "bob": [], "zoe": [6, 7, 8, 9]})],
-        removed=["new", "nobody"],
-        expected_revision=0,
-    )
-    assert (report.revision, report.num_users, report.num_settled) == (1, 3, 0)
-    assert (report.num_added, report.num_changed, report.num_unchanged) == (1, 1, 1)
-    assert report.num_removed == 1
-    assert report.bytes_written == 12 + 12 + 4 * 4 + 2
-    assert any_store.head() == before
-    assert shown(any_store, "g1", ["ann", "bob", "zoe", "new"]) == {
-        "ann": [3, 1, 2],
-        "bob": [],
-        "zoe": [6, 7, 8, 9],
-        "new": None,
-    }
-    assert_true(any_store, "g1")
-    manifest = any_store.manifest("g1")
-    assert (manifest.k, manifest.min_score, manifest.max_score) == (4, 0.625, 1.0)
-    assert any_store._client.exists(any_store.keys.progress("g1")) == 0
-
-
-def test_a_delta_ends_where_a_publish_of_the_same_lists_does(store, make):
-    make.publish(store, "g1", USERS)
-    store.publish_delta("g1", users=[make.user_batch({"bob": [9], "zoe": [2]})], removed=["new"])
-    after = {"ann": [3, 1, 2], "bob": [9], "zoe": [2]}
-    report = make.publish(store, "g1", after)  # compares every value and the checksum
-    assert report.refreshed
-    assert store.manifest("g1").revision == 1
-
-
-def test_a_delta_of_nothing_new_is_no_revision(store, make):
-    make.publish(store, "g1", USERS)
-    manifest = store.manifest("g1")
-    report = store.publish_delta("g1", users=[make.user_batch(USERS)], removed=["nobody"])
-    assert (report.revision, report.num_unchanged, report.num_removed) == (0, 3, 0)
-    assert store.manifest("g1") == manifest
-    assert store.publish_delta("g1").revision == 0
 
 
 def test_the_first_list_of_a_generation_of_empty_ones(store, make):
@@ -325,31 +247,6 @@ def test_two_deltas_cut_off_one_after_the_other(store, make):
 
 
 # -- expiry -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("ttl_s", [120, 5000])
-def test_expiry_is_moved_for_every_key(any_store, make, ttl_s):
-    make.publish(
-        any_store,
-        "g1",
-        USERS,
-        neighbours=[make.user_batch({"i1": [2]})],
-        popular_segments={"x": make.popular([1])},
-        item_rows=[b"r"] * 12,
-        item_schema="{}",
-    )
-    make.publish(any_store, "g2", USERS)
-    seen = []
-    manifest = any_store.set_ttl("g1", ttl_s, on_progress=lambda *at: seen.append(at))
-    client, ns = any_store._client, any_store.keys.namespace
-    times = {client.expiretime(key) for key in client.scan_iter(f"{ns}:*g1*")}
-    assert times == {manifest.expires_at}
-    assert any_store.manifest("g1") == manifest
-    assert abs(client.ttl(any_store.keys.user("g1", "ann")) - ttl_s) <= 2
-    assert client.ttl(any_store.keys.user("g2", "ann")) <= 600
-    assert seen[-1] == ("expiry", 3 + 3 + 1 + 1 + 12)
-    any_store.publish_delta("g1", users=[make.user_batch({"ann": [1]})])
-    assert_true(any_store, "g1")
 
 
 def test_expiry_has_its_bounds(store, make):

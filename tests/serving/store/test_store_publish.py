@@ -223,23 +223,6 @@ def test_a_bitmap_that_reads_back_different_is_refused(store, make, monkeypatch)
         make.publish(store, "g1", {"ann": [1]})
 
 
-def test_fallback_lists_of_segments(any_store, make):
-    segments = {"18-25": make.popular([5, 6]), "a b:{x}": make.popular([7])}
-    make.publish(any_store, "g1", {"ann": [1]}, popular_segments=segments)
-    assert any_store.manifest("g1").segments == ("18-25", "a b:{x}")
-    found = any_store.popular_of("g1", ["a b:{x}", "nobody", "18-25"])
-    assert {name: one.item_index.tolist() for name, one in found.items()} == {
-        "a b:{x}": [7],
-        "18-25": [5, 6],
-    }
-    assert any_store.popular_of("g1", []) == {}
-    client = any_store._client
-    key = any_store.keys.popular_of("g1", "18-25")
-    assert client.expiretime(key) == any_store.manifest("g1").expires_at
-    with pytest.raises(PublishRefused, match="already published with another value"):
-        make.publish(any_store, "g1", {"ann": [1]}, popular_segments={"18-25": make.popular([9])})
-
-
 def test_bad_segments_are_refused(store, make):
     with pytest.raises(PublishRefused, match=r"popular_segments\['x'\]: item_index must be at mo"):
         make.publish(store, "g1", {"ann": [1]}, popular_segments={"x": make.popular([13])})

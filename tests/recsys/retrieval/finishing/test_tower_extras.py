@@ -28,11 +28,11 @@ def drawn(*shape: int, seed: int) -> torch.Tensor:
 def made(*, user_rows: torch.Tensor | None = None, scale: float = 1.0) -> TwoTowerRetriever:
     """Queries are bent means of histories, or rows of users alone."""
     options = TowerOptions(
-        embedding_dim=DIM,
+        dim=DIM,
         half_lives=(math.inf, 2.0),
         history_length=20,
         hidden_dim=8,
-        user_table=user_rows is not None,
+        use_user_id=user_rows is not None,
         pooling="recency" if user_rows is None else "none",
     )
     tower = TwoTower(options, content_dim=0, generator=torch.Generator().manual_seed(0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +18,7 @@ from recsys.retrieval.towers.model import TwoTower
 from recsys.retrieval.training import TrainingOptions, train_two_tower
 
 USERS, ITEMS, DIM = 40, 60, 8
-SHAPE = TowerOptions(embedding_dim=DIM, user_table=True, pooling="none", id_dropout=0.0)
+SHAPE = TowerOptions(dim=DIM, use_user_id=True, pooling="none", id_dropout=0.0)
 OPTIONS = TrainingOptions(
     epochs=10, learning_rate=0.01, table_learning_rate=0.1, final_learning_rate=0.1
 )
@@ -138,7 +137,7 @@ def test_a_plan_is_trained_again_branch_by_branch(
     plan = SoupPlan.load(tmp_path / "soup.json")
     assert plan == chosen.plan
     again = Noisy()
-    options = dataclasses.replace(OPTIONS, epochs=20)  # the plan says how long
+    options = OPTIONS.but(epochs=20)  # the plan says how long
     soup = train_soup(again, options, world[0], None, branches=4, seed=3, plan=plan)
     assert (soup.plan, soup.recall, soup.branch_recall) == (plan, None, ())
     assert again.asked[0].training.epochs == 5
@@ -152,7 +151,7 @@ def test_a_plan_is_trained_again_branch_by_branch(
 
 def test_denoising_goes_on_where_the_start_left_it(world: tuple[Histories, Histories]) -> None:
     train = Noisy()
-    options = dataclasses.replace(OPTIONS, denoising="pld", warmup_epochs=7)
+    options = OPTIONS.but(denoising="pld", warmup_epochs=7)
     train_soup(train, options, *world, branches=2, seed=0)
     assert [one.training.warmup_epochs for one in train.asked] == [7, 1, 1]
 
@@ -167,7 +166,7 @@ def test_a_soup_of_real_trainings(planted: tuple[Histories, Histories]) -> None:
                 num_items=40,
                 content=content,
                 validation=validation,
-                towers=TowerOptions(embedding_dim=8, half_lives=(5.0,), hidden_dim=0),
+                towers=TowerOptions(dim=8, half_lives=(5.0,), hidden_dim=0),
                 training=training,
                 start=start,
                 seed=seed,
@@ -179,7 +178,7 @@ def test_a_soup_of_real_trainings(planted: tuple[Histories, Histories]) -> None:
 
     content = np.random.default_rng(0).normal(size=(41, 4)).astype(np.float32)
     content[0] = 0.0
-    options = TrainingOptions(epochs=5, batch_size=128, num_negatives=20, table_learning_rate=0.5)
+    options = TrainingOptions(epochs=5, batch_size=128, negatives=20, table_learning_rate=0.5)
     soup = run(planted[1], None)
     assert soup.recall is not None
     assert soup.recall >= max(soup.branch_recall)
@@ -199,10 +198,10 @@ def test_wrong_arguments_are_named(world: tuple[Histories, Histories], tmp_path:
         train_soup(Noisy(), OPTIONS, history, later, branches=2, seed=0, plan=plan)
     with pytest.raises(ValueError, match="branches must be >= 2, got 1"):
         train_soup(Noisy(), OPTIONS, history, later, branches=1, seed=0)
-    short = dataclasses.replace(OPTIONS, epochs=1)
+    short = OPTIONS.but(epochs=1)
     with pytest.raises(ValueError, match="epochs must be >= 2 for a soup, got 1"):
         train_soup(Noisy(), short, history, later, branches=2, seed=0)
-    hard = dataclasses.replace(OPTIONS, hard_epochs=2)
+    hard = OPTIONS.but(hard_epochs=2)
     with pytest.raises(ValueError, match="hard_epochs must be 0 for a soup, got 2"):
         train_soup(Noisy(), hard, history, later, branches=2, seed=0)
     with pytest.raises(ValueError, match="at least one event"):

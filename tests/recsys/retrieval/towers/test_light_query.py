@@ -21,11 +21,11 @@ def test_one_history_is_asked_for_as_many_are(
     hidden_dim: int, user_table: bool, score: str
 ) -> None:
     options = TowerOptions(
-        embedding_dim=DIM,
+        dim=DIM,
         half_lives=(2.0, 10.0, math.inf),
         hidden_dim=hidden_dim,
         history_length=6,
-        user_table=user_table,
+        use_user_id=user_table,
     )
     generator = torch.Generator().manual_seed(0)
     tower = TwoTower(options, content_dim=0, generator=generator)

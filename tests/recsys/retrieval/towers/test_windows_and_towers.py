@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,9 +100,7 @@ def test_masked_softmax_of_nothing_is_nothing() -> None:
 
 
 N, DIM, CONTENT = 6, 4, 3
-OPTIONS = TowerOptions(
-    embedding_dim=DIM, history_length=5, half_lives=(math.inf, 2.0), hidden_dim=8
-)
+OPTIONS = TowerOptions(dim=DIM, history_length=5, half_lives=(math.inf, 2.0), hidden_dim=8)
 
 
 def made_tower(
@@ -195,7 +192,7 @@ def test_padding_and_old_events_beyond_the_window_change_nothing() -> None:
 
 
 def test_a_tower_without_its_residual_is_linear_in_the_pools() -> None:
-    tower, _ = made_tower(TowerOptions(embedding_dim=DIM, half_lives=(math.inf,), hidden_dim=0))
+    tower, _ = made_tower(TowerOptions(dim=DIM, half_lives=(math.inf,), hidden_dim=0))
     vector = torch.randn(N + 1, DIM, generator=torch.Generator().manual_seed(2))
     found = tower.queries(vector, torch.tensor([[2, 4]]))
     torch.testing.assert_close(found[0], tower.start + (vector[2] + vector[4]) / 2)
@@ -203,7 +200,7 @@ def test_a_tower_without_its_residual_is_linear_in_the_pools() -> None:
 
 def test_attention_starts_as_recency_and_then_differs() -> None:
     recency, _ = made_tower()
-    attention, _ = made_tower(replace(OPTIONS, pooling="attention"))
+    attention, _ = made_tower(OPTIONS.but(pooling="attention"))
     own = {name for name, _ in attention.named_parameters() if name.startswith("attention.")}
     assert own == {"attention.key_weight", "attention.head", "attention.age_bias"}
     shared = {n: v for n, v in attention.state_dict().items() if n not in own}
@@ -220,7 +217,7 @@ def test_attention_starts_as_recency_and_then_differs() -> None:
 
 
 def test_without_pooling_a_query_is_the_user_row() -> None:
-    options = TowerOptions(embedding_dim=DIM, pooling="none", user_table=True)
+    options = TowerOptions(dim=DIM, pooling="none", use_user_id=True)
     tower = TwoTower(options, content_dim=0, generator=torch.Generator().manual_seed(0))
     assert [name for name, _ in tower.named_parameters()] == ["start"]
     nothing = torch.zeros(3, 0, dtype=torch.int64)
@@ -233,7 +230,7 @@ def test_without_pooling_a_query_is_the_user_row() -> None:
 
 
 def test_hidden_users_train_what_an_unknown_one_gets() -> None:
-    options = TowerOptions(embedding_dim=DIM, pooling="none", user_table=True, user_dropout=0.5)
+    options = TowerOptions(dim=DIM, pooling="none", use_user_id=True, user_dropout=0.5)
     tower = TwoTower(options, content_dim=0, generator=torch.Generator().manual_seed(0))
     assert tower.start.any()  # a cosine has no gradient at zero
     user = torch.tensor([[1.0] * DIM, [0.0] * DIM])
@@ -255,7 +252,7 @@ def test_only_tables_that_are_used_exist() -> None:
     names = {s.name: s for s in table_specs(OPTIONS, num_items=N, num_users=2, num_prefix_tokens=0)}
     assert set(names) == {"item"}
     assert names["item"].num_embeddings == N + 1
-    with_users = TowerOptions(user_table=True)
+    with_users = TowerOptions(use_user_id=True)
     names = {
         s.name: s
         for s in table_specs(
@@ -273,16 +270,16 @@ def test_only_tables_that_are_used_exist() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"embedding_dim": 6}, "embedding_dim"),
+        ({"dim": 6}, "dim must be a multiple of 4, got 6"),
         ({"history_length": 0}, "history_length"),
         ({"half_lives": ()}, "half_lives"),
         ({"half_lives": (1.0, 0.0)}, "half_lives"),
         ({"hidden_dim": -1}, "hidden_dim"),
         ({"id_dropout": 1.5}, "id_dropout"),
         ({"pooling": "max"}, "pooling must be .* got 'max'"),
-        ({"user_dropout": 1.0, "user_table": True}, "user_dropout must be"),
-        ({"user_dropout": 0.5}, "user_table must be True"),
-        ({"pooling": "none"}, "user_table must be True"),
+        ({"user_dropout": 1.0, "use_user_id": True}, "user_dropout must be"),
+        ({"user_dropout": 0.5}, "use_user_id must be true"),
+        ({"pooling": "none"}, "use_user_id must be true"),
     ],
 )
 def test_shapes_out_of_range_are_named(changed: dict[str, object], message: str) -> None:

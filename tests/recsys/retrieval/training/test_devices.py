@@ -20,7 +20,6 @@ from recsys.retrieval.sampling.hard_negatives import HardNegatives
 from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
 from recsys.retrieval.training import TrainingOptions
 from recsys.retrieval.training import step as training_step
-from recsys.retrieval.training.batch import LossSettings
 from recsys.retrieval.training.devices import training_device
 from recsys.retrieval.training.inputs import TrainingInputs
 from recsys.retrieval.training.objectives import OBJECTIVES
@@ -119,9 +118,9 @@ def trained(
     return found
 
 
-ROWS = TowerOptions(embedding_dim=8, user_table=True, pooling="none", id_dropout=0.0)
-HISTORY = TowerOptions(embedding_dim=8, history_length=5, hidden_dim=4)
-ATTENTION = TowerOptions(embedding_dim=8, history_length=5, hidden_dim=4, pooling="attention")
+ROWS = TowerOptions(dim=8, use_user_id=True, pooling="none", id_dropout=0.0)
+HISTORY = TowerOptions(dim=8, history_length=5, hidden_dim=4)
+ATTENTION = TowerOptions(dim=8, history_length=5, hidden_dim=4, pooling="attention")
 WAYS: dict[str, tuple[TowerOptions, dict[str, Any]]] = {
     **{loss: (ROWS, {"loss": loss}) for loss in OBJECTIVES if loss != "cm3"},
     "cm3": (HISTORY, {"loss": "cm3"}),
@@ -131,18 +130,18 @@ WAYS: dict[str, tuple[TowerOptions, dict[str, Any]]] = {
     "users together": (ROWS, {"events_per_user": 4, "loss": "bsl"}),
     "smoothing": (ROWS, {"smoothing": 0.2}),
     "streaming": (ROWS, {"loss": "in_batch_softmax", "frequency": "streaming"}),
-    "queue": (ROWS, {"negatives": "queue", "queue_size": 50}),
+    "queue": (ROWS, {"negative_source": "queue", "queue_size": 50}),
     "pld": (ROWS, {"denoising": "pld", "pool_size": 3}),
     "truncated": (ROWS, {"denoising": "truncated"}),
     "reweighted": (ROWS, {"denoising": "reweighted"}),
     "bfloat16": (ROWS, {"loss": "directau", "low_precision": True}),
-    "auc beside": (ROWS, {"settings": LossSettings(mann_whitney_weight=0.2)}),
-    "distinct items": (ROWS, {"loss": "directau", "settings": LossSettings(distinct_items=True)}),
+    "auc beside": (ROWS, {"mann_whitney_weight": 0.2}),
+    "distinct items": (ROWS, {"loss": "directau", "distinct_items": True}),
     "shared positives": (
         ROWS,
-        {"loss": "bsl", "settings": LossSettings(bsl_shared_positives=True)},
+        {"loss": "bsl", "bsl_shared_positives": True},
     ),
-    "focal": (ROWS, {"settings": LossSettings(focal_gamma=1.0)}),
+    "focal": (ROWS, {"focal_gamma": 1.0}),
     "hard": (ROWS, {}),
 }
 
@@ -153,7 +152,7 @@ def test_training_there_gives_what_training_here_gives(
 ) -> None:
     towers, changed = WAYS[way]
     training = TrainingOptions(
-        **{"batch_size": 32, "num_negatives": 8, "warmup_epochs": 1, "device": "cpu", **changed}
+        **{"batch_size": 32, "negatives": 8, "warmup_epochs": 1, "device": "cpu", **changed}
     )
     given = inputs(described=towers is not ROWS)
     here = trained(given, towers, training, hard=way == "hard")
@@ -166,7 +165,7 @@ def test_training_there_gives_what_training_here_gives(
 
 
 def test_a_compatible_model_trains_there_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    training = TrainingOptions(batch_size=32, num_negatives=8, compatibility_weight=0.5)
+    training = TrainingOptions(batch_size=32, negatives=8, compatibility_weight=0.5)
     old = trained(inputs(), ROWS, training, hard=False)
     given = dataclasses.replace(inputs(), old=old, start=old)
     here = trained(given, ROWS, training, hard=False)
@@ -201,9 +200,9 @@ def test_auto_is_cuda_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_training_on_cuda_gives_what_the_cpu_gives(way: str) -> None:
     towers, changed = WAYS[way]
     training = TrainingOptions(
-        **{"batch_size": 32, "num_negatives": 8, "warmup_epochs": 1, "device": "cpu", **changed}
+        **{"batch_size": 32, "negatives": 8, "warmup_epochs": 1, "device": "cpu", **changed}
     )
     given = inputs(described=towers is not ROWS)
     here = trained(given, towers, training, hard=way == "hard")
-    there = trained(given, towers, dataclasses.replace(training, device="cuda"), hard=way == "hard")
+    there = trained(given, towers, training.but(device="cuda"), hard=way == "hard")
     np.testing.assert_allclose(there.item_vectors, here.item_vectors, rtol=0.05, atol=0.01)

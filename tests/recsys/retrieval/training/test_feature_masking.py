@@ -122,7 +122,7 @@ def test_random_masks_are_any_half() -> None:
 
 
 def made(content_dim: int = CONTENT) -> tuple[TwoTower, dict[str, Tensor]]:
-    options = TowerOptions(embedding_dim=DIM)
+    options = TowerOptions(dim=DIM)
     tower = TwoTower(options, content_dim=content_dim, generator=seeded())
     table = {
         name: torch.randn(rows, DIM, generator=seeded(1)).requires_grad_()

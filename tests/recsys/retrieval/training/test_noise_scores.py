@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from features.tables import Histories, Vocabulary
 from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
 from recsys.retrieval.towers.model import TwoTower
-from recsys.retrieval.towers.retriever import Score
+from recsys.retrieval.towers.options import Score
 from recsys.retrieval.training.noise_scores import event_losses, noise_scores
 
 MakeHistories = Callable[[list[list[int]]], Histories]
@@ -33,11 +33,11 @@ def model(
     score: Score = "cosine",
 ) -> TwoTowerRetriever:
     options = TowerOptions(
-        embedding_dim=item.shape[1],
+        dim=item.shape[1],
         history_length=history_length,
         half_lives=(math.inf, 1.0),
         hidden_dim=0,
-        user_table=user is not None,
+        use_user_id=user is not None,
     )
     tower = TwoTower(options, content_dim=0, generator=generator())
     tables = {"item": item} if user is None else {"item": item, "user": user}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -18,8 +16,8 @@ from recsys.retrieval.training.step import TrainingStep
 from recsys.retrieval.training.train import TrainingOptions
 
 NUM_ITEMS = 7
-ROWS = TowerOptions(embedding_dim=8, user_table=True, pooling="none", id_dropout=0.0)
-QUICK = TrainingOptions(epochs=2, batch_size=8, num_negatives=4, patience=0)
+ROWS = TowerOptions(dim=8, use_user_id=True, pooling="none", id_dropout=0.0)
+QUICK = TrainingOptions(epochs=2, batch_size=8, negatives=4, patience=0)
 
 
 def histories_of(*met: list[int]) -> Histories:
@@ -107,7 +105,7 @@ def test_an_item_beyond_the_catalogue_is_refused() -> None:
 
 def test_frozen_items_are_not_smoothed() -> None:
     start = train_two_tower(LOG, num_items=NUM_ITEMS, towers=ROWS, training=QUICK)
-    smoothing = dataclasses.replace(QUICK, smoothing=0.5)
+    smoothing = QUICK.but(smoothing=0.5)
     again = train_two_tower(
         LOG, num_items=NUM_ITEMS, towers=ROWS, training=smoothing, start=start, frozen_items=True
     )
@@ -121,7 +119,7 @@ def test_smoothing_falls_with_the_learning_rates(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(
         GraphSmoothing, "smooth_users", lambda self, rows, share: shares.append(share)
     )
-    training = dataclasses.replace(QUICK, epochs=3, smoothing=0.4, final_learning_rate=0.5)
+    training = QUICK.but(epochs=3, smoothing=0.4, final_learning_rate=0.5)
     step = TrainingStep(TrainingInputs(LOG, NUM_ITEMS), ROWS, training, seed=0)
     for epoch in (1, 2, 3):
         step.epoch(epoch)
@@ -130,7 +128,7 @@ def test_smoothing_falls_with_the_learning_rates(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("share", [-0.1, 1.0])
 def test_a_share_outside_its_range_is_refused(share: float) -> None:
-    with pytest.raises(ValueError, match=r"smoothing must be in \[0, 1\), got"):
+    with pytest.raises(ValueError, match=r"smoothing must be (>= 0|< 1), got"):
         TrainingOptions(smoothing=share)
 
 
@@ -138,7 +136,7 @@ def test_a_share_outside_its_range_is_refused(share: float) -> None:
     ("power", "wanted"), [(0.0, [1, 1]), (0.5, [3**-0.5, 1]), (1.0, [1 / 3, 1])]
 )
 def test_active_users_weigh_less(power: float, wanted: list[float]) -> None:
-    training = dataclasses.replace(QUICK, user_power=power)
+    training = QUICK.but(user_power=power)
     stream = EventStream(LOG, NUM_ITEMS, training, generator=torch.Generator())
     first_user, fourth_user = stream.weight[0], stream.weight[6]
     assert [first_user.item(), fourth_user.item()] == pytest.approx(wanted)

@@ -20,8 +20,8 @@ from recsys.retrieval.training.step import TrainingStep
 from recsys.retrieval.training.train import EpochReport, TowerOptions, TrainingOptions
 
 NUM_ITEMS = 40
-SMALL = TowerOptions(embedding_dim=16, history_length=10, hidden_dim=16)
-QUICK = TrainingOptions(epochs=6, batch_size=64, num_negatives=32, patience=0)
+SMALL = TowerOptions(dim=16, history_length=10, hidden_dim=16)
+QUICK = TrainingOptions(epochs=6, batch_size=64, negatives=32, patience=0)
 MakeHistories = Callable[[list[list[int]]], Histories]
 World = tuple[Histories, Histories]
 
@@ -37,7 +37,7 @@ def recall(retriever: TwoTowerRetriever, world: World, k: int = 10) -> float:
 
 
 def test_an_untrained_model_does_not_know_the_world(planted: World) -> None:
-    options = dataclasses.replace(QUICK, epochs=1, learning_rate=1e-9, table_learning_rate=1e-9)
+    options = QUICK.but(epochs=1, learning_rate=1e-9, table_learning_rate=1e-9)
     retriever = train_two_tower(planted[0], num_items=NUM_ITEMS, towers=SMALL, training=options)
     assert recall(retriever, planted, k=3) < 0.5
 
@@ -49,7 +49,7 @@ def test_an_untrained_model_does_not_know_the_world(planted: World) -> None:
         {"negative_power": 0.75},
         {"positive_half_life": 3.0},
         {"loss": "in_batch_softmax"},
-        {"loss": "bpr", "num_negatives": 64},
+        {"loss": "bpr", "negatives": 64},
         {"loss": "bpr", "score": "dot", "temperature": 1.0},
         {"loss": "directau", "gamma": 1.0, "epochs": 15},
         {"denoising": "pld", "warmup_epochs": 2, "pool_size": 3},
@@ -62,13 +62,13 @@ def test_every_way_of_training_finds_the_groups(planted: World, changed: dict[st
         planted[0],
         num_items=NUM_ITEMS,
         towers=SMALL,
-        training=dataclasses.replace(QUICK, **changed),
+        training=QUICK.but(**changed),
     )
     assert recall(retriever, planted, k=3) > 0.9
 
 
 def test_user_rows_can_carry_what_the_history_does_not(planted: World) -> None:
-    options = dataclasses.replace(SMALL, user_table=True)
+    options = SMALL.but(use_user_id=True)
     retriever = train_two_tower(planted[0], num_items=NUM_ITEMS, towers=options, training=QUICK)
     assert recall(retriever, planted, k=3) > 0.9  # unknown users: from the history alone
     empty = planted[0].take(np.arange(4)).last(0)
@@ -93,7 +93,7 @@ def test_content_and_prefixes_stand_in_for_an_item_without_interactions(
         retriever = train_two_tower(
             histories,
             num_items=NUM_ITEMS,
-            towers=dataclasses.replace(SMALL, id_dropout=0.3),
+            towers=SMALL.but(id_dropout=0.3),
             training=QUICK,
             **inputs,
         )
@@ -112,8 +112,8 @@ def test_a_target_never_enters_its_own_query(planted: World) -> None:
     """Changing what happens at or after the target changes no query vector of training."""
     histories = planted[0]
     inputs = TrainingInputs(histories, NUM_ITEMS)
-    options = dataclasses.replace(QUICK, history_dropout=0.0)
-    towers = dataclasses.replace(SMALL, id_dropout=0.0)
+    options = QUICK.but(history_dropout=0.0)
+    towers = SMALL.but(id_dropout=0.0)
     events = torch.arange(3, len(histories.item_index), 7)  # the fourth event of each row
     later = histories.item_index.copy()
     position = np.arange(later.size) % 7
@@ -144,7 +144,7 @@ def test_same_seed_same_bits(planted: World) -> None:
             planted[0],
             num_items=NUM_ITEMS,
             towers=SMALL,
-            training=dataclasses.replace(QUICK, epochs=2, denoising="pld", warmup_epochs=1),
+            training=QUICK.but(epochs=2, denoising="pld", warmup_epochs=1),
             seed=seed,
         ).item_vectors
 
@@ -163,7 +163,7 @@ def test_validation_stops_early_and_returns_the_best_epoch(
             num_items=NUM_ITEMS,
             validation=target,
             towers=SMALL,
-            training=dataclasses.replace(QUICK, epochs=30, patience=2),
+            training=QUICK.but(epochs=30, patience=2),
             on_epoch=reports.append,
         )
     recalls = [report.recall for report in reports]
@@ -242,7 +242,7 @@ def test_more_wrong_inputs_are_named(planted: World) -> None:
     [
         {"epochs": 0},
         {"batch_size": 1},
-        {"num_negatives": 0},
+        {"negatives": 0},
         {"negative_power": -0.1},
         {"temperature": 0.0},
         {"gamma": -1.0},

@@ -13,17 +13,14 @@ from features.tables import Histories
 from recsys.errors import CollapseError
 from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.retrieval.training import train_two_tower
-from recsys.retrieval.training.batch import LossSettings
 from recsys.retrieval.training.inputs import TrainingInputs
 from recsys.retrieval.training.objectives import OBJECTIVES
 from recsys.retrieval.training.step import TrainingStep
 from recsys.retrieval.training.train import EpochReport, TowerOptions, TrainingOptions
 
 NUM_ITEMS = 40
-ROWS = TowerOptions(embedding_dim=16, user_table=True, pooling="none", id_dropout=0.0)
-QUICK = TrainingOptions(
-    epochs=12, batch_size=64, num_negatives=32, patience=0, table_learning_rate=0.3
-)
+ROWS = TowerOptions(dim=16, use_user_id=True, pooling="none", id_dropout=0.0)
+QUICK = TrainingOptions(epochs=12, batch_size=64, negatives=32, patience=0, table_learning_rate=0.3)
 World = tuple[Histories, Histories]
 Changed = dict[str, object]
 
@@ -43,7 +40,7 @@ def trained(world: World, changed: Changed, **more: object) -> TwoTowerRetriever
         world[0],
         num_items=NUM_ITEMS,
         towers=ROWS,
-        training=dataclasses.replace(QUICK, **changed),
+        training=QUICK.but(**changed),
         **more,
     )
 
@@ -54,9 +51,9 @@ def trained(world: World, changed: Changed, **more: object) -> TwoTowerRetriever
         {},
         {"events_per_user": 3},
         {"events_per_user": 100, "batch_size": 128},
-        {"num_negatives": 1000},
-        {"negatives": "mixed"},
-        {"negatives": "queue", "queue_size": 50},
+        {"negatives": 1000},
+        {"negative_source": "mixed"},
+        {"negative_source": "queue", "queue_size": 50},
         {"users": "alike"},
         {"propensity_power": 0.5},
         {"user_power": 0.5},
@@ -66,7 +63,7 @@ def trained(world: World, changed: Changed, **more: object) -> TwoTowerRetriever
         {"low_precision": True},
         {"denoising": "reweighted", "warmup_epochs": 2},
         {"denoising": "pld", "warmup_epochs": 2, "pool_size": 3},
-        {"settings": LossSettings(mann_whitney_weight=0.2)},
+        {"mann_whitney_weight": 0.2},
     ],
 )
 def test_rows_of_users_find_the_groups(planted: World, changed: Changed) -> None:
@@ -75,11 +72,10 @@ def test_rows_of_users_find_the_groups(planted: World, changed: Changed) -> None
 
 @pytest.mark.parametrize("loss", sorted(set(OBJECTIVES) - {"cm3"}))
 def test_every_loss_trains_rows_of_users(planted: World, loss: str) -> None:
-    changed = {"loss": loss, "epochs": 30, "temperature": 0.2, "num_negatives": 64}
-    settings = LossSettings(
-        ccl_margin=0.0, ccl_weight=2.0, mawu_user_gamma=0.2, mawu_item_gamma=0.2
-    )
-    assert recall(trained(planted, changed | {"settings": settings}), planted) > 0.6
+    changed = {"loss": loss, "epochs": 30, "temperature": 0.2, "negatives": 64}
+    changed |= {"ccl_margin": 0.0, "ccl_weight": 2.0}
+    changed |= {"mawu_user_gamma": 0.2, "mawu_item_gamma": 0.2}
+    assert recall(trained(planted, changed), planted) > 0.6
 
 
 def test_a_user_without_a_row_gets_a_finite_answer(planted: World) -> None:
@@ -89,7 +85,7 @@ def test_a_user_without_a_row_gets_a_finite_answer(planted: World) -> None:
 
 def test_grouping_changes_the_order_alone(planted: World) -> None:
     """Every event is in exactly one batch, in groups of one user."""
-    options = dataclasses.replace(QUICK, events_per_user=3)
+    options = QUICK.but(events_per_user=3)
     step = TrainingStep(TrainingInputs(planted[0], NUM_ITEMS), ROWS, options, seed=0)
     order = step.events.order()
     assert sorted(order.tolist()) == list(range(len(planted[0].item_index)))
@@ -110,7 +106,7 @@ def test_a_shared_query_trains_like_its_copies(planted: World) -> None:
         step = TrainingStep(inputs, ROWS, QUICK, seed=0)
         batch, _ = step._forward(events, negatives, training=True)
         assert (batch.distinct_query is not None) == (events is together)
-        loss = OBJECTIVES["sampled_softmax"](batch)
+        loss = OBJECTIVES["sampled_softmax"].loss(batch)
         loss.backward()
         looked_up = {name: (row, vector.grad) for name, row, vector in step.tables._looked_up}
         gradients.append((loss.detach(), looked_up["user"], looked_up["item"]))
@@ -125,7 +121,7 @@ def test_training_goes_on_from_a_model_and_takes_new_ids_in(planted: World) -> N
         planted[0],
         num_items=NUM_ITEMS + 5,
         towers=ROWS,
-        training=dataclasses.replace(QUICK, epochs=1, table_learning_rate=1e-12),
+        training=QUICK.but(epochs=1, table_learning_rate=1e-12),
         start=before,
     )
     known = before.item_vectors
@@ -174,10 +170,10 @@ def test_a_collapse_stops_with_the_epoch_and_the_cause(
     rng = np.random.default_rng(0)
     rows = [list(1 + rng.permutation(NUM_ITEMS)[:10]) for _ in range(60)]  # all meet all
     seen, target = make_histories(rows).head_fraction(0.7)
-    narrow = dataclasses.replace(ROWS, embedding_dim=4)  # 40 items say enough about 4 dimensions
+    narrow = ROWS.but(dim=4)  # 40 items say enough about 4 dimensions
 
     def train(**changed: object) -> None:
-        options = dataclasses.replace(QUICK, epochs=40, **changed)
+        options = QUICK.but(epochs=40, **changed)
         train_two_tower(
             seen,
             num_items=NUM_ITEMS,
@@ -224,9 +220,9 @@ Call = Callable[[World], object]
         (lambda w: trained(w, {}, watch=lambda *_: False, workers=2), "watch needs workers=1"),
         (lambda w: trained(w, {"loss": "cm3"}), "cm3 needs the items' content"),
         (lambda w: TrainingOptions(hard_skip=10, hard_pool=10), "hard_pool must be > hard_skip"),
-        (lambda w: TrainingOptions(negatives="some"), "negatives must be one of sampled"),
-        (lambda w: TrainingOptions(propensity_clip=0.0), r"propensity_clip must be in \(0, 1\]"),
-        (lambda w: TrainingOptions(least_rank=2.0), r"least_rank must be in \[0, 1\)"),
+        (lambda w: TrainingOptions(negative_source="some"), "negative_source must be one of s"),
+        (lambda w: TrainingOptions(propensity_clip=0.0), "propensity_clip must be > 0"),
+        (lambda w: TrainingOptions(least_rank=2.0), "least_rank must be < 1"),
         (lambda w: TrainingOptions(events_per_user=0), "events_per_user must be >= 1"),
     ],
 )
@@ -243,7 +239,7 @@ def test_a_model_with_more_items_than_the_data_is_refused(planted: World) -> Non
 
 def test_bpr_ties_no_user_to_a_stretch_of_the_catalogue(planted: World) -> None:
     """Rows come sorted and so do negatives: the pairs must not follow that order."""
-    options = dataclasses.replace(QUICK, loss="bpr")
+    options = QUICK.but(loss="bpr")
     step = TrainingStep(TrainingInputs(planted[0], NUM_ITEMS), ROWS, options, seed=0)
     negatives = (torch.arange(1, NUM_ITEMS + 1), torch.zeros(NUM_ITEMS))
     events = torch.arange(len(planted[0].item_index))
@@ -257,7 +253,7 @@ def test_bpr_ties_no_user_to_a_stretch_of_the_catalogue(planted: World) -> None:
                 asked.append(item)  # noqa: B023
                 return torch.zeros(len(row), dtype=torch.bool)
 
-        OBJECTIVES["bpr"](dataclasses.replace(batch, known=Spy()))
+        OBJECTIVES["bpr"].loss(dataclasses.replace(batch, known=Spy()))
         for row, item in zip(batch.row.tolist(), asked[0].tolist(), strict=True):
             met.setdefault(row, set()).add(item)
     assert min(len(items) for items in met.values()) > 30  # of 40 items, in 140 draws a user

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import signal
@@ -21,9 +20,9 @@ from recsys.retrieval.training.train import EpochReport, TowerOptions, TrainingO
 
 NUM_ITEMS = 40
 SMALL = TowerOptions(
-    embedding_dim=16, history_length=10, half_lives=(float("inf"), 3.0), hidden_dim=16, id_dropout=0
+    dim=16, history_length=10, half_lives=(float("inf"), 3.0), hidden_dim=16, id_dropout=0
 )
-QUICK = TrainingOptions(epochs=3, batch_size=140, num_negatives=32, history_dropout=0.0)
+QUICK = TrainingOptions(epochs=3, batch_size=140, negatives=32, history_dropout=0.0)
 World = tuple[Histories, Histories]
 
 
@@ -42,7 +41,7 @@ def test_two_processes_train_the_model_that_one_does(planted: World, tmp_path: P
             prefix_tokens=tokens,
             validation=target,
             towers=SMALL,
-            training=dataclasses.replace(QUICK, epochs=1, batch_size=210),
+            training=QUICK.but(epochs=1, batch_size=210),
             workers=workers,
             on_epoch=reports[workers].append,
             timeout_s=90,
@@ -140,9 +139,9 @@ def test_a_worker_ends_when_its_parent_does(tmp_path: Path) -> None:
 
 
 def test_options_survive_the_job_file() -> None:
-    towers = dataclasses.replace(SMALL, half_lives=(float("inf"), 3.0))
-    training = TrainingOptions(loss="bpr", positive_half_life=float("inf"), gamma=2.0)
-    job = {"towers": dataclasses.asdict(towers), "training": dataclasses.asdict(training)}
+    towers = SMALL.but(half_lives=(float("inf"), 3.0))
+    training = TrainingOptions(loss="bpr", positive_half_life=30.0, gamma=2.0)
+    job = {"towers": dict(towers), "training": dict(training)}
     assert launch.options_from_json(json.loads(json.dumps(job))) == (towers, training)
 
 
@@ -153,6 +152,6 @@ def test_what_looks_at_whole_tables_is_refused(planted: World, changed: dict[str
             planted[0],
             num_items=NUM_ITEMS,
             towers=SMALL,
-            training=dataclasses.replace(QUICK, **changed),
+            training=QUICK.but(**changed),
             workers=2,
         )

@@ -144,20 +144,6 @@ def test_units_stay_in_one_fold_and_their_model_has_not_seen_them() -> None:
         assert not held & set(taught.tolist())
 
 
-def test_predictions_are_those_of_the_fold_whatever_the_shape_of_the_policy() -> None:
-    log = small_log()
-    found = cross_fit(log, LookupRewards.fit, rng=np.random.default_rng(0))
-    policy = np.array([0.1, 0.2, 0.3, 0.4])
-    one, tiled = found.predict(policy), found.predict(np.tile(policy, (len(log), 1)))
-    np.testing.assert_allclose(one.expected, tiled.expected)
-    assert log.position is not None
-    for row in range(10):
-        model = found.models[found.fold[row]]
-        table = model.rewards(log)[row]
-        assert one.predicted[row] == pytest.approx(table[log.action[row]])
-        assert one.expected[row] == pytest.approx(float(table @ policy))
-
-
 def test_trees_learn_what_the_context_does_and_a_table_cannot() -> None:
     log = small_log(1200)
 

@@ -34,8 +34,8 @@ def test_the_settings() -> None:
 def test_the_rules() -> None:
     """Every rule that the code can find, with its verdict."""
     found = set()
-    for name in ("gate", "gate_estimates"):
-        text = (ROOT / "recsys" / "simulation" / f"{name}.py").read_text(encoding="utf-8")
+    for name in ("decide", "estimates"):
+        text = (ROOT / "recsys" / "simulation" / "gate" / f"{name}.py").read_text(encoding="utf-8")
         found |= set(re.findall(r'Reason\(\s*"(\w+)",\s*(\w+)', text))
         found |= {(rule, "HOLD") for rule in re.findall(r'^        \("(\w+_(?:drop|rise))",', text,
                                                         flags=re.MULTILINE)}  # fmt: skip

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recsys.evaluation.drawing import number, short
 from recsys.simulation.estimates.estimate import from_contributions
 from recsys.simulation.report.page import report_page, write_report
 from recsys.simulation.report.parts import (
@@ -26,7 +27,7 @@ from recsys.simulation.report.parts import (
     TablePart,
     WeightsPart,
 )
-from recsys.simulation.report.plots import curve_plot, forest_plot, number, short, weights_plot
+from recsys.simulation.report.plots import curve_plot, forest_plot, weights_plot
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 EVIL = '<script>alert("x")</script>&\'\u2028'
@@ -268,6 +269,13 @@ def test_numbers_for_readers() -> None:
         ({"title": "x", "facts": {"a": float("inf")}}, "facts"),
         ({"title": "x", "format": 9}, "format must be 1, got 9"),
         ({"title": "x", "power": {"lines": [], "x_label": ""}}, "lines must hold at least one"),
+        (
+            {
+                "title": "x",
+                "power": {"lines": [{"name": "a", "points": [[1, 2]]}] * 2, "x_label": ""},
+            },
+            "lines must have names of their own, got a, a",
+        ),
         (
             {"title": "x", "weights": [{"policy": "p", "edges": [0, 1], "counts": [1, 2]}]},
             "edges must be one more than counts, got 2 for 2",

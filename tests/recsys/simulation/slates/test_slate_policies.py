@@ -14,7 +14,6 @@ from recsys.simulation.slates.policies import (
     EpsilonGreedyPolicy,
     FactoredPolicy,
     PlackettLucePolicy,
-    SlatePolicy,
 )
 from recsys.simulation.slates.probabilities import (
     enumerate_slates,
@@ -27,14 +26,6 @@ from recsys.simulation.slates.probabilities import (
 SCORE = np.array(
     [[0.3, 2.0, np.nan, 1.0, 0.9, -1.0], [0.0, 0.0, 1.0, -np.inf, 0.5, 0.2], [3.0, 2, 1, 0, -1, -2]]
 )
-POLICIES: dict[str, SlatePolicy] = {
-    "softmax": PlackettLucePolicy(SCORE, 3, temperature=0.7),
-    "softmax of the best two": PlackettLucePolicy(SCORE, 3, top=2),
-    "epsilon": EpsilonGreedyPolicy(SCORE, 3, top=4, epsilon=0.3),
-    "by score": EpsilonGreedyPolicy(SCORE, 3),
-    "shuffle": EpsilonGreedyPolicy(SCORE, 3, top=4, epsilon=1.0),
-    "factored": FactoredPolicy(np.random.default_rng(5).dirichlet(np.ones(6), size=(3, 3))),
-}
 
 
 @pytest.fixture(scope="module")
@@ -74,38 +65,6 @@ def test_probabilities_are_the_propensities_that_serving_draws(slots: int, top: 
             np.testing.assert_allclose(
                 slate_probability(policy, action), expected.prod(axis=1), rtol=1e-12
             )
-
-
-@pytest.mark.parametrize("name", POLICIES)
-def test_draws_come_as_often_as_the_probabilities_say(name: str) -> None:
-    policy, rng = POLICIES[name], np.random.default_rng(0)
-    times = np.repeat(np.arange(3), 4_000)
-    action, propensity = sample_slates(policy.take(times), rng)
-    np.testing.assert_array_equal(propensity, place_probabilities(policy.take(times), action))
-    slates, chance = enumerate_slates(policy)
-    np.testing.assert_allclose(chance.sum(axis=1), 1.0)
-    for row in range(3):
-        mine = action[times == row]
-        for slate, p in zip(slates, chance[row], strict=True):
-            share = (mine == slate).all(axis=1).mean()
-            assert abs(share - p) <= 4.5 * np.sqrt(p * (1 - p) / 4_000) + 2 / 4_000
-
-
-@pytest.mark.parametrize("name", POLICIES)
-def test_marginals_are_sums_over_all_slates(name: str) -> None:
-    policy = POLICIES[name]
-    slates, chance = enumerate_slates(policy)
-    expected = np.zeros((3, 3, 6))
-    for slate, p in zip(slates, chance.T, strict=True):
-        for slot, item in enumerate(slate):
-            expected[:, slot, item] += p
-    found = slot_marginals(policy)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
-    action = np.array([[1, 3, -1], [2, -1, -1], [0, 1, 2]])
-    picked = slot_marginals(policy, action=action)
-    assert picked[0, 2] == picked[1, 1] == picked[1, 2] == 1.0
-    np.testing.assert_allclose(picked[2], expected[2, [0, 1, 2], [0, 1, 2]], atol=1e-12)
-    np.testing.assert_allclose(picked[1, 0], expected[1, 0, 2], atol=1e-12)
 
 
 def test_marginals_agree_with_plain_loops(reference: ModuleType) -> None:
@@ -211,7 +170,7 @@ def test_what_policies_refuse() -> None:
         FactoredPolicy(np.ones((2, 3)))
     with pytest.raises(ValueError, match=r"first: place 2 of round 0 sums to 1\.2"):
         FactoredPolicy(np.array([[[0.5, 0.5], [0.6, 0.6]]]))
-    policy = POLICIES["softmax"]
+    policy = PlackettLucePolicy(SCORE, 3, temperature=0.7)
     with pytest.raises(ValueError, match=r"action must be \[n, L\] = \(3, 3\) like"):
         place_probabilities(policy, np.zeros((3, 2), dtype=np.int64))
     with pytest.raises(ValueError, match=r"action must be -1 or 0..5, got 0 to 6"):

@@ -53,6 +53,10 @@ def _line(detail: Mapping[str, Any], model: type[BaseModel]) -> str:
     if kind in _BOUNDS:
         sign, key = _BOUNDS[kind]
         return f"{path} must be {sign} {context[key]:g}, got {given!r}"
+    if kind == "multiple_of":
+        return f"{path} must be a multiple of {context['multiple_of']:g}, got {given!r}"
+    if kind == "one_of":
+        return f"{path} must be one of {context['names']}, got {given!r}{context['hint']}"
     if kind == "literal_error":
         return _literal(location, path, given, model)
     if kind in VALUE_KINDS:

@@ -1,7 +1,8 @@
-"""What every quantiser must do, whichever it is."""
+"""What every `Quantizer` must do; a new quantiser is added to `BUILDERS` and nothing else."""
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +21,9 @@ from recsys.semantic_ids import (
     diagnose,
     load_quantizer,
 )
+from tests.recsys.semantic_ids.planted_clusters import planted_clusters
 
-MAKERS: dict[str, Callable[[], Quantizer]] = {
+BUILDERS: dict[str, Callable[[], Quantizer]] = {
     "residual_kmeans": lambda: ResidualKMeans(num_codes=8, num_levels=3),
     "residual_kmeans_plain": lambda: ResidualKMeans(
         num_codes=8, reduced_dim=None, by_direction=False, num_init=2
@@ -34,18 +36,22 @@ MAKERS: dict[str, Callable[[], Quantizer]] = {
 
 
 def fit(name: str, vectors: np.ndarray, seed: int = 1) -> Quantizer:
-    return MAKERS[name]().fit(vectors, generator=torch.Generator().manual_seed(seed))
+    return BUILDERS[name]().fit(vectors, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.fixture(params=MAKERS)
+@pytest.fixture(params=BUILDERS)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
+def planted() -> tuple[np.ndarray, np.ndarray]:
+    return planted_clusters()
+
+
+@pytest.fixture(scope="module")
 def fitted(planted: tuple[np.ndarray, np.ndarray]) -> Callable[[str], Quantizer]:
-    kept: dict[str, Quantizer] = {}
-    return lambda name: kept.setdefault(name, kept.get(name) or fit(name, planted[0]))
+    return functools.cache(lambda name: fit(name, planted[0]))
 
 
 def test_codes_are_in_range_and_alike_one_by_one(name, fitted, planted) -> None:
@@ -58,6 +64,8 @@ def test_codes_are_in_range_and_alike_one_by_one(name, fitted, planted) -> None:
     alone = np.concatenate([quantizer.assign(vectors[i : i + 1]) for i in range(40)])
     np.testing.assert_array_equal(alone, codes[:40])
     assert quantizer.assign(vectors[:0]).shape == (0, 3)
+    assert quantizer.decode(codes[:0]).shape == (0, 16)
+    assert (quantizer.num_levels, quantizer.num_codes) == (3, 8)
 
 
 def test_level_0_finds_the_planted_clusters(name, fitted, planted) -> None:
@@ -95,11 +103,38 @@ def test_level_distances_are_what_assign_minimises(name, fitted, planted) -> Non
         np.testing.assert_allclose(chosen, distance.min(axis=1), atol=1e-5)
 
 
-def test_same_seed_is_bit_equal_and_another_is_not(name, fitted, planted) -> None:
-    again = fit(name, planted[0])
-    assert again.fingerprint == fitted(name).fingerprint
-    np.testing.assert_array_equal(again.assign(planted[0]), fitted(name).assign(planted[0]))
-    assert fit(name, planted[0], seed=2).fingerprint != again.fingerprint
+def test_every_level_says_something_of_its_vector(name, fitted, planted) -> None:
+    quantizer, vectors = fitted(name), planted[0]
+
+    def error(codes: np.ndarray) -> float:
+        return float(((vectors - quantizer.decode(codes)) ** 2).sum())
+
+    codes = quantizer.assign(vectors)
+    for level in range(3):
+        of_another = codes.copy()
+        of_another[:, level] = np.roll(codes[:, level], 7)
+        assert error(of_another) > 1.1 * error(codes)
+
+
+def test_inputs_are_not_changed(name, fitted, planted) -> None:
+    quantizer, vectors = fitted(name), planted[0].copy()
+    codes = quantizer.assign(vectors)
+    kept = codes.copy()
+    quantizer.decode(codes)
+    quantizer.level_distances(vectors, 1)
+    np.testing.assert_array_equal(vectors, planted[0])
+    np.testing.assert_array_equal(codes, kept)
+
+
+def test_the_seed_decides_and_fitting_again_replaces(name, fitted, planted) -> None:
+    vectors, wanted = planted[0].copy(), fitted(name)
+    other = fit(name, vectors, seed=2)
+    assert other.fingerprint != wanted.fingerprint
+    again = other.fit(vectors, generator=torch.Generator().manual_seed(1))
+    assert again is other
+    assert again.fingerprint == wanted.fingerprint
+    np.testing.assert_array_equal(again.assign(vectors), wanted.assign(vectors))
+    np.testing.assert_array_equal(vectors, planted[0])
 
 
 def test_save_and_load_are_equal(name, fitted, planted, tmp_path: Path) -> None:
@@ -111,6 +146,27 @@ def test_save_and_load_are_equal(name, fitted, planted, tmp_path: Path) -> None:
     codes = quantizer.assign(planted[0])
     np.testing.assert_array_equal(again.assign(planted[0]), codes)
     np.testing.assert_array_equal(again.decode(codes), quantizer.decode(codes))
+
+
+def test_every_quantizer_is_here() -> None:
+    assert set(QUANTIZERS.values()) == {type(build()) for build in BUILDERS.values()}
+
+
+def test_loading_half_or_damaged_files(name, fitted, tmp_path: Path) -> None:
+    fitted(name).save(tmp_path)
+    files = sorted(path for path in tmp_path.iterdir())
+    assert [path.name for path in files] == ["quantizer.json", "quantizer.safetensors"]
+    for path in files:
+        whole = path.read_bytes()
+        for content in (b"", b"\x01", whole[: len(whole) // 2]):
+            path.write_bytes(content)
+            with pytest.raises(ArtifactError, match=str(tmp_path)):
+                load_quantizer(tmp_path)
+        path.unlink()
+        with pytest.raises(ArtifactError, match=str(tmp_path)):
+            load_quantizer(tmp_path)
+        path.write_bytes(whole)
+    assert load_quantizer(tmp_path).fingerprint == fitted(name).fingerprint
 
 
 @pytest.mark.parametrize("kind", QUANTIZERS)

@@ -1,0 +1,178 @@
+"""Asking a bundle about the held-out part: the data it must be, the funnel's answer, its worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from features.errors import DataError
+from features.tables import ITEM, Histories, Interactions
+from recsys.bundle import Bundle
+from recsys.config import Config
+from recsys.dataset import Cut, Dataset, cut_histories
+from recsys.errors import ArtifactError
+from recsys.evaluation import Evaluation, Truth
+from recsys.evaluation import evaluate as measure
+from recsys.pipeline.evidence import Measured, calibration_of, find_leakage
+from recsys.pipeline.lineage import numbered_as, trained_until
+from recsys.ranking.ranker import RankingRows
+from recsys.recommender import Recommender
+from recsys.recommender.pool import CandidatePool
+from recsys.topk import TopK
+
+__all__ = ["MEASURED_AT", "Answer", "ask_funnel", "own_data"]
+
+MEASURED_AT = 20
+"""Cutoff at which models are chosen on held-out users, and which every report shows."""
+
+
+def own_data(config: Config, bundle: Bundle, data: Dataset, *, remedy: str) -> Dataset:
+    """``data`` numbered as the bundle's, which they must be, split as it was trained.
+
+    Args:
+        config: of the data and their split.
+        bundle: what was trained.
+        data: as read.
+        remedy: what to do instead, before "with its own data" and "with its own split".
+
+    Raises:
+        ArtifactError: the data or the split are not those the bundle was trained with.
+    """
+    try:
+        numbered = numbered_as(bundle, data)
+        same = numbered.fingerprint() == bundle.manifest.data_fingerprint
+    except DataError:  # items of the bundle are gone
+        same = False
+    if not same:
+        raise ArtifactError(
+            f"bundle {bundle.id} was trained on other data than {config.data.shown} hold now; "
+            f"{remedy} with its own data"
+        )
+    used, wanted = bundle.manifest.config["split"], config.as_used()["split"]
+    if used != wanted:
+        raise ArtifactError(
+            f"bundle {bundle.id} was trained with the split {used}, so it may have learned from "
+            f"what {wanted} holds out; {remedy} with its own split"
+        )
+    return numbered
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a bundle's funnel makes of the held-out part.
+
+    Attributes:
+        config: cutoffs, resamples and seed of the measuring.
+        bundle: what is asked.
+        recommender: of the bundle.
+        data: numbered as the bundle's, newer ids after its own.
+        cut: Q histories and what followed.
+        asked: Q histories, of the items the bundle knows.
+        truth: Q rows, also of items the bundle does not know.
+        pool: candidates of Q users.
+        rows: R candidates of the pool, labelled.
+        trees: [R] scores of the first ranking stage.
+        score: [R] of both stages.
+    """
+
+    config: Config
+    bundle: Bundle
+    recommender: Recommender
+    data: Dataset
+    cut: Cut
+    asked: Histories
+    truth: Truth
+    pool: CandidatePool
+    rows: RankingRows
+    trees: np.ndarray
+    score: np.ndarray
+
+    @property
+    def k(self) -> int:
+        """Places of the lists that are measured."""
+        return max(*self.config.evaluation.ks, MEASURED_AT)
+
+    @property
+    def users(self) -> Sequence[str]:
+        """Ids of the Q users."""
+        return self.data.user_list
+
+    def lists(self, score: np.ndarray) -> TopK:
+        """The lists of Q users from scores [R] of their candidates."""
+        ranked = self.recommender.order(self.pool, score, self.k)
+        return TopK(ranked.item_index, ranked.score)
+
+    def judge(self, lists: TopK, rng: np.random.Generator) -> Evaluation:
+        """What lists of the Q users, however made, are worth; ``rng`` draws the resamples."""
+        history = self.cut.history
+        return measure(
+            lists,
+            self.truth,
+            popularity=np.bincount(history.item_index, minlength=self.data.num_items + 1),
+            rng=rng,
+            ks=self.config.evaluation.ks,
+            history_length=history.counts,
+            user_ids=self.users,
+            resamples=self.config.evaluation.bootstrap_samples,
+        )
+
+    def measured(self, lists: TopK, evaluation: Evaluation) -> Measured:
+        """All that evidence is made of, from the funnel's ``lists`` and their ``evaluation``."""
+        return Measured(
+            evaluation,
+            lists,
+            self.truth,
+            self.cut.history,
+            self.users,
+            self.data.item_ids.to_series().to_list(),
+            find_leakage(self.cut, self.rows, trained_until(self.bundle, self.data)),
+            calibration_of(self.bundle, self.score, self.rows, seed=self.config.seed),
+        )
+
+
+def ask_funnel(config: Config, bundle: Bundle, data: Dataset) -> Answer:
+    """Ask a bundle for candidates of every user at the cut, and score them.
+
+    Histories end where the training part ends, less what the bundle does not know; seen items are
+    masked; the full catalogue of the bundle is ranked.
+
+    Args:
+        config: of the split.
+        bundle: what is asked.
+        data: numbered as the bundle's, newer ids after its own.
+    """
+    recommender = Recommender.load(bundle.path)
+    known, users = len(recommender.item_ids), data.user_list
+    split = data.split(config)
+    cut = cut_histories(data.histories(split.train), data.histories(split.test))
+    asked, log = cut.history, split.train
+    if known < data.num_items:
+        asked, log = _only(asked, known), _known_events(log, data, known)
+    pool = recommender.pool(
+        asked, moment=cut.moment, excluded=asked.seen_mask(known), user_ids=users
+    )
+    label = cut.target.seen_mask(data.num_items)[:, : known + 1]
+    rows = recommender.features.rows(pool, users, cut.moment, log, label=label)
+    trees = recommender.ranker.gbdt.predict(rows.features)
+    score = recommender.ranker.reorder(rows.features, trees, rows.request_index)
+    truth = Truth.from_histories(cut.target)
+    return Answer(config, bundle, recommender, data, cut, asked, truth, pool, rows, trees, score)
+
+
+def _only(histories: Histories, known: int) -> Histories:
+    """The same rows without items above ``known``."""
+    kept = histories.item_index <= known
+    counts = np.bincount(histories.rows[kept], minlength=len(histories))
+    return Histories(
+        np.concatenate([[0], np.cumsum(counts)]).astype(histories.indptr.dtype),
+        histories.item_index[kept],
+        histories.timestamp[kept],
+        histories.weight[kept],
+    )
+
+
+def _known_events(log: Interactions, data: Dataset, known: int) -> Interactions:
+    ids = data.item_ids.to_series().head(known)
+    return Interactions(log.frame.filter(log.frame[ITEM].is_in(ids.implode())))
