@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,11 +38,11 @@ __all__ = [
     "bundled_popular",
     "find_problems",
     "is_embedded",
-    "make_service",
     "open_client",
     "open_experiments",
     "open_feedback_log",
     "open_impression_log",
+    "open_service",
     "open_store",
     "read_titles",
     "store_directory",
@@ -96,10 +98,13 @@ def open_client(config: Config, *, timeout_s: float = 2.0) -> redis.Redis:
     )
 
 
-def make_service(
+@contextmanager
+def open_service(
     config: Config, *, models: LiveModels | None = None, logged: bool = False
-) -> RecommendationService:
-    """The request path: what HTTP serves, and what `recsys recommend` asks.
+) -> Iterator[RecommendationService]:
+    """The request path: what HTTP serves, and what `recsys recommend` asks; closed at the end.
+
+    Its logs are closed with it, and then the connections to the store. Nobody else closes them.
 
     Args:
         config: the run's configuration.
@@ -118,29 +123,33 @@ def make_service(
     except ArtifactError as error:
         log.warning("no fallback list from a bundle: %s", error)
         bundled = None
-    store = open_store(config, timeout_s=serving.store_timeout_s)
-    sessions = stream = None
-    if serving.sessions:
-        sessions = Sessions(
-            store.client,
-            store.keys,
-            max_events=serving.session_events,
-            expire_s=max(1, round(serving.session_days * 86_400)),
+    with ExitStack() as ends:
+        store = open_store(config, timeout_s=serving.store_timeout_s)
+        ends.callback(store.client.close)
+        sessions = stream = None
+        if serving.sessions:
+            sessions = Sessions(
+                store.client,
+                store.keys,
+                max_events=serving.session_events,
+                expire_s=max(1, round(serving.session_days * 86_400)),
+            )
+            stream = EventStream(store.client, store.keys, sessions=sessions)
+        service = RecommendationService(
+            store,
+            models=models,
+            sessions=sessions,
+            stream=stream,
+            experiments=open_experiments(config, store.client)[0] if config.experiments else None,
+            impressions=open_impression_log(config) if logged else None,
+            feedback=open_feedback_log(config) if logged else None,
+            settings=settings,
+            bundled=bundled,
+            row_vectors=vectors_of_field(CONTENT_FIELD),
+            telemetry=Telemetry(slow_s=serving.slow_request_s),
         )
-        stream = EventStream(store.client, store.keys, sessions=sessions)
-    return RecommendationService(
-        store,
-        models=models,
-        sessions=sessions,
-        stream=stream,
-        experiments=open_experiments(config, store.client)[0] if config.experiments else None,
-        impressions=open_impression_log(config) if logged else None,
-        feedback=open_feedback_log(config) if logged else None,
-        settings=settings,
-        bundled=bundled,
-        row_vectors=vectors_of_field(CONTENT_FIELD),
-        telemetry=Telemetry(slow_s=serving.slow_request_s),
-    )
+        ends.callback(service.close)
+        yield service
 
 
 def bundled_popular(bundle: Bundle) -> BundledPopular | None:

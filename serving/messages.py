@@ -163,7 +163,7 @@ class RecommendedItem:
     propensity: float = 1.0
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Filtered:
     """Why candidates were left out of one answer, as counts.
 

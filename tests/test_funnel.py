@@ -30,7 +30,7 @@ from recsys.recommender.features import FeatureInputs
 from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.retrieval.towers.item_fields import FieldVocabulary
 from serving import EmbeddedStore, RecommendRequest, SimilarRequest
-from serving.assembly import make_service, open_store, store_directory
+from serving.assembly import open_service, open_store, store_directory
 from serving.jobs.candidates import build_candidates
 from serving.jobs.publish import publish
 from serving.models.live import OneModel
@@ -619,9 +619,8 @@ def published(world: Path, filled: Bundle, output: Path) -> Iterator[SimpleNames
     shutil.copytree(filled.path, output / filled.id)
     bundle = Bundle.load(output / filled.id)
     report = publish(config, bundle)
-    service = make_service(config)
-    yield SimpleNamespace(config=config, bundle=bundle, report=report, service=service)
-    service.close()
+    with open_service(config) as service:
+        yield SimpleNamespace(config=config, bundle=bundle, report=report, service=service)
 
 
 def test_published_lists_are_served(published: SimpleNamespace, data: Dataset) -> None:
@@ -661,14 +660,13 @@ def test_diversity_is_applied_to_published_lists(published: SimpleNamespace, dat
 def test_the_model_answers_live_through_the_service(
     published: SimpleNamespace, recommender: Recommender, data: Dataset
 ) -> None:
-    service = make_service(published.config, models=OneModel(LoadedModel(recommender)))
     user, films = data.user_list[0], data.item_ids.to_series().to_list()
     recent = [film for film in films if film not in seen_by(data, user)][:2]
-    answer = service.recommend(RecommendRequest(user, k=5, recent_items=recent))
+    with open_service(published.config, models=OneModel(LoadedModel(recommender))) as service:
+        answer = service.recommend(RecommendRequest(user, k=5, recent_items=recent))
     assert (answer.source, answer.degraded) == ("live", False)
     direct = recommender.recommend(user, 5, recent_items=recent, diversity=0.0)
     assert ids(answer.items) == ids(direct.items)
-    service.close()
 
 
 def test_publishing_needs_candidates(world: Path, trained: Bundle, output: Path) -> None:
@@ -728,11 +726,10 @@ def test_a_process_that_starts_without_the_store_serves_the_bundles_popular_list
 ) -> None:
     config = small_config(world, output)
     shutil.copytree(filled.path, output / filled.id)
-    service = make_service(config)  # the store is there and empty
-    answer = service.recommend(RecommendRequest("1", k=10))
+    with open_service(config) as service:  # the store is there and empty
+        answer = service.recommend(RecommendRequest("1", k=10))
     assert (answer.degraded, answer.source) == (True, "popular")
     assert len(answer.items) == 10
-    service.close()
 
 
 def wait_for(service: Any, request: RecommendRequest, **wanted: Any) -> Any:
@@ -768,9 +765,8 @@ def test_other_settings_run_through(world: Path, output: Path, changes: dict[str
     assert next(iter(evaluate(config, bundle))) == "funnel"
     build_candidates(config, bundle)
     publish(config, Bundle.load(bundle.path))
-    service = make_service(config)
-    assert len(service.recommend(RecommendRequest("nobody", k=5)).items) == 5
-    service.close()
+    with open_service(config) as service:
+        assert len(service.recommend(RecommendRequest("nobody", k=5)).items) == 5
 
 
 def test_diversity_draws_from_below_the_first_k(trained: Bundle) -> None:

@@ -7,7 +7,6 @@ configuration is read, so that a mistake in it is told at once.
 from __future__ import annotations
 
 import signal
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -239,11 +238,11 @@ def recommend(
 ) -> None:
     """Recommendations for USER, as HTTP would answer."""
     with reporting(as_json) as out:
-        from serving.assembly import make_service
+        from serving.assembly import open_service
         from serving.messages import RecommendRequest
 
         settings = read_config(config)
-        with closing(make_service(settings)) as service:
+        with open_service(settings) as service:
             answer = service.recommend(RecommendRequest(user, k))
         _emit_answer(out, settings, answer, {"user_id": user})
 
@@ -257,11 +256,11 @@ def similar(
 ) -> None:
     """Items like ITEM, as HTTP would answer."""
     with reporting(as_json) as out:
-        from serving.assembly import make_service
+        from serving.assembly import open_service
         from serving.messages import SimilarRequest
 
         settings = read_config(config)
-        with closing(make_service(settings)) as service:
+        with open_service(settings) as service:
             answer = service.similar(SimilarRequest(item, k))
         _emit_answer(out, settings, answer, {"item_id": item})
 

@@ -1,26 +1,44 @@
-"""The HTTP application: a thin shell over `RecommendationService`."""
+"""The HTTP application around a `RecommendationService`."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
-from fastapi import FastAPI
+from starlette.routing import Router
+from starlette.types import ASGIApp, Lifespan
 
-from serving.http import changes as http_feedback
-from serving.http import operations as http_operations
-from serving.http import recommend as http_recommend
+from serving.http import changes, operations, recommend
 from serving.http.api_keys import ApiKeys
-from serving.http.error_table import install_error_handlers
-from serving.http.middleware import Gate
-from serving.http.shell import Shell, Workers
+from serving.http.reporting import Reporting
+from serving.http.routes import Routes
+from serving.http.workers import Workers
 
 if TYPE_CHECKING:
     from serving.request.service import RecommendationService
 
-__all__ = ["create_app"]
+__all__ = ["Application", "create_app"]
+
+
+class Application(Router):
+    """An ASGI application that begins and ends with its server.
+
+    Args:
+        answers: requests.
+        lifespan: what is done before the first and after the last of them.
+        openapi: gives the OpenAPI document.
+    """
+
+    def __init__(
+        self,
+        answers: ASGIApp,
+        lifespan: Lifespan[Application],
+        openapi: Callable[[], dict[str, Any]],
+    ) -> None:
+        super().__init__(default=answers, lifespan=lifespan, redirect_slashes=False)
+        self.openapi = openapi
 
 
 def create_app(
@@ -34,11 +52,12 @@ def create_app(
     version: str = "0.1.0",
     held: Callable[[], str | None] = lambda: None,
     with_metrics: bool = True,
-) -> FastAPI:
+) -> Application:
     """The ASGI application around ``service``.
 
     Args:
-        service: answers; it is warmed up when the application starts and closed when it ends.
+        service: answers; it is warmed up when the application starts. Whoever made it closes it,
+            when the application has ended.
         keys: who may ask. None: reading and feedback are open to everybody, admin verbs shut.
         admin: whether a key with the scope ``admin`` may hide items and move the head.
         max_in_flight: requests that work in threads at once.
@@ -63,19 +82,16 @@ def create_app(
     service.telemetry.watch_waiting(workers.waiting)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: Application) -> AsyncIterator[None]:
         await anyio.to_thread.run_sync(service.warm_up)
         yield
         workers.close()
         few_workers.close()
-        service.close()
 
-    app = FastAPI(title="recsys", version=version, lifespan=lifespan, redirect_slashes=False)
-    shell = Shell(app, keys=keys or ApiKeys(), admin=admin, max_body_bytes=max_body_bytes)
-    http_recommend.install(shell, service, workers)
-    http_feedback.install(shell, service, workers)
-    http_operations.install(shell, service, few_workers, held=held, with_metrics=with_metrics)
-    app.add_middleware(Gate, telemetry=service.telemetry, direct=shell.direct)
-    app.openapi = shell.document  # type: ignore[method-assign]
-    install_error_handlers(app)
-    return app
+    routes = Routes(
+        version=version, keys=keys or ApiKeys(), admin=admin, max_body_bytes=max_body_bytes
+    )
+    recommend.install(routes, service, workers)
+    changes.install(routes, service, workers)
+    operations.install(routes, service, few_workers, held=held, with_metrics=with_metrics)
+    return Application(Reporting(routes, service.telemetry), lifespan, routes.document)

@@ -1,4 +1,4 @@
-"""Bodies of the HTTP interface, with their limits."""
+"""Bodies and queries of the HTTP interface, with their limits."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ __all__ = [
     "BatchBody",
     "ErrorAnswer",
     "EventsBody",
+    "ExperimentsQuery",
     "ExplainBody",
     "FlipBody",
     "ItemIdsBody",
@@ -39,6 +40,7 @@ __all__ = [
     "RankBody",
     "RecommendBody",
     "SimilarBody",
+    "SimilarQuery",
 ]
 
 MAX_QUESTIONS = 100
@@ -177,6 +179,13 @@ class SimilarBody(Body):
         )
 
 
+class SimilarQuery(BaseModel):
+    """The same in a URL, in short; numbers are text there."""
+
+    item_id: Text
+    k: K = 10
+
+
 class RankBody(Body):
     """Question for the order of a list the caller brings."""
 
@@ -291,6 +300,12 @@ class ItemsBody(Body):
     """Items to take into the catalogue."""
 
     items: Annotated[list[ItemBody], Field(min_length=1, max_length=MAX_ITEMS)]
+
+
+class ExperimentsQuery(BaseModel):
+    """Whose arms to tell, in a URL."""
+
+    user_id: Text | None = None
 
 
 class FlipBody(Body):

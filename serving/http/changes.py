@@ -7,14 +7,15 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fastapi import Request, Response
+from starlette.responses import Response
 
 from serving.errors import NoGeneration
 from serving.http.answers import EventsAnswer, HeadAnswer, ItemsAnswer
 from serving.http.bodies import EventsBody, FlipBody, ItemIdsBody, ItemsBody
 from serving.http.error_table import Refusal
-from serving.http.exchange import exchange_of
-from serving.http.shell import STORE_ERRORS, Shell, Workers
+from serving.http.exchange import Exchange
+from serving.http.routes import STORE_ERRORS, Routes
+from serving.http.workers import Workers
 from serving.messages import ItemsReport
 from serving.store.manifest import Head
 
@@ -26,10 +27,10 @@ __all__ = ["install"]
 _CONFLICTS = ("unknown_generation", "head_conflict", "publish_refused")
 
 
-def install(shell: Shell, service: RecommendationService, workers: Workers) -> None:
+def install(routes: Routes, service: RecommendationService, workers: Workers) -> None:
     """Register the operations."""
 
-    @shell.operation(
+    @routes.operation(
         "POST",
         "/v1/events",
         tag="feedback",
@@ -37,7 +38,7 @@ def install(shell: Shell, service: RecommendationService, workers: Workers) -> N
         answer=EventsAnswer,
         errors=STORE_ERRORS,
     )
-    async def events(body: EventsBody, request: Request) -> Response:
+    async def events(exchange: Exchange, body: EventsBody) -> Response:
         """What users did; counted once however often it is sent.
 
         The answer comes when the events are in the store. All or none are taken: while the
@@ -49,18 +50,18 @@ def install(shell: Shell, service: RecommendationService, workers: Workers) -> N
             if type(error) is not ValueError:
                 raise
             raise Refusal("invalid_request", str(error)) from error
-        exchange_of(request.scope).told["num_events"] = len(body.events)
+        exchange.told["num_events"] = len(body.events)
         return _json(dataclasses.asdict(report))
 
     async def show(
-        change: Callable[[list[str]], ItemsReport], body: ItemIdsBody, request: Request
+        change: Callable[[list[str]], ItemsReport], body: ItemIdsBody, exchange: Exchange
     ) -> Response:
         report = await workers.run(change, body.item_ids)
         told = {"changed": report.changed, "unknown": list(report.unknown)}
-        exchange_of(request.scope).told["num_items"] = report.changed
+        exchange.told["num_items"] = report.changed
         return _json(told)
 
-    @shell.operation(
+    @routes.operation(
         "POST",
         "/v1/items/hide",
         tag="items",
@@ -68,11 +69,11 @@ def install(shell: Shell, service: RecommendationService, workers: Workers) -> N
         answer=ItemsAnswer,
         errors=STORE_ERRORS,
     )
-    async def hide(body: ItemIdsBody, request: Request) -> Response:
+    async def hide(exchange: Exchange, body: ItemIdsBody) -> Response:
         """Items that must not be shown any more; other processes follow within a second."""
-        return await show(service.hide, body, request)
+        return await show(service.hide, body, exchange)
 
-    @shell.operation(
+    @routes.operation(
         "POST",
         "/v1/items/restore",
         tag="items",
@@ -80,11 +81,11 @@ def install(shell: Shell, service: RecommendationService, workers: Workers) -> N
         answer=ItemsAnswer,
         errors=STORE_ERRORS,
     )
-    async def restore(body: ItemIdsBody, request: Request) -> Response:
+    async def restore(exchange: Exchange, body: ItemIdsBody) -> Response:
         """Hidden items that may be shown again."""
-        return await show(service.restore, body, request)
+        return await show(service.restore, body, exchange)
 
-    @shell.operation(
+    @routes.operation(
         "POST",
         "/v1/items",
         tag="items",
@@ -92,7 +93,7 @@ def install(shell: Shell, service: RecommendationService, workers: Workers) -> N
         answer=ItemsAnswer,
         errors=[*STORE_ERRORS, "not_supported"],
     )
-    async def add(body: ItemsBody, request: Request) -> Response:
+    async def add(exchange: Exchange, body: ItemsBody) -> Response:
         """Items that belong to the catalogue: those of the served generation are shown at once.
 
         Items that the generation does not know, and attributes, come with the data of the next
@@ -100,7 +101,7 @@ def install(shell: Shell, service: RecommendationService, workers: Workers) -> N
         shown all the same.
         """
         report = await workers.run(service.restore, [one.item_id for one in body.items])
-        exchange_of(request.scope).told["num_items"] = report.changed
+        exchange.told["num_items"] = report.changed
         if new := len(report.unknown):
             raise Refusal(
                 "not_supported",
@@ -121,7 +122,7 @@ def install(shell: Shell, service: RecommendationService, workers: Workers) -> N
             raise Refusal("unknown_generation", str(error)) from error
         return _json(dataclasses.asdict(head))
 
-    @shell.operation(
+    @routes.operation(
         "POST",
         "/v1/admin/flip",
         tag="operations",
@@ -129,13 +130,13 @@ def install(shell: Shell, service: RecommendationService, workers: Workers) -> N
         answer=HeadAnswer,
         errors=[*STORE_ERRORS, *_CONFLICTS],
     )
-    async def flip(body: FlipBody, request: Request) -> Response:
+    async def flip(exchange: Exchange, body: FlipBody) -> Response:
         """Serve a generation that is in the store."""
         return await moved(
             lambda: service.store.flip(body.generation, expected_epoch=body.expected_epoch)
         )
 
-    @shell.operation(
+    @routes.operation(
         "POST",
         "/v1/admin/rollback",
         tag="operations",
@@ -143,7 +144,7 @@ def install(shell: Shell, service: RecommendationService, workers: Workers) -> N
         answer=HeadAnswer,
         errors=[*STORE_ERRORS, *_CONFLICTS],
     )
-    async def rollback(request: Request) -> Response:
+    async def rollback(exchange: Exchange) -> Response:
         """Serve the previous generation again; a second call undoes the first."""
         return await moved(service.store.rollback)
 

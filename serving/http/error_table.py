@@ -7,14 +7,11 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
-from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
 from serving import errors
 from serving.http.bodies import ErrorAnswer
-from serving.http.exchange import exchange_of
 
 __all__ = [
     "ERRORS",
@@ -23,7 +20,6 @@ __all__ = [
     "Refusal",
     "answers",
     "error_response",
-    "install_error_handlers",
     "invalid",
     "row_for",
 ]
@@ -92,7 +88,6 @@ ERROR_TABLE: Mapping[type[Exception], ErrorRow] = {
 }
 """Domain errors; the first class of an error's method resolution order that is here counts."""
 
-_BY_STATUS = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 _TOLD = 5  # problems of a body that one message names
 
 
@@ -142,15 +137,12 @@ def logged(error: Exception) -> ErrorRow:
     return row
 
 
-def invalid(error: ValidationError | RequestValidationError) -> Refusal:
+def invalid(error: ValidationError) -> Refusal:
     """What a body that breaks rules is answered: places and rules, never values.
 
     A value may be what a user typed.
     """
-    if isinstance(error, RequestValidationError):
-        problems = list(error.errors())
-    else:
-        problems = error.errors(include_url=False, include_context=False, include_input=False)
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
     if problems and problems[0]["type"] == "json_invalid":
         message = problems[0]["msg"]
         return Refusal("json_too_deep" if "recursion limit" in message else "malformed_json")
@@ -163,7 +155,7 @@ def invalid(error: ValidationError | RequestValidationError) -> Refusal:
 
 def _place(location: Iterable[int | str]) -> str:
     """``events.3.timestamp``; a field that nobody knows by name is cut to a readable length."""
-    parts = [str(part)[:64] for part in location if part not in ("body", "query")]
+    parts = [str(part)[:64] for part in location]
     return "".join(one if one.isprintable() else "?" for one in ".".join(parts)) or "body"
 
 
@@ -175,40 +167,3 @@ def answers(codes: Iterable[str]) -> dict[int | str, dict[str, Any]]:
         one = found.setdefault(row.status, {"model": ErrorAnswer, "description": ""})
         one["description"] = f"{one['description']}\n\n{line}".strip()
     return found
-
-
-def install_error_handlers(app: FastAPI) -> None:
-    """Answer every error of ``app`` in the one shape."""
-
-    def respond(request: Request, row: ErrorRow) -> Response:
-        return error_response(row, exchange_of(request.scope).request_id)
-
-    async def domain_error(request: Request, error: Exception) -> Response:
-        return respond(request, logged(error))
-
-    async def invalid_request(request: Request, error: Exception) -> Response:
-        if isinstance(error, RequestValidationError):
-            error = invalid(error)
-        return respond(request, row_for(error))
-
-    async def http_error(request: Request, error: Exception) -> Response:
-        if not isinstance(error, HTTPException):
-            return respond(request, logged(error))
-        row = ERRORS[_BY_STATUS.get(error.status_code, "bad_request")]
-        response = respond(request, row._replace(status=error.status_code))
-        if row.status == 405:
-            response.headers["Allow"] = ", ".join(_methods(app, request.url.path))
-        return response
-
-    app.add_exception_handler(errors.ServingError, domain_error)
-    app.add_exception_handler(Refusal, domain_error)
-    app.add_exception_handler(RequestValidationError, invalid_request)
-    app.add_exception_handler(HTTPException, http_error)
-
-
-def _methods(app: FastAPI, path: str) -> list[str]:
-    found: set[str] = set()
-    for route in app.routes:
-        if getattr(route, "path", None) == path:
-            found |= getattr(route, "methods", None) or set()
-    return sorted(found | {"HEAD"} if "GET" in found else found)

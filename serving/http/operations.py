@@ -1,13 +1,14 @@
-"""Operations that look at the process: generations, experiments, health, metrics."""
+"""Operations that look at the process: generations, experiments, health, document, metrics."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from fastapi import Query, Request, Response
+from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from pydantic import BaseModel
+from starlette.responses import JSONResponse, Response
 
 from serving.http.answers import (
     ExperimentAnswer,
@@ -16,9 +17,10 @@ from serving.http.answers import (
     GenerationsAnswer,
     HealthAnswer,
 )
-from serving.http.bodies import Text
-from serving.http.exchange import exchange_of
-from serving.http.shell import STORE_ERRORS, Shell, Workers
+from serving.http.bodies import ExperimentsQuery
+from serving.http.exchange import Exchange
+from serving.http.routes import STORE_ERRORS, Routes
+from serving.http.workers import Workers
 
 if TYPE_CHECKING:
     from serving.request.experiments import Experiments
@@ -30,7 +32,7 @@ _TAG = "operations"
 
 
 def install(
-    shell: Shell,
+    routes: Routes,
     service: RecommendationService,
     workers: Workers,
     *,
@@ -40,14 +42,14 @@ def install(
     """Register the operations.
 
     Args:
-        shell: where.
+        routes: where.
         service: what they look at.
         workers: threads of their own, so that a busy process can still say how it is.
         held: why this process asks for no traffic though the service could answer.
         with_metrics: answer ``GET /metrics``.
     """
 
-    @shell.operation(
+    @routes.operation(
         "GET",
         "/v1/generations",
         tag=_TAG,
@@ -55,7 +57,7 @@ def install(
         answer=GenerationsAnswer,
         errors=STORE_ERRORS,
     )
-    async def generations(request: Request) -> Response:
+    async def generations(exchange: Exchange) -> Response:
         """Published generations, newest first."""
         found = await workers.run(service.store.generations)
         listed = [
@@ -73,7 +75,7 @@ def install(
         ]
         return _json(GenerationsAnswer(generations=listed))
 
-    @shell.operation(
+    @routes.operation(
         "GET",
         "/v1/experiments",
         tag=_TAG,
@@ -81,23 +83,21 @@ def install(
         answer=ExperimentsAnswer,
         errors=["invalid_request", "overloaded"],
     )
-    async def list_experiments(
-        request: Request, user_id: Annotated[Text | None, Query()] = None
-    ) -> Response:
+    async def list_experiments(exchange: Exchange, query: ExperimentsQuery) -> Response:
         """Experiments in the order declared, and the arms that a user is in now."""
-        return _json(await workers.run(_experiments, service.experiments, user_id))
+        return _json(await workers.run(_experiments, service.experiments, query.user_id))
 
-    @shell.operation("GET", "/health/live", tag=_TAG, answer=HealthAnswer)
-    async def live(request: Request) -> Response:
+    @routes.operation("GET", "/health/live", tag=_TAG, answer=HealthAnswer)
+    async def live(exchange: Exchange) -> Response:
         """The process runs."""
         return _json(HealthAnswer(status="ok"))
 
     unready: dict[str, Any] = {"model": HealthAnswer, "description": "not now, and the reason"}
 
-    @shell.operation(
+    @routes.operation(
         "GET", "/health/ready", tag=_TAG, answer=HealthAnswer, responses={503: unready}
     )
-    async def ready(request: Request) -> Response:
+    async def ready(exchange: Exchange) -> Response:
         """The process has a generation to answer from and is not about to end."""
         reason = held() or await workers.run(service.not_ready)
         answer = HealthAnswer(
@@ -107,17 +107,35 @@ def install(
         )
         return _json(answer, 200 if reason is None else 503)
 
+    _install_document(routes)
     if not with_metrics:
         return
 
-    @shell.operation(
+    @routes.operation(
         "GET", "/metrics", tag=_TAG, scope="read", answer=None, response_class=Response
     )
-    async def scrape(request: Request) -> Response:
+    async def scrape(exchange: Exchange) -> Response:
         """Counts in Prometheus' text format, or OpenMetrics for those who accept it."""
-        accept = exchange_of(request.scope).header(b"accept")
+        accept = exchange.header(b"accept")
         content, kind = await workers.run(service.telemetry.scrape, accept)
         return Response(content, media_type=kind)
+
+
+def _install_document(routes: Routes) -> None:
+    """The OpenAPI document, as it is and in a browser."""
+    hidden: dict[str, Any] = {"tag": _TAG, "answer": None, "include_in_schema": False}
+
+    @routes.operation("GET", "/openapi.json", **hidden)
+    async def document(exchange: Exchange) -> Response:
+        return JSONResponse(routes.document())
+
+    @routes.operation("GET", "/docs", **hidden)
+    async def swagger(exchange: Exchange) -> Response:
+        return get_swagger_ui_html(openapi_url="/openapi.json", title="recsys - Swagger UI")
+
+    @routes.operation("GET", "/redoc", **hidden)
+    async def redoc(exchange: Exchange) -> Response:
+        return get_redoc_html(openapi_url="/openapi.json", title="recsys - ReDoc")
 
 
 def _experiments(experiments: Experiments | None, user_id: str | None) -> ExperimentsAnswer:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from fastapi import Query, Request, Response
+from starlette.responses import Response
 
 from serving.errors import ServingError
 from serving.http.answers import (
@@ -16,11 +16,19 @@ from serving.http.answers import (
     explanation_json,
     recommendations_json,
 )
-from serving.http.bodies import BatchBody, ExplainBody, RankBody, RecommendBody, SimilarBody, Text
+from serving.http.bodies import (
+    BatchBody,
+    ExplainBody,
+    RankBody,
+    RecommendBody,
+    SimilarBody,
+    SimilarQuery,
+)
 from serving.http.error_table import ErrorRow, Refusal, invalid, logged, told
-from serving.http.exchange import exchange_of
-from serving.http.shell import STORE_ERRORS, Shell, Workers
-from serving.messages import MAX_K, Recommendations, RecommendRequest, SimilarRequest
+from serving.http.exchange import Exchange
+from serving.http.routes import STORE_ERRORS, Routes
+from serving.http.workers import Workers
+from serving.messages import Recommendations, RecommendRequest, SimilarRequest
 
 if TYPE_CHECKING:
     from serving.request.service import RecommendationService
@@ -33,23 +41,23 @@ _TAG = "recommendations"
 _CURSOR = ("cursor_expired", "cursor_mismatch")
 
 
-def install(shell: Shell, service: RecommendationService, workers: Workers) -> None:
+def install(routes: Routes, service: RecommendationService, workers: Workers) -> None:
     """Register the operations."""
 
     async def answer(
         ask: Callable[..., Recommendations],
         asked: RecommendRequest | SimilarRequest,
-        request: Request,
+        exchange: Exchange,
     ) -> Response:
         if workers.is_full:
             service.telemetry.request_shed()
             found = ask(asked, local_only=True)
         else:
             found = await workers.run(ask, asked)
-        exchange_of(request.scope).told |= _facts(found, asked.k)
+        exchange.told |= _facts(found, asked.k)
         return Response(recommendations_json(found), media_type=_JSON)
 
-    @shell.operation(
+    @routes.operation(
         "POST",
         "/v1/recommend",
         tag=_TAG,
@@ -57,16 +65,16 @@ def install(shell: Shell, service: RecommendationService, workers: Workers) -> N
         answer=RecommendAnswer,
         errors=[*STORE_ERRORS, *_CURSOR],
     )
-    async def recommend(body: RecommendBody, request: Request) -> Response:
+    async def recommend(exchange: Exchange, body: RecommendBody) -> Response:
         """Items for a user, best first.
 
         While too many requests wait, the answer comes from memory, flagged as degraded with the
         reason `overloaded`.
         """
-        asked = body.to_request(exchange_of(request.scope).request_id)
-        return await answer(service.recommend, asked, request)
+        asked = body.to_request(exchange.request_id)
+        return await answer(service.recommend, asked, exchange)
 
-    @shell.operation(
+    @routes.operation(
         "POST",
         "/v1/recommend/batch",
         tag=_TAG,
@@ -74,13 +82,12 @@ def install(shell: Shell, service: RecommendationService, workers: Workers) -> N
         answer=BatchAnswer,
         errors=STORE_ERRORS,
     )
-    async def recommend_batch(body: BatchBody, request: Request) -> Response:
+    async def recommend_batch(exchange: Exchange, body: BatchBody) -> Response:
         """Items for several users in one reading of the store.
 
         Each question is answered or refused on its own, with the status that it would have had
         alone. Its request id is this request's with its number behind a dot.
         """
-        exchange = exchange_of(request.scope)
         entries = await workers.run(_batch, service, body, exchange.request_id)
         exchange.told |= {
             "num_questions": len(entries),
@@ -88,7 +95,7 @@ def install(shell: Shell, service: RecommendationService, workers: Workers) -> N
         }
         return Response(batch_json(entries), media_type=_JSON)
 
-    @shell.operation(
+    @routes.operation(
         "POST",
         "/v1/similar",
         tag=_TAG,
@@ -96,12 +103,12 @@ def install(shell: Shell, service: RecommendationService, workers: Workers) -> N
         answer=RecommendAnswer,
         errors=STORE_ERRORS,
     )
-    async def similar(body: SimilarBody, request: Request) -> Response:
+    async def similar(exchange: Exchange, body: SimilarBody) -> Response:
         """Items like another, best first."""
-        asked = body.to_request(exchange_of(request.scope).request_id)
-        return await answer(service.similar, asked, request)
+        asked = body.to_request(exchange.request_id)
+        return await answer(service.similar, asked, exchange)
 
-    @shell.operation(
+    @routes.operation(
         "GET",
         "/v1/similar",
         tag=_TAG,
@@ -109,16 +116,12 @@ def install(shell: Shell, service: RecommendationService, workers: Workers) -> N
         answer=RecommendAnswer,
         errors=[*STORE_ERRORS, "invalid_request"],
     )
-    async def similar_by_query(
-        request: Request,
-        item_id: Annotated[Text, Query()],
-        k: Annotated[int, Query(ge=1, le=MAX_K)] = 10,
-    ) -> Response:
+    async def similar_by_query(exchange: Exchange, query: SimilarQuery) -> Response:
         """Items like another, best first."""
-        asked = SimilarRequest(item_id, k, request_id=exchange_of(request.scope).request_id)
-        return await answer(service.similar, asked, request)
+        asked = SimilarRequest(query.item_id, query.k, request_id=exchange.request_id)
+        return await answer(service.similar, asked, exchange)
 
-    @shell.operation(
+    @routes.operation(
         "POST",
         "/v1/rank",
         tag=_TAG,
@@ -126,15 +129,14 @@ def install(shell: Shell, service: RecommendationService, workers: Workers) -> N
         answer=RecommendAnswer,
         errors=[*STORE_ERRORS, "not_supported"],
     )
-    async def rank(body: RankBody, request: Request) -> Response:
+    async def rank(exchange: Exchange, body: RankBody) -> Response:
         """A list that the caller brings, in the order the ranker would show it."""
-        exchange = exchange_of(request.scope)
         asked = checked(body.to_request, exchange.request_id)
         found = await workers.run(service.rank, asked)
         exchange.told |= _facts(found, len(asked.item_ids))
         return Response(recommendations_json(found), media_type=_JSON)
 
-    @shell.operation(
+    @routes.operation(
         "POST",
         "/v1/explain",
         tag=_TAG,
@@ -142,9 +144,8 @@ def install(shell: Shell, service: RecommendationService, workers: Workers) -> N
         answer=ExplainAnswer,
         errors=[*STORE_ERRORS, "not_supported"],
     )
-    async def explain(body: ExplainBody, request: Request) -> Response:
+    async def explain(exchange: Exchange, body: ExplainBody) -> Response:
         """Why items stand where they stand, or why they do not appear."""
-        exchange = exchange_of(request.scope)
         asked = checked(body.to_request, exchange.request_id)
         found = await workers.run(service.explain, asked)
         exchange.told |= {

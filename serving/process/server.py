@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import uvicorn
 
 from recsys.bundle import Bundle, latest
 from recsys.config import Config
-from serving.assembly import make_service
+from serving.assembly import open_service
 from serving.http.api_keys import ApiKeys
 from serving.http.app import create_app
 from serving.models.holder import ModelHolder
@@ -102,67 +103,64 @@ def serve(
     serving = config.serving
     # A thread that computes gives way soon to the one that reads and writes the sockets.
     sys.setswitchinterval(_SWITCH_S)
-    models = _model_holder(config) if serving.live else None
-    service = make_service(config, models=models, logged=True)
-    telemetry, phase = service.telemetry, _Phase()
-    if models is not None:
-        telemetry.watch_models(models.status)
-        models.follow(lambda: _served(service))
-    shared = None
-    if place is not None:
-        shared = WorkerMetrics(place.directory, place.worker, telemetry.registry)
-        telemetry.shared = shared
-    telemetry.watch_ready(lambda: phase.reason is None and service.not_ready() is None)
-    keys = ApiKeys.from_environment()
-    keys.warn(listener.getsockname()[0], admin=serving.admin)
-    app = create_app(
-        service,
-        keys=keys,
-        admin=serving.admin,
-        max_in_flight=serving.max_in_flight,
-        max_waiting=serving.max_waiting,
-        held=phase.held,
-        with_metrics=serving.metrics,
-    )
-
-    def drain() -> None:
-        phase.reason = "draining"
-
-    start = _Start(config, service, models, phase, on_ready, place)
-    server = DrainingServer(
-        uvicorn.Config(
-            app,
-            http=limited_protocol(serving.client_timeout_s, telemetry.client_dropped),
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,  # nothing here asks for the client's address
-            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
-            timeout_keep_alive=_KEEP_ALIVE_S,
-            timeout_graceful_shutdown=math.ceil(serving.client_timeout_s),
-        ),
-        drain_s=serving.drain_s,
-        on_drain=drain,
-        on_started=start.finish,
-    )
-    if parent is not None:
-        threading.Thread(target=_outlive, args=(parent, server), daemon=True).start()
-    try:
-        if place is not None and place.replaces:
-            start.ahead()
-        server.run(sockets=[listener])
-    except KeyboardInterrupt:
-        pass  # uvicorn has shut down in order and passes the signal on
-    finally:
-        phase.reason = "draining"
+    with ExitStack() as ends:
+        models = _model_holder(config) if serving.live else None
+        service = ends.enter_context(open_service(config, models=models, logged=True))
+        telemetry, phase = service.telemetry, _Phase()
         if models is not None:
-            models.close()
-        service.close()
-        if shared is not None:
-            shared.close()
-        log_event(log, "stopped")
+            ends.callback(models.close)  # before the service, which it asks
+            telemetry.watch_models(models.status)
+            models.follow(lambda: _served(service))
+        shared = None
+        if place is not None:
+            shared = WorkerMetrics(place.directory, place.worker, telemetry.registry)
+            ends.callback(shared.close)
+            telemetry.shared = shared
+        telemetry.watch_ready(lambda: phase.reason is None and service.not_ready() is None)
+        keys = ApiKeys.from_environment()
+        keys.warn(listener.getsockname()[0], admin=serving.admin)
+        app = create_app(
+            service,
+            keys=keys,
+            admin=serving.admin,
+            max_in_flight=serving.max_in_flight,
+            max_waiting=serving.max_waiting,
+            held=phase.held,
+            with_metrics=serving.metrics,
+        )
+
+        def drain() -> None:
+            phase.reason = "draining"
+
+        ends.callback(drain)
+        start = _Start(config, service, models, phase, on_ready, place)
+        server = DrainingServer(
+            uvicorn.Config(
+                app,
+                http=limited_protocol(serving.client_timeout_s, telemetry.client_dropped),
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,  # nothing here asks for the client's address
+                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_graceful_shutdown=math.ceil(serving.client_timeout_s),
+            ),
+            drain_s=serving.drain_s,
+            on_drain=drain,
+            on_started=start.finish,
+        )
+        if parent is not None:
+            threading.Thread(target=_outlive, args=(parent, server), daemon=True).start()
+        try:
+            if place is not None and place.replaces:
+                start.ahead()
+            server.run(sockets=[listener])
+        except KeyboardInterrupt:
+            pass  # uvicorn has shut down in order and passes the signal on
+    log_event(log, "stopped")
 
 
 def load_live_model(config: Config, generation: str | None = None) -> LoadedModel:

@@ -1,10 +1,11 @@
-"""From a question to the work it makes: which generation, which arms, what the user just did."""
+"""From a request to what is asked: which generation, which arms, what the user just did."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from recsys.config.serving import ServiceSettings
 from serving.errors import (
@@ -15,23 +16,59 @@ from serving.errors import (
     StageUnavailable,
 )
 from serving.events.sessions import SessionEvent
-from serving.messages import RecommendRequest, StageOutcome
+from serving.messages import RankRequest, RecommendRequest, SimilarRequest, StageOutcome
+from serving.models.live import LiveModels, LiveQuestion
+from serving.request.asked import Asked, SlatePolicy, policy_of
 from serving.request.cursor import Page, decode_cursor, question_of
 from serving.request.experiments import Assignment, Experiments
+from serving.request.filters import filters_of
 from serving.request.reader import GenerationReader, View
-from serving.request.selection import Selection
-from serving.request.stages import Stages
-from serving.request.work import Work, reason_of
+from serving.request.snapshot import Snapshot
+from serving.request.timings import reason_of
+from serving.request.user_states import UserState
+
+if TYPE_CHECKING:
+    from recsys.recommender.past import FreshEvent
 
 __all__ = ["Intake"]
 
 
+class _Begun(NamedTuple):
+    """A question before the store is asked about the user."""
+
+    view: View
+    page: Page
+    policy: SlatePolicy
+    deadline: float
+    user_id: str | None
+    recent: Sequence[str]
+    k: int
+    exclude: Collection[str] = ()
+    only: Collection[str] | None = None
+    threshold: bool = False
+    segment: str | None = None
+    local_only: bool = False
+    broken: tuple[str, ...] = ()
+
+
+class _Read(NamedTuple):
+    """What became of reading a user's state."""
+
+    state: UserState | None = None
+    broken: tuple[str, ...] = ()
+    outcomes: tuple[StageOutcome, ...] = ()
+
+
+_NO_ARMS = Assignment()
+_UNREAD = _Read()
+
+
 class Intake:
-    """Makes `Work` of questions, and reads what the store knows of who asks.
+    """Makes `Asked` of requests, with what the store knows of who asks.
 
     Args:
         reader: the store, and what is remembered of it.
-        stages: know the models.
+        models: the models in memory. None: there is no model.
         settings: times and sizes.
         experiments: assign arms. None: nobody is in one.
         clock: seconds, only differences count.
@@ -41,30 +78,22 @@ class Intake:
     def __init__(
         self,
         reader: GenerationReader,
-        stages: Stages,
         *,
+        models: LiveModels | None,
         settings: ServiceSettings,
         experiments: Experiments | None,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
         self._reader = reader
-        self._stages = stages
+        self._models = models
         self._settings = settings
         self._experiments = experiments
         self._clock = clock
         self._wall_clock = wall_clock
 
-    def view(self, local_only: bool = False) -> View:
-        """The generation that answers come from.
-
-        Raises:
-            NoGeneration: there was never anything to serve from.
-        """
-        return self._reader.last_view() if local_only else self._reader.view()
-
-    def begin(self, request: RecommendRequest, local_only: bool) -> Work:
-        """The work that a question makes.
+    def recommend(self, requests: Sequence[RecommendRequest], *, local_only: bool) -> list[Asked]:
+        """What is asked by each; the store is read once for each generation.
 
         Raises:
             NoGeneration: there was never anything to serve from.
@@ -72,131 +101,77 @@ class Intake:
             CursorExpired: the generation of the cursor's pages is gone.
             StageUnavailable: it is not in memory, and the store must not be asked or is away.
         """
-        view = self.view(local_only)
-        now = self._wall_clock()
-        assigned = Assignment()
-        if self._experiments is not None:
-            assigned = self._experiments.assign(request.user_id, now)
-        page = self._page(request, now)
-        problem = None
-        if request.cursor is not None:
-            view = self._view_of_page(page.generation, view, local_only)
-        elif assigned.settings.generation is not None:
-            view, problem = self._pinned(assigned.settings.generation, view, local_only)
-        selection = Selection(
-            view.snapshot,
-            exclude=request.exclude,
-            silent_exclude=request.recent_items,
-            only=request.only,
-            shown=page.shown,
-        )
-        work = self.work(
-            view,
-            selection,
+        return self._with_users([self._begun(request, local_only) for request in requests])
+
+    def similar(self, request: SimilarRequest, *, local_only: bool) -> Asked:
+        """What is asked; the user is nobody, who met the item.
+
+        Raises:
+            NoGeneration: there was never anything to serve from.
+        """
+        begun = _Begun(
+            view=self._view(local_only),
+            page=Page("", (), round(self._wall_clock() * 1e6), 0),
+            policy=policy_of(self._settings, _NO_ARMS, request.k, 0.0),
+            deadline=self._clock() + self._settings.deadline_s,
+            user_id=None,
+            recent=(request.item_id,),
             k=request.k,
-            diversity=request.diversity,
+            exclude=request.exclude,
+            only=request.only,
             local_only=local_only,
+        )
+        return self._asked(begun, _UNREAD)
+
+    def rank(self, request: RankRequest) -> Asked:
+        """What is asked; nothing filters a list that the caller brings.
+
+        Raises:
+            NoGeneration: there was never anything to serve from.
+        """
+        k = len(request.item_ids)
+        begun = _Begun(
+            view=self._view(False),
+            page=Page("", (), round(self._wall_clock() * 1e6), 0),
+            policy=policy_of(self._settings, _NO_ARMS, k, request.diversity or 0.0),
+            deadline=self._clock() + self._settings.deadline_s,
             user_id=request.user_id,
             recent=request.recent_items,
-            page=page,
-            assigned=assigned,
-        )
-        work.threshold, work.segment = request.threshold, request.segment
-        if problem is not None:
-            work.broken.append(problem)
-        return work
-
-    def work(
-        self,
-        view: View,
-        selection: Selection,
-        *,
-        k: int,
-        diversity: float | None,
-        local_only: bool = False,
-        user_id: str | None = None,
-        recent: Sequence[str] = (),
-        page: Page | None = None,
-        assigned: Assignment | None = None,
-    ) -> Work:
-        """The work that any question makes.
-
-        Args:
-            view: what it works with.
-            selection: its filters.
-            k: places wanted.
-            diversity: of the slate. None: as configured.
-            local_only: ask neither the store nor a model.
-            user_id: who asks.
-            recent: what the user just did.
-            page: where the slate begins. None: at the beginning, now.
-            assigned: the user's arms. None: none.
-        """
-        settings, assigned = self._settings, assigned or Assignment()
-        arm = assigned.settings
-        page = page or Page("", (), round(self._wall_clock() * 1e6), 0)
-        diversity = settings.diversity if diversity is None else diversity
-        if arm.diversity is not None:
-            diversity = arm.diversity
-        rerank = settings.rerank if arm.rerank is None else arm.rerank
-        if arm.ranker in ("noop", "popular"):
-            rerank = "never"
-        return Work(
-            view=view,
-            selection=selection,
             k=k,
-            diversity=0.0 if arm.ranker not in (None, "default") else diversity,
-            deadline=self._clock() + settings.deadline_s,
-            now=self._clock,
-            local_only=local_only,
-            user_id=user_id,
-            recent=recent,
-            moment_us=page.until_us if settings.moment == "now" else None,
-            rerank=rerank,
-            slate_pool=settings.slate_pool if arm.slate_pool is None else arm.slate_pool,
-            page=page,
-            arms=assigned.arms,
-            arm=arm,
         )
-
-    def read_states(self, works: Sequence[Work]) -> None:
-        """What the store knows of the users; one round trip for each generation."""
-        by_generation: dict[str | None, list[Work]] = {}
-        for work in works:
-            if work.user_id is not None and not work.local_only:
-                by_generation.setdefault(work.view.snapshot.generation, []).append(work)
-        for asked in by_generation.values():
-            user_ids = [work.user_id for work in asked if work.user_id is not None]
-            began = time.perf_counter()
-            reason = None
-            try:
-                states = self._reader.users(asked[0].view.snapshot, user_ids)
-            except ServingError as error:
-                reason, states = reason_of(error), []
-            ms = (time.perf_counter() - began) * 1e3
-            for at, work in enumerate(asked):
-                ended = "done" if reason is None else "failed"
-                work.outcomes.append(StageOutcome("read_user", ms, ended, reason))
-                if reason is not None:
-                    work.broken.append(reason)
-                else:
-                    work.state = states[at]
-                    self._take_session(work, states[at].session)
+        return self._with_users([begun])[0]
 
     # -- inside -------------------------------------------------------------------------------
 
-    def _page(self, request: RecommendRequest, now: float) -> Page:
-        question = question_of(request)
-        if request.cursor is None:
-            seed = int.from_bytes(os.urandom(8), "little")
-            return Page("", (), round(now * 1e6), question, seed)
-        page = decode_cursor(request.cursor)
-        if page.question != question:
-            raise CursorMismatch(
-                "cursor must come with the question it was given for, only k may differ; ask for "
-                "the first page without one"
-            )
-        return page
+    def _view(self, local_only: bool) -> View:
+        return self._reader.last_view() if local_only else self._reader.view()
+
+    def _begun(self, request: RecommendRequest, local_only: bool) -> _Begun:
+        view, now = self._view(local_only), self._wall_clock()
+        assigned = _NO_ARMS
+        if self._experiments is not None:
+            assigned = self._experiments.assign(request.user_id, now)
+        page = _page(request, now)
+        broken: tuple[str, ...] = ()
+        if request.cursor is not None:
+            view = self._view_of_page(page.generation, view, local_only)
+        elif assigned.settings.generation is not None:
+            view, broken = self._pinned(assigned.settings.generation, view, local_only)
+        return _Begun(
+            view=view,
+            page=page,
+            policy=policy_of(self._settings, assigned, request.k, request.diversity),
+            deadline=self._clock() + self._settings.deadline_s,
+            user_id=request.user_id,
+            recent=request.recent_items,
+            k=request.k,
+            exclude=request.exclude,
+            only=request.only,
+            threshold=request.threshold,
+            segment=request.segment,
+            local_only=local_only,
+            broken=broken,
+        )
 
     def _view_of_page(self, generation: str, view: View, local_only: bool) -> View:
         try:
@@ -207,19 +182,22 @@ class Intake:
                 "cursor"
             ) from error
 
-    def _pinned(self, generation: str, view: View, local_only: bool) -> tuple[View, str | None]:
+    def _pinned(
+        self, generation: str, view: View, local_only: bool
+    ) -> tuple[View, tuple[str, ...]]:
         """The view that an arm pins, or the served one and why."""
         try:
-            return self._view_of(generation, view, local_only), None
+            return self._view_of(generation, view, local_only), ()
         except NoGeneration:
-            return view, "pinned_generation_gone"
+            return view, ("pinned_generation_gone",)
         except ServingError as error:
-            return view, reason_of(error)
+            return view, (reason_of(error),)
 
     def _view_of(self, generation: str, view: View, local_only: bool) -> View:
         if view.snapshot.generation == generation:
             return view
-        self._stages.want(generation)
+        if self._models is not None:
+            self._models.want(generation)
         snapshot = self._reader.known_snapshot(generation)
         if snapshot is None:
             if local_only:
@@ -227,26 +205,100 @@ class Intake:
             snapshot = self._reader.snapshot(generation)
         return View(snapshot, None, None, from_store=True)
 
-    def _take_session(self, work: Work, session: Sequence[SessionEvent]) -> None:
-        """What the user did before the first page was asked for, and the lists do not know."""
-        if not work.page.generation and session:  # a first page knows all, whatever its clock says
-            newest_us = max(event.timestamp_us for event in session)
-            work.page = work.page._replace(until_us=max(work.page.until_us, newest_us))
-        met = [event for event in session if event.timestamp_us <= work.page.until_us]
-        if not met:
-            return
+    def _with_users(self, begun: Sequence[_Begun]) -> list[Asked]:
+        """The questions with what the store knows of the users."""
+        read = [_UNREAD] * len(begun)
+        places: dict[str | None, list[int]] = {}
+        for place, one in enumerate(begun):
+            if one.user_id is not None and not one.local_only:
+                places.setdefault(one.view.snapshot.generation, []).append(place)
+        for group in places.values():
+            began = time.perf_counter()
+            reason, states = None, list[UserState]()
+            try:
+                states = self._reader.users(
+                    begun[group[0]].view.snapshot, [begun[place].user_id or "" for place in group]
+                )
+            except ServingError as error:
+                reason = reason_of(error)
+            ms = (time.perf_counter() - began) * 1e3
+            ended = "done" if reason is None else "failed"
+            outcomes = (StageOutcome("read_user", ms, ended, reason),)
+            for at, place in enumerate(group):
+                read[place] = (
+                    _Read(states[at], (), outcomes)
+                    if reason is None
+                    else _Read(None, (reason,), outcomes)
+                )
+        return [self._asked(*pair) for pair in zip(begun, read, strict=True)]
+
+    def _asked(self, begun: _Begun, read: _Read) -> Asked:
+        snapshot, page, filtered = begun.view.snapshot, begun.page, begun.recent
+        met: Sequence[str] = ()
+        fresh: Sequence[FreshEvent] = ()
+        if read.state is not None and read.state.session:
+            page, events = _met(page, read.state.session)
+            met = [event.item_id for event in events]
+            fresh = self._fresh(snapshot, events) if events else ()
+            filtered = (*filtered, *met)
+        moment_us = begun.page.until_us if self._settings.moment == "now" else None
+        return Asked(
+            asker=LiveQuestion(begun.user_id, begun.recent, fresh, moment_us),
+            k=begun.k,
+            threshold=begun.threshold,
+            segment=begun.segment,
+            view=begun.view,
+            page=page,
+            filters=filters_of(
+                snapshot,
+                exclude=begun.exclude,
+                silent_exclude=filtered,
+                only=begun.only,
+                shown=page.shown,
+            ),
+            policy=begun.policy,
+            state=read.state,
+            met=met,
+            local_only=begun.local_only,
+            deadline=begun.deadline,
+            now=self._clock,
+            broken=begun.broken + read.broken,
+            outcomes=read.outcomes,
+        )
+
+    def _fresh(self, snapshot: Snapshot, met: Sequence[SessionEvent]) -> list[FreshEvent]:
+        """What the published lists, or the model where there is one, do not know."""
         from recsys.recommender.past import FreshEvent
 
-        snapshot = work.view.snapshot
-        model = self._stages.model(snapshot.generation)
+        model = None if self._models is None else self._models.current(snapshot.generation)
         if model is not None:
             since_us = model.as_of_us
         else:
             since_us = round(snapshot.manifest.published_at * 1e6) if snapshot.manifest else 0
-        work.met = [event.item_id for event in met]
-        work.selection.exclude_silently(work.met)
-        work.fresh = [
+        return [
             FreshEvent(event.item_id, event.timestamp_us, event.event, event.weight)
             for event in met
             if event.timestamp_us >= since_us
         ]
+
+
+def _met(page: Page, session: Sequence[SessionEvent]) -> tuple[Page, list[SessionEvent]]:
+    """What the user did before the first page was asked for, and that page."""
+    if not page.generation:  # a first page knows all, whatever its clock says
+        newest_us = max(event.timestamp_us for event in session)
+        page = page._replace(until_us=max(page.until_us, newest_us))
+    return page, [event for event in session if event.timestamp_us <= page.until_us]
+
+
+def _page(request: RecommendRequest, now: float) -> Page:
+    question = question_of(request)
+    if request.cursor is None:
+        seed = int.from_bytes(os.urandom(8), "little")
+        return Page("", (), round(now * 1e6), question, seed)
+    page = decode_cursor(request.cursor)
+    if page.question != question:
+        raise CursorMismatch(
+            "cursor must come with the question it was given for, only k may differ; ask for "
+            "the first page without one"
+        )
+    return page

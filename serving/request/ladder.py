@@ -2,145 +2,215 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
-from recsys.config.experiment_design import ArmSettings
-from recsys.ranking import Drawn, epsilon_greedy, plackett_luce, uniform_shuffle
 from serving.errors import ServingError
-from serving.request.selection import Named
-from serving.request.slate_rule import SlateMaker
-from serving.request.work import Work, reason_of
-from serving.store.candidate_codec import CandidateList
+from serving.messages import Filtered, RecommendedItem, StageOutcome
+from serving.request.asked import Asked
+from serving.request.filters import Named
+from serving.request.slate_rule import SlateRule
+from serving.request.snapshot import Snapshot
+from serving.request.stages import Found, Stages
+from serving.request.timings import Timings
 from serving.telemetry.metrics import Telemetry
 
-__all__ = ["SlateRunner", "Stage", "draw_slate"]
+__all__ = ["Ladder", "Slate"]
 
-Stage = tuple[str, Callable[[Work], list[Named]]]
+_Step = tuple[str, Callable[[Asked, Sequence[str], Timings], Found]]
 
 
-class SlateRunner:
-    """Runs the stages of a request.
+class Slate(NamedTuple):
+    """What a question gets.
 
-    Args:
-        slates: the slate rule.
-        telemetry: where failures are counted.
+    Attributes:
+        items: first place first.
+        source: stage that gave the first place.
+        generation: whose lists were used.
+        filtered: what was left out and why.
+        whole: it stands as it is, however short.
+        broken: reasons that make the answer a degraded one.
+        missed: reasons why a stage had nothing.
+        outcomes: of what was tried, in order.
     """
 
-    def __init__(self, slates: SlateMaker, telemetry: Telemetry) -> None:
-        self._slates = slates
+    items: tuple[RecommendedItem, ...]
+    source: str
+    generation: str | None
+    filtered: Filtered
+    whole: bool
+    broken: tuple[str, ...]
+    missed: tuple[str, ...]
+    outcomes: tuple[StageOutcome, ...]
+
+
+class Ladder:
+    """Tries stages in order until one has something.
+
+    Args:
+        stages: that may answer.
+        rule: makes places of a stage's entries.
+        telemetry: where failures of a model are counted.
+    """
+
+    def __init__(self, stages: Stages, rule: SlateRule, telemetry: Telemetry) -> None:
+        self._stages = stages
+        self._rule = rule
         self._telemetry = telemetry
+        self._recommending: Sequence[_Step] = (
+            ("live", stages.live),
+            ("cache", stages.cache),
+            ("previous_generation", stages.previous),
+            ("similar_to_last_item", stages.neighbours),
+        )
+        self._similar: Sequence[_Step] = (("similar", partial(stages.neighbours, label="similar")),)
 
-    def run(self, work: Work, stages: Sequence[Stage]) -> None:
-        """Fill the slate: the first stage with something allowed, then popular items."""
-        snapshot, selection = work.view.snapshot, work.selection
-        for name, stage in stages:
-            if work.left_s <= 0:
-                work.broken.append("deadline")
-                break
-            work.generation = snapshot.generation
-            try:
-                with work.timed(name) as outcome:
-                    allowed = stage(work)
-                    outcome.ended = "answered" if allowed or work.whole else "empty"
-            except ServingError as error:
-                self.note(work, error)
-                continue
-            if allowed or work.whole:
-                self._take(work, allowed)
-                work.source = name
-                break
+    def recommend(self, asked: Asked) -> Slate:
+        """A slate for a user."""
+        return self._climb(asked, self._recommending)
+
+    def popular(self, asked: Asked) -> Slate:
+        """Popular items, whatever is known of the user."""
+        return self._climb(asked, ())
+
+    def similar(self, asked: Asked) -> Slate:
+        """Items like the one that the question names as met."""
+        return self._climb(asked, self._similar)
+
+    def order(self, asked: Asked, item_ids: Sequence[str]) -> Slate:
+        """All of ``item_ids``, those that the model knows by its score, the others behind."""
+        timings, broken, missed = Timings(asked.outcomes), [*asked.broken], []
+        snapshot, source = asked.view.snapshot, "given_order"
+        items: list[RecommendedItem] = []
+        item_index = np.array([snapshot.rows.get(one, 0) for one in item_ids], dtype=np.int64)
+        known = np.flatnonzero(item_index)
+        model = self._stages.model(snapshot.generation)
+        if model is None:
+            broken.append("no_model")
+        elif known.size == 0:
+            missed.append("unknown_items")
         else:
-            work.generation = snapshot.generation
-        if work.whole:
-            return
-        if not selection.items:
-            work.generation = snapshot.generation
-        if work.segment is not None and work.segment in snapshot.segments:
-            self._fill_from(work, "popular_in_segment", snapshot.segments[work.segment])
-        self._fill_from(work, "popular", snapshot.popular)
-        if not selection.items or selection.only is not None:
-            alone = selection.only
-            rest = (
-                snapshot.item_ids
-                if alone is None
-                else sorted(alone & snapshot.rows.keys(), key=snapshot.rows.__getitem__)
-            )
-            self._fill(work, "catalogue", ((item_id, 0.0, "catalogue") for item_id in rest))
-
-    def choose(self, work: Work, allowed: list[Named], k: int) -> list[Named]:
-        """At most ``k`` of ``allowed``, by the slate rule; as they come where that fails."""
-        if work.local_only or work.diversity <= 0 or work.left_s <= 0:
-            return allowed[:k]
-        try:
-            with work.timed("slate"):
-                return self._slates.choose(
-                    work.view.snapshot, allowed[: work.wanted], k, work.diversity
-                )
-        except ServingError as error:  # a plain slate is better than another stage's
-            work.broken.append(reason_of(error))
-            return allowed[:k]
-
-    def note(self, work: Work, error: ServingError) -> None:
-        """Remember a failure that a fallback hides."""
-        reason = reason_of(error)
-        work.broken.append(reason)
-        if error.stage == "live":
-            self._telemetry.stage_error("live", reason)
-
-    def _take(self, work: Work, allowed: list[Named]) -> None:
-        if not work.draws:
-            work.selection.take(self.choose(work, allowed, work.k))
-            return
-        from recsys.ranking.exploration import seeded
-
-        shown = len(work.page.shown)
-        top = int(work.arm.drawn_with("top")) - shown  # earlier pages drew theirs
-        if top < 1:
-            work.selection.take(allowed[: work.k])
-            return
-        score = np.array([entry[1] for entry in allowed], dtype=np.float64)
-        rng = seeded(str(work.page.seed), str(shown))
-        drawn = draw_slate(replace(work.arm, top=top), score, work.k, rng)
-        work.selection.take(
-            [allowed[position] for position in drawn.position.tolist()], drawn.propensity.tolist()
+            began = time.perf_counter()
+            try:
+                score = self._stages.rank(asked, model, item_index[known], timings)
+            except ServingError as error:
+                broken.append(self._failed("rank", began, error, timings))
+            else:
+                timings.ended("rank", began)
+                source = "rank"
+                best = np.argsort(-score, kind="stable")
+                entries = [
+                    (item_ids[at], value, "rank")
+                    for at, value in zip(known[best].tolist(), score[best].tolist(), strict=True)
+                ]
+                items, failed = self._rule.place(asked, entries, timings)
+                broken += failed
+        placed = {item.item_id for item in items}
+        items += [RecommendedItem(one, 0.0, "given_order") for one in item_ids if one not in placed]
+        return Slate(
+            items=tuple(items),
+            source=source,
+            generation=snapshot.generation,
+            filtered=asked.filters.counts({}),
+            whole=True,
+            broken=tuple(broken),
+            missed=tuple(missed),
+            outcomes=tuple(timings.outcomes),
         )
 
-    def _fill_from(self, work: Work, name: str, found: CandidateList) -> None:
-        if len(work.selection.items) < work.k:
-            self._fill(work, name, work.view.snapshot.named(found, name))
+    # -- inside -------------------------------------------------------------------------------
 
-    def _fill(self, work: Work, name: str, offered: Iterable[Named]) -> None:
-        room = work.k - len(work.selection.items)
-        if room <= 0:
-            return
-        chosen = work.selection.allowed(offered)[:room]
-        if chosen and not work.selection.items:
-            work.source = name
-        work.selection.take(chosen)
+    def _climb(self, asked: Asked, steps: Sequence[_Step]) -> Slate:
+        timings = Timings(asked.outcomes)
+        broken, missed, left_out = [*asked.broken], list[str](), dict[str, str]()
+        source, generation, whole = "none", asked.view.snapshot.generation, False
+        items: list[RecommendedItem] = []
+        for name, stage in steps:
+            if asked.now() >= asked.deadline:
+                broken.append("deadline")
+                break
+            began = time.perf_counter()
+            try:
+                found = stage(asked, broken, timings)
+            except ServingError as error:
+                broken.append(self._failed(name, began, error, timings))
+                continue
+            answers = bool(found.entries) or found.whole
+            timings.ended(name, began, "answered" if answers else "empty")
+            broken += found.broken
+            missed += found.missed
+            left_out.update(found.left_out)
+            if answers:
+                source, whole = name, found.whole
+                items, failed = self._rule.place(asked, found.entries, timings)
+                broken += failed
+                if items:
+                    generation = found.generation or generation
+                break
+        if not whole and len(items) < asked.k:
+            more, first, why = _filling(asked, items)
+            source = source if items or first is None else first
+            items += more
+            left_out.update(why)
+        return Slate(
+            items=tuple(items),
+            source=source,
+            generation=generation,
+            filtered=asked.filters.counts(left_out),
+            whole=whole,
+            broken=tuple(broken),
+            missed=tuple(missed),
+            outcomes=tuple(timings.outcomes),
+        )
+
+    def _failed(self, name: str, began: float, error: ServingError, timings: Timings) -> str:
+        """The reason for a failure that a fallback hides."""
+        reason = timings.failed(name, began, error)
+        if error.stage == "live":
+            self._telemetry.stage_error("live", reason)
+        return reason
 
 
-def draw_slate(settings: ArmSettings, score: np.ndarray, k: int, rng: np.random.Generator) -> Drawn:
-    """A slate as the arm's ranker draws it.
+def _filling(
+    asked: Asked, items: Sequence[RecommendedItem]
+) -> tuple[list[RecommendedItem], str | None, dict[str, str]]:
+    """What fills ``items`` up to ``k``, which list gave the first of it, and what was left out."""
+    snapshot, filters = asked.view.snapshot, asked.filters
+    more: list[RecommendedItem] = []
+    first: str | None = None
+    left_out: dict[str, str] = {}
+    for name, offered in _fallbacks(snapshot, asked.segment, filters.only):
+        room = asked.k - len(items) - len(more)
+        has_some = bool(items or more)
+        if room <= 0 or (name == "catalogue" and has_some and filters.only is None):
+            break
+        taken = {one.item_id for one in (*items, *more)}
+        kept, why = filters.allowed(offered(), taken)
+        left_out.update(why)
+        if kept and not more:
+            first = name
+        more += [RecommendedItem(*entry) for entry in kept[:room]]
+    return more, first, left_out
 
-    Args:
-        settings: of the arm; its ranker is one of `recsys.config.experiment_design.DRAWING`.
-        score: [C] float of the candidates, higher is better; not finite: no candidate.
-        k: most items on the slate. For a further page ask for all places up to its last and draw
-            with the first page's seed: the places above come out as they were shown.
-        rng: draws; of `recsys.ranking.seeded`.
 
-    Raises:
-        ValueError: the ranker does not draw, or an argument is wrong.
-    """
-    top = int(settings.drawn_with("top"))
-    if settings.ranker == "shuffle":
-        return uniform_shuffle(score, k, rng, top=top)
-    if settings.ranker == "epsilon":
-        return epsilon_greedy(score, k, rng, epsilon=settings.drawn_with("epsilon"), top=top)
-    if settings.ranker == "softmax":
-        temperature = settings.drawn_with("temperature")
-        return plackett_luce(score, k, rng, temperature=temperature, top=top)
-    raise ValueError(f"ranker must be one that draws, got {settings.ranker!r}")
+def _fallbacks(
+    snapshot: Snapshot, segment: str | None, only: frozenset[str] | None
+) -> Iterator[tuple[str, Callable[[], Iterable[Named]]]]:
+    """What fills slates up, the best first; the catalogue only where there is nothing else."""
+    if segment is not None and segment in snapshot.segments:
+        found = snapshot.segments[segment]
+        yield "popular_in_segment", lambda: snapshot.named(found, "popular_in_segment")
+    yield "popular", lambda: snapshot.named(snapshot.popular, "popular")
+
+    def catalogue() -> Iterable[Named]:
+        rows = snapshot.rows
+        rest = (
+            snapshot.item_ids if only is None else sorted(only & rows.keys(), key=rows.__getitem__)
+        )
+        return ((item_id, 0.0, "catalogue") for item_id in rest)
+
+    yield "catalogue", catalogue

@@ -25,16 +25,14 @@ from serving.messages import (
     RecommendRequest,
     SimilarRequest,
 )
-from serving.models.live import BoundedCalls, LiveModels
-from serving.request.answering import answer_of, next_page
+from serving.models.live import LiveModels
+from serving.request.answering import answer_of, explanation_of
 from serving.request.experiments import Experiments
-from serving.request.explaining import explained
 from serving.request.intake import Intake
 from serving.request.item_visibility import set_alive
-from serving.request.ladder import SlateRunner, Stage
+from serving.request.ladder import Ladder
 from serving.request.reader import GenerationReader
-from serving.request.selection import Selection
-from serving.request.slate_rule import RowVectors, SlateBuilder, SlateMaker
+from serving.request.slate_rule import RowVectors, SlateBuilder, SlateRule
 from serving.request.snapshot import BundledPopular
 from serving.request.stages import Stages
 from serving.store import GenerationStore
@@ -112,37 +110,21 @@ class RecommendationService:
         )
         if self._reader.near_cache is not None:
             self.telemetry.watch_near_cache(self._reader.near_cache.stats)
-        self._calls = None
-        if models is not None:
-            self._calls = BoundedCalls(
-                self.settings.live_workers, retry_after_s=self.settings.retry_after_s, clock=clock
-            )
-        self._stages = Stages(
-            self._reader, models=models, calls=self._calls, settings=self.settings
-        )
         self.telemetry.watch_serving(self._reader.state)
         for name, log_ in (("impressions", impressions), ("feedback", feedback)):
             if log_ is not None:
                 self.telemetry.watch_row_log(name, log_.stats)
-        slates = SlateMaker(self._reader, row_vectors=row_vectors, build=build_slate)
-        self._runner = SlateRunner(slates, self.telemetry)
         self._intake = Intake(
             self._reader,
-            self._stages,
+            models=models,
             settings=self.settings,
             experiments=experiments,
             clock=clock,
             wall_clock=wall_clock,
         )
-        self._ladder: Sequence[Stage] = (
-            ("live", self._stages.live),
-            ("cache", self._stages.cache),
-            ("previous_generation", self._stages.previous),
-            (
-                "similar_to_last_item",
-                lambda one: self._stages.neighbours(one, "similar_to_last_item"),
-            ),
-        )
+        self._stages = Stages(self._reader, models=models, settings=self.settings, clock=clock)
+        rule = SlateRule(self._reader, row_vectors=row_vectors, build=build_slate)
+        self._ladder = Ladder(self._stages, rule, self.telemetry)
 
     # -- questions ------------------------------------------------------------------------------
 
@@ -177,17 +159,23 @@ class RecommendationService:
         Raises:
             ServingError: as `recommend`, for the first request that fails.
         """
-        works = [self._intake.begin(request, local_only) for request in requests]
-        self._intake.read_states(works)
         answers = []
-        for request, work in zip(requests, works, strict=True):
-            self._runner.run(work, [] if work.arm.ranker == "popular" else self._ladder)
-            cursor = next_page(work)
+        questions = self._intake.recommend(requests, local_only=local_only)
+        for request, asked in zip(requests, questions, strict=True):
+            if asked.policy.arm.ranker == "popular":
+                slate = self._ladder.popular(asked)
+            else:
+                slate = self._ladder.recommend(asked)
             answer = answer_of(
-                work, request.request_id, self.telemetry, debug=request.debug, cursor=cursor
+                asked,
+                slate,
+                self.telemetry,
+                request_id=request.request_id,
+                debug=request.debug,
+                paged=True,
             )
             if logged and self._impressions is not None:
-                first = len(work.page.shown) + 1
+                first = len(asked.page.shown) + 1
                 self._impressions.record(request, answer, self._wall_clock(), first_position=first)
             answers.append(answer)
         return answers
@@ -204,40 +192,11 @@ class RecommendationService:
         Raises:
             NoGeneration: there was never anything to serve from.
         """
-        view = self._intake.view()
-        work = self._intake.work(
-            view,
-            Selection(view.snapshot, exclude=(), only=None),
-            k=len(request.item_ids),
-            diversity=request.diversity or 0.0,
-            user_id=request.user_id,
-            recent=request.recent_items,
+        asked = self._intake.rank(request)
+        slate = self._ladder.order(asked, request.item_ids)
+        return answer_of(
+            asked, slate, self.telemetry, request_id=request.request_id, debug=request.debug
         )
-        self._intake.read_states([work])
-        snapshot = view.snapshot
-        rows = np.array([snapshot.rows.get(one, 0) for one in request.item_ids], dtype=np.int64)
-        known = np.flatnonzero(rows)
-        model = self._stages.model(snapshot.generation)
-        score = np.zeros(rows.size)
-        work.source, work.generation = "given_order", snapshot.generation
-        if model is None:
-            work.broken.append("no_model")
-        elif known.size == 0:
-            work.missed.append("unknown_items")
-        else:
-            try:
-                with work.timed("rank"):
-                    score[known] = self._stages.rank(work, model, rows[known])
-                work.source = "rank"
-            except ServingError as error:
-                self._runner.note(work, error)
-        if work.source == "rank":
-            best = known[np.argsort(-score[known], kind="stable")]
-            entries = [(request.item_ids[at], float(score[at]), "rank") for at in best.tolist()]
-            work.selection.take(self._runner.choose(work, entries, len(entries)))
-        left = [(one, 0.0, "given_order") for one in request.item_ids]
-        work.selection.take(work.selection.left_of(left))
-        return answer_of(work, request.request_id, self.telemetry, debug=request.debug)
 
     def similar(self, request: SimilarRequest, *, local_only: bool = False) -> Recommendations:
         """Items like another; an unknown item gets the popular ones, and ``reason`` says so.
@@ -249,23 +208,9 @@ class RecommendationService:
         Raises:
             NoGeneration: there was never anything to serve from.
         """
-        view = self._intake.view(local_only)
-        selection = Selection(
-            view.snapshot,
-            exclude=request.exclude,
-            silent_exclude=(request.item_id,),
-            only=request.only,
-        )
-        work = self._intake.work(
-            view,
-            selection,
-            k=request.k,
-            diversity=0.0,
-            local_only=local_only,
-            recent=(request.item_id,),
-        )
-        self._runner.run(work, [("similar", lambda one: self._stages.neighbours(one, "similar"))])
-        return answer_of(work, request.request_id, self.telemetry)
+        asked = self._intake.similar(request, local_only=local_only)
+        slate = self._ladder.similar(asked)
+        return answer_of(asked, slate, self.telemetry, request_id=request.request_id)
 
     def explain(self, request: ExplainRequest) -> Explanation:
         """Why items stand where they stand for a user, or why they do not appear.
@@ -277,21 +222,19 @@ class RecommendationService:
         """
         view = self._reader.view()
         model = self._stages.model(view.snapshot.generation)
-        if model is None or self._calls is None:
+        if model is None:
             raise NotSupported(
                 "explanations need the model of the served generation, and this process has not "
                 "loaded it; set serving.live, or try again when it is loaded"
             )
-        asked = RecommendRequest(request.user_id, MAX_K, recent_items=request.recent_items)
-        work = self._intake.begin(asked, False)
-        self._intake.read_states([work])
-        question, snapshot = work.question(), view.snapshot
+        longest = RecommendRequest(request.user_id, MAX_K, recent_items=request.recent_items)
+        asked = self._intake.recommend([longest], local_only=False)[0]
+        snapshot = view.snapshot
         rows = [snapshot.rows[one] for one in request.item_ids if one in snapshot.rows]
-        index = np.array(rows, dtype=np.int64)
-        found = self._calls.run(lambda: model.explain(question, index), self.settings.deadline_s)
-        self._runner.run(work, self._ladder)
-        shown = answer_of(work, request.request_id, self.telemetry)
-        return explained(request, snapshot, found, shown)
+        found = self._stages.explain(asked, model, np.array(rows, dtype=np.int64))
+        slate = self._ladder.recommend(asked)
+        shown = answer_of(asked, slate, self.telemetry, request_id=request.request_id)
+        return explanation_of(request, snapshot, found, shown)
 
     # -- feedback and items ---------------------------------------------------------------------
 
@@ -363,8 +306,7 @@ class RecommendationService:
 
     def close(self) -> None:
         """End the threads that call models, and write what the logs still hold."""
-        if self._calls is not None:
-            self._calls.close()
+        self._stages.close()
         for one in (self._impressions, self._feedback):
             if one is not None:
                 one.close()

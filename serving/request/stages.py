@@ -2,30 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from recsys.config.serving import ServiceSettings
 from serving.errors import NoGeneration, ServingError, StageUnavailable
 from serving.models.live import BoundedCalls, LiveModel, LiveModels
+from serving.request.asked import Asked
+from serving.request.filters import Named
 from serving.request.reader import GenerationReader
-from serving.request.selection import Named
 from serving.request.snapshot import Snapshot, item_schema
-from serving.request.work import Work, reason_of
+from serving.request.timings import Timings, reason_of
 from serving.store.candidate_codec import CandidateList
 
-__all__ = ["Stages"]
+if TYPE_CHECKING:
+    from recsys.recommender.explanation import ExplainedItem
+
+__all__ = ["Found", "Stages"]
+
+_NO_REASONS: Mapping[str, str] = {}
+
+
+class Found(NamedTuple):
+    """What one stage has for a question.
+
+    Attributes:
+        entries: items that may be shown, best first.
+        left_out: why by id, of items that may not.
+        broken: reasons that make the answer a degraded one.
+        missed: reasons why there are no entries.
+        whole: the entries stand as they are, however few.
+        generation: whose list it is. None: of the question's view.
+    """
+
+    entries: Sequence[Named] = ()
+    left_out: Mapping[str, str] = _NO_REASONS
+    broken: tuple[str, ...] = ()
+    missed: tuple[str, ...] = ()
+    whole: bool = False
+    generation: str | None = None
 
 
 class Stages:
-    """Each stage gives entries that may be shown, best first, or none.
+    """Each stage takes a question, the reasons why the answer is degraded so far, and timings.
 
     Args:
         reader: the store, and what is remembered of it.
         models: the models in memory. None: there is no model.
-        calls: where models are called. None with ``models``.
         settings: times and sizes.
+        clock: seconds, only differences count.
     """
 
     def __init__(
@@ -33,150 +61,176 @@ class Stages:
         reader: GenerationReader,
         *,
         models: LiveModels | None,
-        calls: BoundedCalls | None,
         settings: ServiceSettings,
+        clock: Callable[[], float],
     ) -> None:
         self._reader = reader
         self._models = models
-        self._calls = calls
         self._settings = settings
+        self._calls = None
+        if models is not None:
+            self._calls = BoundedCalls(
+                settings.live_workers, retry_after_s=settings.retry_after_s, clock=clock
+            )
+
+    def close(self) -> None:
+        """End the threads that call models."""
+        if self._calls is not None:
+            self._calls.close()
 
     def model(self, generation: str | None) -> LiveModel | None:
         """The model of a generation, or (None) the one that serves now."""
         return None if self._models is None else self._models.current(generation)
 
-    def want(self, generation: str) -> None:
-        """Keep the model of another generation, if models come and go."""
-        if self._models is not None:
-            self._models.want(generation)
+    def live(self, asked: Asked, broken: Sequence[str], timings: Timings) -> Found:
+        """What the model recommends for what the user just did.
 
-    def live(self, work: Work) -> list[Named]:
-        """What the model recommends for what the user just did."""
-        calls = self._calls
-        if calls is None or not work.did_something or work.local_only:
-            return []
-        model = self.model(work.view.snapshot.generation) or self.model(None)
+        Raises:
+            ServingError: the model is too slow, busy or broken.
+        """
+        if self._calls is None or asked.local_only or not _did_something(asked):
+            return _NOTHING
+        model = self.model(asked.view.snapshot.generation) or self.model(None)
         if model is None:
-            return []
-        selection, asked = work.selection, work.question()
-        k = work.wanted
-        found = calls.run(
+            return _NOTHING
+        filters = asked.filters
+        offered = self._calls.run(
             lambda: model.recommend(
-                asked,
-                k,
-                exclude=selection.unwanted,
-                only=selection.only,
-                threshold=work.threshold,
+                asked.asker,
+                asked.policy.wanted,
+                exclude=filters.unwanted,
+                only=filters.only,
+                threshold=asked.threshold,
             ),
-            self._time_for_model(work),
+            self._time_for_model(asked),
         )
-        work.whole = work.threshold
-        if not found:
-            work.missed.append("nothing_likely" if work.whole else "unknown_recent_items")
-            return []
-        return self._allowed(work, found)
+        if not offered:
+            missed = "nothing_likely" if asked.threshold else "unknown_recent_items"
+            return Found(missed=(missed,), whole=asked.threshold)
+        return _allowed(asked, offered, whole=asked.threshold)
 
-    def cache(self, work: Work) -> list[Named]:
+    def cache(self, asked: Asked, broken: Sequence[str], timings: Timings) -> Found:
         """The user's list of the generation, ranked again where that is asked for."""
-        if work.user_id is None:
-            work.missed.append("no_user")
-            return []
-        snapshot = work.view.snapshot
-        found = None if work.state is None else work.state.candidates
-        if work.state is not None and work.state.problem is not None:
-            work.broken.append(reason_of(work.state.problem))
-        if found is None and (work.broken or work.view.problem or work.local_only):
-            found = self._reader.remembered_user(snapshot, work.user_id)
+        user_id, state, snapshot = asked.asker.user_id, asked.state, asked.view.snapshot
+        if user_id is None:
+            return Found(missed=("no_user",))
+        found = None if state is None else state.candidates
+        problems: tuple[str, ...] = ()
+        if state is not None and state.problem is not None:
+            problems = (reason_of(state.problem),)
+        hurt = bool(broken or problems)
+        if found is None and (hurt or asked.view.problem or asked.local_only):
+            found = self._reader.remembered_user(snapshot, user_id)
         if found is None:
-            if not work.broken:
-                work.missed.append("unknown_user")
-            return []
-        return self._best(work, found)
+            return Found(broken=problems, missed=() if hurt else ("unknown_user",))
+        kept, left_out = asked.filters.allowed_rows(found.item_index)
+        if not kept.all():
+            found = CandidateList(*(part[kept] for part in found))
+        if found.item_index.size == 0:
+            return Found((), left_out, problems, ("all_filtered",))
+        found, failed = self._reranked(asked, found, timings)
+        best = CandidateList(*(part[: asked.policy.wanted] for part in found))
+        return Found(snapshot.named(best), left_out, problems + failed)
 
-    def previous(self, work: Work) -> list[Named]:
-        """The user's list of the generation before."""
-        previous = work.view.previous
-        if previous is None or work.user_id is None or work.local_only or work.broken:
-            return []
+    def previous(self, asked: Asked, broken: Sequence[str], timings: Timings) -> Found:
+        """The user's list of the generation before.
+
+        Raises:
+            ServingError: the store is away or the value is damaged.
+        """
+        previous, user_id = asked.view.previous, asked.asker.user_id
+        if previous is None or user_id is None or asked.local_only or broken:
+            return _NOTHING
         try:
             snapshot = self._reader.snapshot(previous)
         except NoGeneration:
-            return []
-        state = self._reader.users(snapshot, [work.user_id])[0]
+            return _NOTHING
+        state = self._reader.users(snapshot, [user_id])[0]
         if state.problem is not None:
             raise state.problem
         if state.candidates is None:
-            return []
-        work.generation = previous
-        return self._allowed(work, snapshot.named(state.candidates))
+            return _NOTHING
+        return _allowed(asked, snapshot.named(state.candidates), generation=previous)
 
-    def neighbours(self, work: Work, label: str) -> list[Named]:
-        """Items like the last one that the user met."""
-        snapshot = work.view.snapshot
-        met = [*work.met, *work.recent]
+    def neighbours(
+        self,
+        asked: Asked,
+        broken: Sequence[str],
+        timings: Timings,
+        label: str = "similar_to_last_item",
+    ) -> Found:
+        """Items like the last one that the user met.
+
+        Raises:
+            ServingError: the store is away or the value is damaged.
+        """
+        snapshot = asked.view.snapshot
+        met = [*asked.met, *asked.asker.recent_items]
         known = [one for one in met if one in snapshot.rows]
         if not known:
-            if met:
-                work.missed.append("unknown_item")
-            return []
-        if work.local_only or work.broken:
-            return []
+            return Found(missed=("unknown_item",)) if met else _NOTHING
+        if asked.local_only or broken:
+            return _NOTHING
         found = self._reader.neighbours(snapshot, known[-1])
         if found is None:
-            work.missed.append("no_neighbours")
-            return []
-        return self._allowed(work, snapshot.named(found, label))
+            return Found(missed=("no_neighbours",))
+        return _allowed(asked, snapshot.named(found, label))
 
-    def rank(self, work: Work, model: LiveModel, rows: np.ndarray) -> np.ndarray:
+    def rank(
+        self, asked: Asked, model: LiveModel, item_index: np.ndarray, timings: Timings
+    ) -> np.ndarray:
         """[C] scores of rows of the vocabulary by both ranking stages, within the deadline.
 
         Raises:
             ServingError: the model is too slow, busy or broken.
         """
-        if self._calls is None:
-            raise StageUnavailable("this process has no model", stage="live")
-        snapshot, asked = work.view.snapshot, work.question()
-        values = self._item_values(work, snapshot, model, rows)
-        return self._calls.run(lambda: model.rank(asked, rows, values), self._time_for_model(work))
+        calls = self._bounded()
+        values = self._item_values(asked.view.snapshot, model, item_index, timings)
+        return calls.run(
+            lambda: model.rank(asked.asker, item_index, values), self._time_for_model(asked)
+        )
+
+    def explain(
+        self, asked: Asked, model: LiveModel, item_index: np.ndarray
+    ) -> list[ExplainedItem]:
+        """Why rows of the vocabulary are scored as they are.
+
+        Raises:
+            ServingError: the model is too slow, busy or broken.
+        """
+        return self._bounded().run(
+            lambda: model.explain(asked.asker, item_index), self._settings.deadline_s
+        )
 
     # -- inside -------------------------------------------------------------------------------
 
-    def _allowed(self, work: Work, offered: list[Named]) -> list[Named]:
-        allowed = work.selection.allowed(offered)
-        if offered and not allowed:
-            work.missed.append("all_filtered")
-        return allowed
+    def _bounded(self) -> BoundedCalls:
+        if self._calls is None:
+            raise StageUnavailable("this process has no model", stage="live")
+        return self._calls
 
-    def _best(self, work: Work, found: CandidateList) -> list[Named]:
-        snapshot = work.view.snapshot
-        kept = work.selection.allowed_rows(found.item_index)
-        if not kept.all():
-            found = CandidateList(*(part[kept] for part in found))
-        if found.item_index.size == 0:
-            work.missed.append("all_filtered")
-            return []
-        found = self._reranked(work, found)
-        return snapshot.named(CandidateList(*(part[: work.wanted] for part in found)))
-
-    def _reranked(self, work: Work, found: CandidateList) -> CandidateList:
-        model = None if work.local_only else self.model(work.view.snapshot.generation)
-        if model is None or work.rerank == "never":
-            return found
-        if work.rerank == "fresh" and not work.did_something:
-            return found
+    def _reranked(
+        self, asked: Asked, found: CandidateList, timings: Timings
+    ) -> tuple[CandidateList, tuple[str, ...]]:
+        """The list as the model orders it, and why it could not."""
+        model = None if asked.local_only else self.model(asked.view.snapshot.generation)
+        rerank = asked.policy.rerank
+        if model is None or rerank == "never" or (rerank == "fresh" and not _did_something(asked)):
+            return found, ()
+        began = time.perf_counter()
         try:
-            with work.timed("rerank"):
-                score = self.rank(work, model, found.item_index)
+            score = self.rank(asked, model, found.item_index, timings)
         except ServingError as error:  # the published order is better than another stage's
-            work.broken.append(reason_of(error))
-            return found
+            return found, (timings.failed("rerank", began, error),)
+        timings.ended("rerank", began)
         order = np.argsort(-score, kind="stable")
-        return CandidateList(
+        ranked = CandidateList(
             found.item_index[order], score[order].astype(np.float32), found.source[order]
         )
+        return ranked, ()
 
     def _item_values(
-        self, work: Work, snapshot: Snapshot, model: LiveModel, rows: np.ndarray
+        self, snapshot: Snapshot, model: LiveModel, item_index: np.ndarray, timings: Timings
     ) -> Mapping[str, np.ndarray] | None:
         """Packed values of the store; None: the model takes its own, of the same generation."""
         manifest = snapshot.manifest
@@ -188,13 +242,31 @@ class Stages:
             return None
         if not {field.name for field in schema.fields}.issuperset(model.item_fields):
             return None
-        ids = [snapshot.item_ids[row - 1] for row in rows.tolist()]
+        ids = [snapshot.item_ids[row - 1] for row in item_index.tolist()]
+        began = time.perf_counter()
         try:
-            with work.timed("item_features"):
-                block = self._reader.item_block(snapshot, ids, schema, fields=model.item_fields)
-        except ServingError:
+            block = self._reader.item_block(snapshot, ids, schema, fields=model.item_fields)
+        except ServingError as error:
+            timings.failed("item_features", began, error)
             return None
+        timings.ended("item_features", began)
         return None if not block.present.all() else block.values
 
-    def _time_for_model(self, work: Work) -> float:
-        return min(self._settings.live_timeout_s, work.left_s)
+    def _time_for_model(self, asked: Asked) -> float:
+        return min(self._settings.live_timeout_s, asked.deadline - asked.now())
+
+
+_NOTHING = Found()
+
+
+def _did_something(asked: Asked) -> bool:
+    """The user did something that the published lists do not know."""
+    return bool(asked.asker.recent_items or asked.asker.fresh)
+
+
+def _allowed(
+    asked: Asked, offered: list[Named], *, whole: bool = False, generation: str | None = None
+) -> Found:
+    entries, left_out = asked.filters.allowed(offered)
+    missed = ("all_filtered",) if offered and not entries else ()
+    return Found(entries, left_out, (), missed, whole, generation)

@@ -15,7 +15,7 @@ import serving.process.server as module
 from recsys.bundle import Bundle
 from recsys.config import load_config
 from recsys.pipeline import train
-from serving.assembly import make_service
+from serving.assembly import open_service
 from serving.jobs.candidates import build_candidates
 from serving.jobs.publish import publish
 from serving.messages import Recommendations, RecommendRequest
@@ -117,16 +117,14 @@ class Asked(NamedTuple):
 def here(home: Home) -> Iterator[Asked]:
     config = load_config(home.directory / "recsys.toml")
     models = module._model_holder(config)
-    service = make_service(config, models=models)
-    service.warm_up()
-    models.follow(service.served_generation)
-    models.wait(60)
-    try:
-        yield Asked(service.recommend, lambda: models.problem() is not None)
-    finally:
-        models.close()
-        service.close()
-        service.store.client.close()
+    with open_service(config, models=models) as service:
+        service.warm_up()
+        models.follow(service.served_generation)
+        models.wait(60)
+        try:
+            yield Asked(service.recommend, lambda: models.problem() is not None)
+        finally:
+            models.close()
 
 
 @contextlib.contextmanager

@@ -340,8 +340,14 @@ def test_too_many_requests():
     assert not service.recorded
 
 
-def test_the_service_outlives_work_under_way():
-    """The application ends when the last thread has, and only then closes the service."""
+def test_an_answer_that_breaks_its_rules_is_not_the_clients_doing(web, service):
+    service.not_ready = lambda: 5  # no reason is a number
+    response = web.get("/health/ready")
+    assert (response.status_code, response.json()["error"]["code"]) == (500, "internal")
+
+
+def test_the_application_ends_when_the_work_under_way_has():
+    """Whoever made the service may close it then, and is the only one who does."""
     ends = []
 
     class Slow(FakeService):
@@ -353,11 +359,12 @@ def test_the_service_outlives_work_under_way():
         def close(self):
             ends.append("closed")
 
-    with TestClient(create_app(Slow())) as web:
+    service = Slow()
+    with TestClient(create_app(service)) as web:
         asking = threading.Thread(target=web.post, args=("/v1/recommend",), kwargs={"json": {}})
         asking.start()
         asking.join()
-    assert ends == ["answered", "closed"]
+    assert ends == ["answered"]
 
 
 def test_the_document_describes_every_operation(web):

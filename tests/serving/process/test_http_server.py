@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import redis
 
 import serving.process.server as module
 from recsys.bundle import Bundle
@@ -27,7 +28,9 @@ from recsys.config import load_config
 from serving.assembly import open_store
 from serving.connection.embedded import EmbeddedStore
 from serving.impressions import read_impressions
+from serving.impressions.log import FeedbackLog, ImpressionLog
 from serving.process.listening import bind, join, reserve, shown_url
+from serving.request.service import RecommendationService
 from tests.serving.fake_models import FakeModel
 
 ROOT = str(Path(__file__).resolve().parents[3])
@@ -154,6 +157,32 @@ def metric(url: str, name: str) -> dict[str, float]:
     text = get(f"{url}/metrics")[1]
     found = [line.rsplit(" ", 1) for line in text.splitlines() if line.startswith(name)]
     return {key.removeprefix(name): float(number) for key, number in found}
+
+
+def test_everything_is_closed_once_and_in_order(home, monkeypatch):
+    publish(home, "g1")
+    closed = []
+
+    def noted(kind, name):
+        close = kind.close
+
+        def note(self):
+            closed.append((name, self))
+            close(self)
+
+        monkeypatch.setattr(kind, "close", note)
+
+    noted(RecommendationService, "service")
+    noted(ImpressionLog, "impressions")
+    noted(FeedbackLog, "feedback")
+    noted(redis.Redis, "store")
+    server = Server(load_config(home / "recsys.toml"))
+    assert server.ready.wait(20)
+    assert ask(server.url)["source"] == "cache"
+    server.stop()
+    client = closed[0][1].store.client  # others close themselves when they are collected
+    names = [name for name, one in closed if name != "store" or one is client]
+    assert names == ["service", "impressions", "feedback", "store"]
 
 
 def test_half_a_bundle_leaves_the_old_model(home, monkeypatch):

@@ -21,7 +21,7 @@ from serving.cli import app
 from serving.impressions import read_feedback, read_impressions
 from serving.messages import Event, Recommendations, RecommendedItem, RecommendRequest
 from serving.request.experiments import Experiments, KillSwitch
-from serving.request.ladder import draw_slate
+from serving.request.slate_rule import draw_slate
 from serving.store.keys import Keys
 
 USERS = [f"user-{number}" for number in range(20_000)]
