@@ -32,15 +32,4 @@ __all__ = [
     "request_features",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "FeatureComputer": "features.computation.computer",
-        "compute_features": "features.computation.computer",
-        "definitions_sha256": "features.computation.declarations",
-        "dump_definitions": "features.computation.declarations",
-        "item_features": "features.computation.computer",
-        "load_definitions": "features.computation.declarations",
-        "request_features": "features.computation.computer",
-    },
-)
+__getattr__, __dir__ = lazy_names(__name__, __file__)
