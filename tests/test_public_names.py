@@ -175,23 +175,18 @@ PUBLIC: dict[str, list[str]] = {
         "ArmConfig",
         "CandidatesConfig",
         "Config",
-        "ContentConfig",
         "DataConfig",
         "EntityColumnsConfig",
-        "EvaluationConfig",
         "EventColumnsConfig",
         "ExperimentConfig",
         "FeastConfig",
         "GateRules",
         "ImpressionsConfig",
-        "ListwiseConfig",
         "OutputConfig",
         "RankingConfig",
         "RetrievalConfig",
         "RetrieverName",
-        "SemanticIdsConfig",
         "ServingConfig",
-        "SplitConfig",
         "StoreConfig",
         "TuningConfig",
         "load_config",
@@ -496,7 +491,6 @@ PUBLIC: dict[str, list[str]] = {
 # Names that a package's __init__ uses itself and does not offer.
 INTERNAL: dict[str, set[str]] = {
     "recsys": {"wait_asleep"},
-    "recsys.semantic_ids": {"read_header"},
 }
 
 

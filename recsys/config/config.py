@@ -41,42 +41,35 @@ from recsys.config.impressions import ImpressionsConfig
 from recsys.config.retrieval import RetrievalConfig, RetrieverName
 from recsys.config.sections import (
     CandidatesConfig,
-    ContentConfig,
-    EvaluationConfig,
-    ListwiseConfig,
     OutputConfig,
     RankingConfig,
-    SemanticIdsConfig,
-    SplitConfig,
 )
 from recsys.config.serving import ServingConfig
 from recsys.config.store import StoreConfig
 from recsys.config.tuning import TuningConfig
+from recsys.content.options import ContentOptions
 from recsys.errors import ConfigError
+from recsys.evaluation.options import EvaluationOptions, SplitOptions
+from recsys.semantic_ids.options import SemanticIdOptions
 from recsys.settings import Natural, Settings, explain
 
 __all__ = [
     "ArmConfig",
     "CandidatesConfig",
     "Config",
-    "ContentConfig",
     "DataConfig",
     "EntityColumnsConfig",
-    "EvaluationConfig",
     "EventColumnsConfig",
     "ExperimentConfig",
     "FeastConfig",
     "GateRules",
     "ImpressionsConfig",
-    "ListwiseConfig",
     "OutputConfig",
     "RankingConfig",
     "RetrievalConfig",
     "RetrieverName",
-    "SemanticIdsConfig",
     "ServingConfig",
     "Settings",
-    "SplitConfig",
     "StoreConfig",
     "TuningConfig",
     "load_config",
@@ -92,11 +85,11 @@ class Config(Settings):
     """What is read."""
     output: OutputConfig = OutputConfig()
     """Where results go."""
-    split: SplitConfig = SplitConfig()
+    split: SplitOptions = SplitOptions()
     """What is held out."""
-    content: ContentConfig = ContentConfig()
+    content: ContentOptions = ContentOptions()
     """Content vectors of the items."""
-    semantic_ids: SemanticIdsConfig = SemanticIdsConfig()
+    semantic_ids: SemanticIdOptions = SemanticIdOptions()
     """Codes of the content vectors."""
     retrieval: RetrievalConfig = RetrievalConfig()
     """The first stage."""
@@ -118,7 +111,7 @@ class Config(Settings):
     """The log of what was shown."""
     experiments: tuple[ExperimentConfig, ...] = ()
     """Experiments on live traffic."""
-    evaluation: EvaluationConfig = EvaluationConfig()
+    evaluation: EvaluationOptions = EvaluationOptions()
     """What is measured."""
     gate: GateRules = GateRules()
     """What a bundle must fulfil to be promoted."""

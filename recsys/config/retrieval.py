@@ -7,9 +7,10 @@ from typing import Annotated, Literal, Self
 from pydantic import field_validator, model_validator
 
 from recsys.retrieval.finishing.options import TowerExtras
+from recsys.retrieval.options import CountingOptions
 from recsys.retrieval.towers.options import TowerOptions
 from recsys.retrieval.training.options import TrainingOptions
-from recsys.settings import Count, Natural, OneOf, Positive, check_distinct
+from recsys.settings import Count, Natural, OneOf, check_distinct
 
 __all__ = ["RetrievalConfig", "RetrieverName"]
 
@@ -19,7 +20,7 @@ RetrieverName = Literal[
 ]
 
 
-class RetrievalConfig(TowerOptions, TrainingOptions, TowerExtras):
+class RetrievalConfig(TowerOptions, TrainingOptions, TowerExtras, CountingOptions):
     """The two towers, their training, and which retrievers feed the ranker."""
 
     sources: tuple[RetrieverName, ...] = (
@@ -33,12 +34,6 @@ class RetrievalConfig(TowerOptions, TrainingOptions, TowerExtras):
     """The retrievers; "popularity" answers users without a history and must be among them."""
     use_fields: bool = False
     """Whether category, list and number columns of the items become id rows of the item tower."""
-    item_item_l2: Positive = 300.0
-    """L2 of the item-item weights (item_item, item_item_all)."""
-    half_life: Positive = 10.0
-    """Events after which an event of the history weighs half (item_item)."""
-    popularity_window_days: Positive = 180.0
-    """Newest days that popularity counts."""
     int8: bool = True
     """Serve from row-wise int8 copies of the item vectors."""
     index: IndexName = "exact"

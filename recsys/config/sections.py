@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field
 
-from recsys.ranking.options import GbdtOptions, ListwiseOptions
+from recsys.ranking.options import GbdtOptions, ListwiseStage
 from recsys.settings import (
     Closed01,
     Count,
-    NonNegative,
-    Open01,
-    Positive,
     Settings,
-    check_distinct,
 )
 
 __all__ = [
     "CandidatesConfig",
-    "ContentConfig",
-    "EvaluationConfig",
-    "ListwiseConfig",
     "OutputConfig",
     "RankingConfig",
-    "SemanticIdsConfig",
     "SlateOptions",
-    "SplitConfig",
 ]
 
 
@@ -36,58 +27,6 @@ class OutputConfig(Settings):
 
     directory: Path = Path("artifacts")
     """Below the configuration's own directory."""
-
-
-class SplitConfig(Settings):
-    """What is held out for evaluation."""
-
-    kind: Literal["per_user", "time"] = "per_user"
-    """Each user's last events, or all events after a moment."""
-    fraction: Open01 = 0.8
-    """Share of the events that is training data."""
-
-
-class ContentConfig(Settings):
-    """Item content vectors: text and attributes, fused by weight."""
-
-    dim: Count = 64
-    """Dimensions of a vector."""
-    text_weight: NonNegative = 1.0
-    """Weight of the text columns."""
-    attribute_weight: NonNegative = 1.0
-    """Weight of the category, list and number columns."""
-
-    @model_validator(mode="after")
-    def _some_weight(self) -> Self:
-        if self.text_weight + self.attribute_weight == 0:
-            raise ValueError("text_weight and attribute_weight must not both be 0")
-        return self
-
-
-class SemanticIdsConfig(Settings):
-    """Residual quantisation of the content vectors."""
-
-    kind: Literal["rqvae", "residual_kmeans"] = "rqvae"
-    """How the code books are found."""
-    levels: Annotated[int, Field(ge=1, le=8)] = 3
-    """Codes of an id, before the digit that tells equal ones apart."""
-    codes: Annotated[int, Field(ge=2, le=32_768)] = 128
-    """Codes of a level."""
-    epochs: Count = 60
-    """Passes over the items (rqvae)."""
-    batch_size: Count = 1024
-    """Items a step (rqvae)."""
-    learning_rate: Positive = 1e-3
-    """Of AdamW (rqvae)."""
-
-
-class ListwiseConfig(ListwiseOptions):
-    """The network that reorders the best of the trees' list."""
-
-    enabled: bool = True
-    """Whether there is one."""
-    top: Annotated[int, Field(ge=2)] = 50
-    """Best candidates of the trees that it sees."""
 
 
 class SlateOptions(Settings):
@@ -109,7 +48,7 @@ class RankingConfig(SlateOptions):
     """Parts of the users, to choose trees and network."""
     gbdt: GbdtOptions = GbdtOptions()
     """The first stage: trees."""
-    listwise: ListwiseConfig = ListwiseConfig()
+    listwise: ListwiseStage = ListwiseStage()
     """The second stage: a network."""
 
 
@@ -122,17 +61,3 @@ class CandidatesConfig(Settings):
     """Users at a time."""
     popular_segment: Annotated[str, Field(min_length=1)] | None = None
     """Column of the user table; each of its values gets a fallback list. Not said: one for all."""
-
-
-class EvaluationConfig(Settings):
-    """What is measured on the held-out part."""
-
-    ks: tuple[Count, ...] = (5, 10, 20)
-    """Cutoffs of the metrics."""
-    bootstrap_samples: Count = 1000
-    """Draws behind an interval."""
-
-    @field_validator("ks")
-    @classmethod
-    def _distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(sorted(check_distinct(value, "cutoff")))

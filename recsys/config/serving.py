@@ -9,7 +9,7 @@ from pydantic import Field
 from recsys.config.sections import SlateOptions
 from recsys.settings import Count, Natural, NonNegative, Positive, Settings
 
-__all__ = ["RequestSettings", "ServiceSettings", "ServingConfig"]
+__all__ = ["HttpOptions", "RequestSettings", "ServiceSettings", "ServingConfig"]
 
 
 class RequestSettings(Settings):
@@ -50,7 +50,16 @@ class ServiceSettings(RequestSettings, SlateOptions):
     """How a `serving.RecommendationService` behaves."""
 
 
-class ServingConfig(RequestSettings):
+class HttpOptions(Settings):
+    """How much one process takes on at once."""
+
+    max_in_flight: Count = 32
+    """Requests worked on at once, in one process."""
+    max_waiting: Natural = 64
+    """Requests that wait for one of those places."""
+
+
+class ServingConfig(RequestSettings, HttpOptions):
     """The HTTP processes, and what they do for a request beyond reading the user's list."""
 
     host: str = "127.0.0.1"
@@ -75,10 +84,6 @@ class ServingConfig(RequestSettings):
     """Whether a process beside the workers folds events into running features."""
     store_timeout_s: Positive = 0.2
     """Of one read of the store."""
-    max_in_flight: Count = 32
-    """Requests worked on at once, in one process."""
-    max_waiting: Natural = 64
-    """Requests that wait for one of those places."""
     warm_up_s: NonNegative = 10.0
     """Replaying questions before ready, at most; 0: none."""
     drain_s: NonNegative = 5.0

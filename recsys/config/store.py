@@ -16,6 +16,8 @@ __all__ = ["ConnectionOptions", "StoreConfig"]
 class ConnectionOptions(Settings):
     """How a process talks to the store."""
 
+    namespace: Name = "recsys"
+    """First part of every key."""
     connect_timeout_s: Positive = 0.5
     """Limit of one attempt to connect."""
     retries: Natural = 1
@@ -30,8 +32,6 @@ class StoreConfig(ConnectionOptions):
 
     url: str = "embedded"
     """Either "embedded" or one of the forms in `recsys.config.store_url`, without a password."""
-    namespace: Name = "recsys"
-    """First part of every key."""
     ttl_s: Count = 7 * 24 * 3600
     """Seconds after which a generation goes by itself."""
     max_user_drop: Closed01 = 0.5

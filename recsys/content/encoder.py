@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from recsys.content.attributes import MultiHotEncoder, NumberEncoder
 from recsys.content.fusion import Fusion
+from recsys.content.options import ContentOptions
 from recsys.content.text import TextEncoderName, encode_text
 from recsys.errors import ArtifactError, NotFittedError
 from recsys.files.headers import read_header, write_header
@@ -53,7 +54,7 @@ class ContentEncoder:
         list_columns: Sequence[str] = (),
         category_columns: Sequence[str] = (),
         number_columns: Sequence[str] = (),
-        dim: int = 128,
+        dim: int = ContentOptions.default("dim"),
         weights: Mapping[str, float] | None = None,
         text_encoder: TextEncoderName = "wordllama",
         text_model_path: str | Path | None = None,

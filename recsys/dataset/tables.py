@@ -36,8 +36,9 @@ from features.tables import (
 )
 from features.tables.reading import read_frame
 from features.tables.schema import EVENT_ID
-from recsys.config import Config, SplitConfig
+from recsys.config import Config
 from recsys.config.data import FeastConfig
+from recsys.evaluation.options import SplitOptions
 from recsys.evaluation.splits import Split, split_at, split_per_user
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def item_titles(config: Config) -> dict[str, str]:
     return {item_id: name for item_id, name in rows.iter_rows() if name is not None}
 
 
-def split_of(interactions: Interactions, settings: SplitConfig) -> Split:
+def split_of(interactions: Interactions, settings: SplitOptions) -> Split:
     """The held-out part the configuration asks for."""
     fraction = settings.fraction
     if settings.kind == "per_user":
@@ -235,7 +236,7 @@ def _newest(events: pl.LazyFrame, columns: EventColumns, limit: int) -> pl.LazyF
     return events.top_k(limit, by=by) if columns.timestamp in by else events
 
 
-def _training_end(tables: Tables, settings: SplitConfig) -> tuple[datetime, datetime]:
+def _training_end(tables: Tables, settings: SplitOptions) -> tuple[datetime, datetime]:
     """The times of the last training event and of the last event."""
     last: Any = tables.frame("events")[TIMESTAMP].max()
     if tables.own_problems("events"):

@@ -9,6 +9,7 @@ import polars as pl
 
 from features.tables import USER
 from recsys.evaluation.metrics import LIST_METRICS, USER_METRICS, MetricName, parse_metric
+from recsys.evaluation.options import EvaluationOptions
 from recsys.evaluation.popularity import checked_popularity, popularity_rank
 from recsys.evaluation.result import Evaluation, Exposure, SliceResult
 from recsys.evaluation.significance import (
@@ -44,7 +45,7 @@ def evaluate(
     *,
     popularity: np.ndarray,
     rng: np.random.Generator,
-    ks: Sequence[int] = (5, 10, 20),
+    ks: Sequence[int] = EvaluationOptions.default("ks"),
     metrics: Sequence[str] = DEFAULT_METRICS,
     history_length: np.ndarray | None = None,
     user_ids: Sequence[str] | None = None,

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import polars as pl
 
 from features.tables import TIMESTAMP, USER, Interactions
+from recsys.evaluation.options import SplitOptions
 
 __all__ = ["Split", "leave_last_out", "split_at", "split_per_user"]
 
@@ -30,7 +31,10 @@ class Split(NamedTuple):
 
 
 def split_per_user(
-    interactions: Interactions, *, fraction: float = 0.8, min_events: int = 2
+    interactions: Interactions,
+    *,
+    fraction: float = SplitOptions.default("fraction"),
+    min_events: int = 2,
 ) -> Split:
     """Each user's first floor(fraction * n) events are train, the rest are test.
 

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from features.tables import ItemTable
 from recsys.bundle import Bundle
-from recsys.config import Config, SemanticIdsConfig
+from recsys.config import Config
 from recsys.content.encoder import ContentEncoder
 from recsys.dataset import Dataset
 from recsys.errors import ConfigError
@@ -38,6 +38,7 @@ from recsys.semantic_ids import (
     diagnose,
     load_quantizer,
 )
+from recsys.semantic_ids.options import SemanticIdOptions
 
 __all__ = ["item_stages", "load_content", "load_item_inputs"]
 
@@ -225,7 +226,7 @@ def _write_fields(items: ItemTable, out: Path, start: Bundle | None) -> None:
 
 
 def _make_quantizer(
-    settings: SemanticIdsConfig, on_epoch: Callable[[EpochLosses], None]
+    settings: SemanticIdOptions, on_epoch: Callable[[EpochLosses], None]
 ) -> RQVAE | ResidualKMeans:
     if settings.kind == "residual_kmeans":
         return ResidualKMeans(num_levels=settings.levels, num_codes=settings.codes)

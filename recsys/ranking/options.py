@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from recsys.settings import Count, HalfOpen01, NonNegative, Positive, Settings, Share
 
-__all__ = ["GbdtOptions", "ListwiseOptions"]
+__all__ = ["GbdtOptions", "ListwiseOptions", "ListwiseStage"]
 
 AtLeast2 = Annotated[int, Field(ge=2)]
 
@@ -64,3 +64,12 @@ class ListwiseOptions(Settings):
                 f"num_heads must divide dim, got {self.num_heads} with dim = {self.dim}"
             )
         return self
+
+
+class ListwiseStage(ListwiseOptions):
+    """The network that reorders the best of the trees' list."""
+
+    enabled: bool = True
+    """Whether there is one."""
+    top: AtLeast2 = 50
+    """Best candidates of the trees that it sees."""

@@ -14,7 +14,7 @@ from recsys.errors import ArtifactError
 from recsys.files.headers import read_header, write_header
 from recsys.ranking.gbdt import GbdtRanker
 from recsys.ranking.listwise import ListwiseRanker
-from recsys.ranking.options import GbdtOptions, ListwiseOptions
+from recsys.ranking.options import GbdtOptions, ListwiseOptions, ListwiseStage
 
 __all__ = ["Ranker", "RankerFit", "RankingRows", "fit_ranker", "lists_of"]
 
@@ -97,7 +97,13 @@ class Ranker:
     and nothing below ``top`` can overtake.
     """
 
-    def __init__(self, gbdt: GbdtRanker, listwise: ListwiseRanker | None, *, top: int = 50) -> None:
+    def __init__(
+        self,
+        gbdt: GbdtRanker,
+        listwise: ListwiseRanker | None,
+        *,
+        top: int = ListwiseStage.default("top"),
+    ) -> None:
         self.gbdt = gbdt
         self.listwise = listwise
         self.top = top
@@ -169,7 +175,7 @@ def fit_ranker(
     *,
     gbdt: GbdtOptions | None = None,
     listwise: ListwiseOptions | None = None,
-    top: int = 50,
+    top: int = ListwiseStage.default("top"),
     seed: int = 0,
     on_step: Callable[[str], None] | None = None,
 ) -> RankerFit:

@@ -13,6 +13,7 @@ from features.tables import Histories
 from recsys.files.damage import telling_damage
 from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.blocks import DenseRetriever
+from recsys.retrieval.options import CountingOptions
 from recsys.retrieval.recency import recency_weights
 
 __all__ = ["ItemItemRetriever"]
@@ -71,8 +72,8 @@ class ItemItemRetriever(DenseRetriever):
         histories: Histories,
         num_items: int,
         *,
-        l2: float = 300.0,
-        half_life: float | None = 10.0,
+        l2: float = CountingOptions.default("item_item_l2"),
+        half_life: float | None = CountingOptions.default("half_life"),
         name: str = "item_item",
     ) -> Self:
         """Solve for the model of ``histories`` [U rows].

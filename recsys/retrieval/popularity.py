@@ -11,6 +11,7 @@ from features.tables import Histories
 from recsys.files.damage import telling_damage
 from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.blocks import DenseRetriever
+from recsys.retrieval.options import CountingOptions
 
 __all__ = ["PopularityRetriever"]
 
@@ -53,7 +54,7 @@ class PopularityRetriever(DenseRetriever):
         histories: Histories,
         num_items: int,
         *,
-        window_days: float | None = 180.0,
+        window_days: float | None = CountingOptions.default("popularity_window_days"),
         name: str = "popularity",
     ) -> Self:
         """Keep the events of all ``histories``, sorted by time.

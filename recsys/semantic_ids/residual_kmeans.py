@@ -20,6 +20,7 @@ from recsys.semantic_ids.codebook import (
     squared_distances,
 )
 from recsys.semantic_ids.headers import read_header, write_header
+from recsys.semantic_ids.options import SemanticIdOptions
 from recsys.semantic_ids.quantizer import check_codes, check_vectors
 
 __all__ = ["ResidualKMeans"]
@@ -55,8 +56,8 @@ class ResidualKMeans:
     def __init__(
         self,
         *,
-        num_levels: int = 3,
-        num_codes: int = 256,
+        num_levels: int = SemanticIdOptions.default("levels"),
+        num_codes: int = SemanticIdOptions.default("codes"),
         reduced_dim: int | None = 64,
         by_direction: bool = True,
         num_init: int = 1,

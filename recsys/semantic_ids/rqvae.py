@@ -23,6 +23,7 @@ from recsys.semantic_ids.codebook import (
 )
 from recsys.semantic_ids.diagnostics import perplexity
 from recsys.semantic_ids.headers import read_header, write_header
+from recsys.semantic_ids.options import SemanticIdOptions
 from recsys.semantic_ids.quantizer import check_codes, check_vectors
 from recsys.semantic_ids.rqvae_network import EpochLosses, Network, Scaling
 from recsys.threads import torch_threads
@@ -75,15 +76,15 @@ class RQVAE:
     def __init__(
         self,
         *,
-        num_levels: int = 3,
-        num_codes: int = 256,
+        num_levels: int = SemanticIdOptions.default("levels"),
+        num_codes: int = SemanticIdOptions.default("codes"),
         latent_dim: int = 32,
         scaling: Scaling = "global",
         hidden: tuple[int, ...] = (256,),
-        epochs: int = 60,
+        epochs: int = SemanticIdOptions.default("epochs"),
         warm_up_epochs: int = 15,
-        batch_size: int = 512,
-        learning_rate: float = 1e-3,
+        batch_size: int = SemanticIdOptions.default("batch_size"),
+        learning_rate: float = SemanticIdOptions.default("learning_rate"),
         weight_decay: float = 1e-4,
         commitment: float = 0.25,
         dead_share: float = 0.25,

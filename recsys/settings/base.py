@@ -100,6 +100,11 @@ class Settings(BaseModel):
         """
         return kind(**{name: getattr(self, name) for name in kind.model_fields})
 
+    @classmethod
+    def default(cls, name: str) -> Any:
+        """The default of a setting, for a function that takes it by itself."""
+        return cls.model_fields[name].get_default(call_default_factory=True)
+
     def fingerprint(self) -> str:
         """Sha256 (hex) of the values; equal values give equal fingerprints in any process."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))

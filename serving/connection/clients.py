@@ -17,6 +17,7 @@ from redis.exceptions import ClusterError
 from redis.retry import Retry
 from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
+from recsys.config.store import ConnectionOptions
 from recsys.config.store_url import StoreUrl, redact
 from serving.connection.embedded import EmbeddedStore
 from serving.connection.pools import Pool, SentinelPool, Sentinels
@@ -86,9 +87,9 @@ def connect(
     *,
     directory: Path | str | None = None,
     timeout_s: float = 2.0,
-    connect_timeout_s: float = 0.5,
-    retries: int = 1,
-    max_connections: int = 32,
+    connect_timeout_s: float = ConnectionOptions.default("connect_timeout_s"),
+    retries: int = ConnectionOptions.default("retries"),
+    max_connections: int = ConnectionOptions.default("max_connections"),
     retry_after_s: float = 0.5,
     tls: TlsFiles | None = None,
 ) -> redis.Redis:

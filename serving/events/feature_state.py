@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from features.online.store import Field
+from recsys.config.store import ConnectionOptions
 from serving.connection.clients import store_errors
 from serving.errors import StageUnavailable, WriterReplaced
 
@@ -65,7 +66,7 @@ class RedisStateStore:
     def __init__(
         self,
         client: redis.Redis,
-        namespace: str = "recsys",
+        namespace: str = ConnectionOptions.default("namespace"),
         *,
         writer: bool = False,
         expire_s: int | None = None,

@@ -24,10 +24,7 @@ __all__ = ["FirstConfig", "Setting", "first_config_of_feast", "first_config_of_f
 
 _WIDTH = 100
 _TITLES = ("title", "name", "headline", "label", "product_name", "item_name")
-_DEFAULTS = (
-    "What is not named here has the default of recsys/config/data.py, recsys/config/sections.py "
-    "and recsys/config/retrieval.py."
-)
+_DEFAULTS = "`recsys config reference` names every setting and its default."
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import anyio.to_thread
 from starlette.routing import Router
 from starlette.types import ASGIApp, Lifespan
 
+from recsys.config.serving import HttpOptions
 from serving.http import changes, operations, recommend
 from serving.http.api_keys import ApiKeys
 from serving.http.reporting import Reporting
@@ -46,8 +47,8 @@ def create_app(
     *,
     keys: ApiKeys | None = None,
     admin: bool = False,
-    max_in_flight: int = 32,
-    max_waiting: int = 64,
+    max_in_flight: int = HttpOptions.default("max_in_flight"),
+    max_waiting: int = HttpOptions.default("max_waiting"),
     max_body_bytes: int = 256 * 1024,
     version: str = "0.1.0",
     held: Callable[[], str | None] = lambda: None,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import redis
 
+from recsys.config.store import ConnectionOptions
 from serving.connection.calls import compare_and_set
 from serving.connection.clients import store_errors
 from serving.errors import NoGeneration, PublishRefused
@@ -48,7 +49,11 @@ class GenerationStore(StoreHeads):
     """
 
     def __init__(
-        self, client: redis.Redis, *, namespace: str = "recsys", lease_s: float = LEASE_S
+        self,
+        client: redis.Redis,
+        *,
+        namespace: str = ConnectionOptions.default("namespace"),
+        lease_s: float = LEASE_S,
     ) -> None:
         super().__init__(client, namespace=namespace)
         self._lease_s = lease_s

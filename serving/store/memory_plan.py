@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from recsys.config.store import ConnectionOptions
 from serving.store.candidate_codec import encoded_size
 from serving.store.keys import Keys
 from serving.store.publication import NUM_NEIGHBOURS
@@ -46,7 +47,7 @@ def plan_memory(
     generations: int = 2,
     num_sessions: int = 0,
     session_events: int = 50,
-    namespace: str = "recsys",
+    namespace: str = ConnectionOptions.default("namespace"),
 ) -> list[MemoryLine]:
     """The bill of lists, similar items, packed item rows and sessions, largest sizes taken.
 

@@ -8,6 +8,7 @@ from typing import cast
 import numpy as np
 import redis
 
+from recsys.config.store import ConnectionOptions
 from serving.connection.calls import mget, scan_pages
 from serving.connection.clients import is_other_type, store_errors
 from serving.errors import CorruptValue, NoGeneration
@@ -47,7 +48,9 @@ class StoreReads:
     `CorruptValue` when a value cannot be decoded.
     """
 
-    def __init__(self, client: redis.Redis, *, namespace: str = "recsys") -> None:
+    def __init__(
+        self, client: redis.Redis, *, namespace: str = ConnectionOptions.default("namespace")
+    ) -> None:
         self._client = client
         self.keys = Keys(namespace)
 

@@ -6,18 +6,13 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from recsys.config import (
-    Config,
-    DataConfig,
-    RetrievalConfig,
-    SemanticIdsConfig,
-    load_config,
-)
+from recsys.config import Config, DataConfig, RetrievalConfig, load_config
 from recsys.errors import ConfigError
 from recsys.index import INDEXES
 from recsys.retrieval.training import TrainingOptions
 from recsys.retrieval.training.objectives import OBJECTIVES
 from recsys.semantic_ids import QUANTIZERS
+from recsys.semantic_ids.options import SemanticIdOptions
 from recsys.settings import OneOf, Settings
 
 MINIMAL = '[data]\nevents = "events.parquet"\nitems = "items.parquet"\n'
@@ -186,7 +181,7 @@ def test_the_demo_configuration_is_valid() -> None:
 @pytest.mark.parametrize(
     ("section", "setting", "known"),
     [
-        (SemanticIdsConfig, "kind", set(QUANTIZERS)),
+        (SemanticIdOptions, "kind", set(QUANTIZERS)),
     ],
 )
 def test_the_choices_are_those_that_exist(

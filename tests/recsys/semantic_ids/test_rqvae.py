@@ -125,7 +125,7 @@ def test_a_diverging_fit_stops(planted) -> None:
 def test_refuses_bad_settings() -> None:
     with pytest.raises(ValueError, match="num_codes must be >= 2, got 1"):
         RQVAE(num_codes=1)
-    with pytest.raises(ValueError, match="buffer_size must be >= 256, got 5"):
+    with pytest.raises(ValueError, match="buffer_size must be >= 128, got 5"):
         RQVAE(buffer_size=5)
     with pytest.raises(ValueError, match="warm_up_epochs must be < epochs, got 5 of 5"):
         RQVAE(epochs=5, warm_up_epochs=5)
