@@ -16,6 +16,11 @@ if TYPE_CHECKING:
         item_features,
         request_features,
     )
+    from features.computation.declarations import (
+        definitions_sha256,
+        dump_definitions,
+        load_definitions,
+    )
     from features.definitions.columns import (
         Category,
         DayOfWeek,
@@ -41,12 +46,7 @@ if TYPE_CHECKING:
         UniqueCount,
     )
     from features.definitions.history import Affinity, LastNOverlap, Session, Similarity
-    from features.definitions.registry import (
-        default_definitions,
-        definitions_sha256,
-        dump_definitions,
-        load_definitions,
-    )
+    from features.definitions.sets import default_definitions
     from features.errors import DataError, Problem, UnknownIdError
     from features.online.arrivals import Arrival, arrival
     from features.online.features import OnlineFeatures, UpdateReport
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from features.tables.histories import Histories
     from features.tables.interactions import Interactions, read_interactions
     from features.tables.schema import CREATED, EVENT, ITEM, TIMESTAMP, USER, WEIGHT, EventColumns
-    from features.tables.validation import find_problems
+    from features.tables.tables import find_problems
     from features.tables.vocabulary import Vocabulary
 
 __all__ = [
@@ -145,82 +145,5 @@ __all__ = [
     "suggest_definitions",
 ]
 
-_HOME = {
-    "CREATED": "features.tables.schema",
-    "EVENT": "features.tables.schema",
-    "ITEM": "features.tables.schema",
-    "TIMESTAMP": "features.tables.schema",
-    "USER": "features.tables.schema",
-    "WEIGHT": "features.tables.schema",
-    "Affinity": "features.definitions.history",
-    "Age": "features.definitions.events",
-    "Arrival": "features.online.arrivals",
-    "Category": "features.definitions.columns",
-    "Count": "features.definitions.events",
-    "DataError": "features.errors",
-    "DayOfWeek": "features.definitions.columns",
-    "Definition": "features.definitions.columns",
-    "Divergence": "features.online.parity",
-    "EventColumns": "features.tables.schema",
-    "FeatureBlock": "features.packing.schema",
-    "FeatureComputer": "features.computation.computer",
-    "FeatureSource": "features.sources.protocol",
-    "Field": "features.definitions.columns",
-    "Histories": "features.tables.histories",
-    "HourOfDay": "features.definitions.columns",
-    "InMemorySource": "features.sources.memory",
-    "Interactions": "features.tables.interactions",
-    "ItemTable": "features.tables.entities",
-    "LastNOverlap": "features.definitions.history",
-    "ListContains": "features.definitions.columns",
-    "ListSize": "features.definitions.columns",
-    "MeanWeight": "features.definitions.events",
-    "MemoryStateStore": "features.online.store",
-    "Migration": "features.packing.reader",
-    "NearCache": "features.packing.near_cache",
-    "OnlineFeatures": "features.online.features",
-    "PackedField": "features.packing.schema",
-    "PackedReader": "features.packing.reader",
-    "PackedSchema": "features.packing.schema",
-    "ParityReport": "features.online.parity",
-    "ParquetDirectory": "features.sources.parquet_directory",
-    "Position": "features.definitions.columns",
-    "Problem": "features.errors",
-    "Rate": "features.definitions.events",
-    "Recency": "features.definitions.events",
-    "RetrievalRank": "features.definitions.columns",
-    "RetrievalScore": "features.definitions.columns",
-    "Session": "features.definitions.history",
-    "Similarity": "features.definitions.history",
-    "SlateRelative": "features.definitions.columns",
-    "StateStore": "features.online.store",
-    "Suggestions": "features.suggest.suggestions",
-    "TextMatch": "features.definitions.columns",
-    "Trend": "features.definitions.events",
-    "UniqueCount": "features.definitions.events",
-    "UnknownIdError": "features.errors",
-    "UpdateReport": "features.online.features",
-    "UserTable": "features.tables.entities",
-    "VectorComponent": "features.definitions.columns",
-    "ViewDescription": "features.sources.protocol",
-    "Vocabulary": "features.tables.vocabulary",
-    "WriteReceipt": "features.sources.protocol",
-    "append_impressions": "features.sources.publishing",
-    "arrival": "features.online.arrivals",
-    "check_parity": "features.online.parity",
-    "compute_features": "features.computation.computer",
-    "default_definitions": "features.definitions.registry",
-    "definitions_sha256": "features.definitions.registry",
-    "dump_definitions": "features.definitions.registry",
-    "find_problems": "features.tables.validation",
-    "item_features": "features.computation.computer",
-    "load_definitions": "features.definitions.registry",
-    "migration": "features.packing.reader",
-    "read_interactions": "features.tables.interactions",
-    "read_items": "features.tables.entities",
-    "read_users": "features.tables.entities",
-    "request_features": "features.computation.computer",
-    "suggest_definitions": "features.suggest.suggestions",
-}
 
-__getattr__, __dir__ = lazy_names(__name__, _HOME)
+__getattr__, __dir__ = lazy_names(__name__, __file__)

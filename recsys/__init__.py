@@ -32,17 +32,7 @@ __all__ = [
     "train",
 ]
 
-_HOME = {
-    "Bundle": "recsys.bundle",
-    "Config": "recsys.config",
-    "Recommender": "recsys.recommender",
-    "Slate": "recsys.recommender",
-    "SlateItem": "recsys.recommender",
-    "evaluate": "recsys.pipeline",
-    "load_config": "recsys.config",
-    "train": "recsys.pipeline",
-}
 
-__getattr__, __dir__ = lazy_names(__name__, _HOME)
+__getattr__, __dir__ = lazy_names(__name__, __file__)
 
 wait_asleep()

@@ -190,8 +190,7 @@ def find_problems(config: Config) -> tuple[list[Problem], dict[str, Any] | None]
     from recsys.dataset.tables import open_tables
 
     tables = open_tables(config)
-    problems = tables.problems()
-    return (problems, None) if problems else find_definition_problems(config, tables)
+    return (tables.problems, None) if tables.problems else find_definition_problems(config, tables)
 
 
 def is_embedded(config: Config) -> bool:

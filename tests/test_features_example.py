@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from features.computation import FeatureComputer
-from features.definitions.registry import KINDS
+from features.computation.kinds import KINDS
 from recsys.config import Config, load_config
 from recsys.dataset import read_dataset
 from recsys.dataset.definitions import find_definition_problems, ranker_definitions
@@ -29,7 +29,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 def test_it_shows_every_kind_that_can_be_trained_on(config: Config) -> None:
-    shown = {record["kind"] for record in config.features or ()}
+    shown = {record["kind"] for record in config.as_used()["features"]}
     assert shown == set(KINDS) - {"position", "text_match"}
 
 

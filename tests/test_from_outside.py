@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,9 +16,8 @@ import torch
 from torch import Tensor
 
 from features.computation.base import Computation
-from features.computation.kinds import COMPUTE
+from features.computation.kinds import KINDS, Kind
 from features.definitions import Definition
-from features.definitions.registry import KINDS
 from recsys import Recommender, evaluate, load_config, train
 from recsys.errors import ConfigError
 from recsys.index import INDEXES, ExactIndex
@@ -52,6 +52,8 @@ class Shelf(ExactIndex):
 class IdLength(Definition):
     """How long an item's number is."""
 
+    kind: ClassVar[str] = "id_length"
+
     base: int = 10
 
     @property
@@ -68,8 +70,7 @@ def id_length(computation: Computation, definition: IdLength) -> np.ndarray:
 def own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(OBJECTIVES, "hinge", Objective(hinge, searched=("temperature",)))
     monkeypatch.setitem(INDEXES, "shelf", Shelf)
-    monkeypatch.setitem(KINDS, "id_length", IdLength)
-    monkeypatch.setitem(COMPUTE, IdLength, id_length)
+    monkeypatch.setitem(KINDS, IdLength.kind, Kind(IdLength, id_length))
 
 
 FEATURES = """

@@ -418,10 +418,10 @@ def test_the_log_of_the_ranking_stage_holds_the_past_and_no_target(
     config: Config, data: Dataset
 ) -> None:
     run = pipeline._Run(config, data, config.output.directory / "work", 1)
-    past = data.histories(run._past_log())
-    np.testing.assert_array_equal(past.indptr, run._past.indptr)
-    np.testing.assert_array_equal(past.item_index, run._past.item_index)
-    np.testing.assert_array_equal(past.timestamp, run._past.timestamp)
+    found, (past, _) = data.histories(run._past_log()), run._past_and_future
+    np.testing.assert_array_equal(found.indptr, past.indptr)
+    np.testing.assert_array_equal(found.item_index, past.item_index)
+    np.testing.assert_array_equal(found.timestamp, past.timestamp)
 
 
 # -- answers in process ---------------------------------------------------------------------------

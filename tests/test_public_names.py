@@ -95,7 +95,10 @@ PUBLIC: dict[str, list[str]] = {
     "features.computation": [
         "FeatureComputer",
         "compute_features",
+        "definitions_sha256",
+        "dump_definitions",
         "item_features",
+        "load_definitions",
         "request_features",
     ],
     "features.definitions": [
@@ -124,9 +127,6 @@ PUBLIC: dict[str, list[str]] = {
         "UniqueCount",
         "VectorComponent",
         "default_definitions",
-        "definitions_sha256",
-        "dump_definitions",
-        "load_definitions",
     ],
     "features.packing": [
         "FeatureBlock",
@@ -146,6 +146,7 @@ PUBLIC: dict[str, list[str]] = {
         "Interactions",
         "ItemTable",
         "TIMESTAMP",
+        "Tables",
         "USER",
         "UserTable",
         "Vocabulary",
@@ -261,7 +262,6 @@ PUBLIC: dict[str, list[str]] = {
     ],
     "recsys.recommender": ["Ranked", "Recommender", "Slate", "SlateItem"],
     "recsys.retrieval.losses": [
-        "LOSSES",
         "PSL_SIGMAS",
         "bpr",
         "bsl",
@@ -308,6 +308,7 @@ PUBLIC: dict[str, list[str]] = {
         "Name",
         "Natural",
         "NonNegative",
+        "OneOf",
         "Open01",
         "Positive",
         "Searched",
@@ -494,6 +495,7 @@ PUBLIC: dict[str, list[str]] = {
 
 # Names that a package's __init__ uses itself and does not offer.
 INTERNAL: dict[str, set[str]] = {
+    "recsys": {"wait_asleep"},
     "recsys.semantic_ids": {"read_header"},
 }
 

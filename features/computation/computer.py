@@ -19,7 +19,7 @@ from features.computation.base import Computation
 from features.computation.feature_tables import FeatureTables, Vectors
 from features.computation.from_log import LogComputation
 from features.computation.from_own_events import OwnComputation, OwnEvents
-from features.computation.kinds import COMPUTE, slate_relative
+from features.computation.kinds import compute, slate_relative
 from features.computation.requests import OWN, aligned, checked_requests, item_requests, parts_of
 from features.computation.source_checks import check_sources
 from features.definitions.columns import (
@@ -27,7 +27,7 @@ from features.definitions.columns import (
     Position,
     SlateRelative,
 )
-from features.definitions.registry import check_definitions
+from features.definitions.sets import check_definitions
 from features.errors import DataError
 from features.moments import microseconds
 from features.tables.entities import ItemTable, UserTable
@@ -249,7 +249,7 @@ class FeatureComputer:
             if definition.name in given:
                 value = given[definition.name]
             else:
-                value = COMPUTE[type(definition)](computation, definition)
+                value = compute(computation, definition)
                 if definition.scope not in ("request", "user_item"):
                     value = value[computation.level(definition.scope).of_row]
             columns[definition.name] = _filled(value, definition)

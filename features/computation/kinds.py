@@ -7,7 +7,7 @@ request row if the scope is "user_item" or "request"), NaN where there is no val
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -35,7 +35,7 @@ from features.definitions.history import Affinity, LastNOverlap, Session, Simila
 from features.errors import DataError
 from features.tables.vocabulary import Vocabulary
 
-__all__ = ["COMPUTE", "slate_relative"]
+__all__ = ["KINDS", "Kind", "compute", "slate_relative"]
 
 _HOUR_US = 3_600_000_000
 _DAY_US = 24 * _HOUR_US
@@ -309,30 +309,56 @@ def _tied(differs: np.ndarray, size: int) -> np.ndarray:
     return np.repeat((first + last) / 2, last - first + 1)
 
 
-COMPUTE: dict[type[Definition], Callable[[Computation, Any], np.ndarray]] = {
-    Affinity: _affinity,
-    Age: _age,
-    Category: _category,
-    Count: _count,
-    DayOfWeek: _day_of_week,
-    Field: _field,
-    HourOfDay: _hour_of_day,
-    LastNOverlap: _last_n_overlap,
-    ListContains: _list_contains,
-    ListSize: _list_size,
-    MeanWeight: _mean_weight,
-    Position: _position,
-    Rate: _rate,
-    Recency: _recency,
-    RetrievalRank: _retrieval,
-    RetrievalScore: _retrieval,
-    Session: _session,
-    Similarity: _similarity,
-    TextMatch: _text_match,
-    Trend: _trend,
-    UniqueCount: _unique_count,
-    VectorComponent: _vector_component,
+class Kind(NamedTuple):
+    """A kind of definition, and how its values are found.
+
+    Attributes:
+        definition: what can be declared of it.
+        compute: values for the level of a definition's scope. None: it is made of another's values
+            once these are there.
+    """
+
+    definition: type[Definition]
+    compute: Callable[[Computation, Any], np.ndarray] | None
+
+
+KINDS: dict[str, Kind] = {
+    kind.definition.kind: kind
+    for kind in (
+        Kind(Affinity, _affinity),
+        Kind(Age, _age),
+        Kind(Category, _category),
+        Kind(Count, _count),
+        Kind(DayOfWeek, _day_of_week),
+        Kind(Field, _field),
+        Kind(HourOfDay, _hour_of_day),
+        Kind(LastNOverlap, _last_n_overlap),
+        Kind(ListContains, _list_contains),
+        Kind(ListSize, _list_size),
+        Kind(MeanWeight, _mean_weight),
+        Kind(Position, _position),
+        Kind(Rate, _rate),
+        Kind(Recency, _recency),
+        Kind(RetrievalRank, _retrieval),
+        Kind(RetrievalScore, _retrieval),
+        Kind(Session, _session),
+        Kind(Similarity, _similarity),
+        Kind(SlateRelative, None),
+        Kind(TextMatch, _text_match),
+        Kind(Trend, _trend),
+        Kind(UniqueCount, _unique_count),
+        Kind(VectorComponent, _vector_component),
+    )
 }
+"""What a declaration calls it -> the kind. One more entry is one more kind."""
+
+
+def compute(computation: Computation, definition: Definition) -> np.ndarray:
+    """float64 values of a definition for the level of its scope."""
+    function = KINDS[definition.kind].compute
+    if function is None:
+        raise TypeError(f"{definition.kind} is made of another definition's values")
+    return function(computation, definition)
 
 
 def _table_column(computation: Computation, table: str, column: str) -> pl.Series:

@@ -1,4 +1,4 @@
-"""What a feature is: the kinds a user can declare, and how declarations are read.
+"""What a feature is: the kinds a user can declare, and what fits together.
 
 Imports `tables`; may be imported from everywhere else.
 """
@@ -22,12 +22,7 @@ from features.definitions.columns import (
 )
 from features.definitions.events import Age, Count, MeanWeight, Rate, Recency, Trend, UniqueCount
 from features.definitions.history import Affinity, LastNOverlap, Session, Similarity
-from features.definitions.registry import (
-    default_definitions,
-    definitions_sha256,
-    dump_definitions,
-    load_definitions,
-)
+from features.definitions.sets import default_definitions
 
 __all__ = [
     "Affinity",
@@ -55,7 +50,4 @@ __all__ = [
     "UniqueCount",
     "VectorComponent",
     "default_definitions",
-    "definitions_sha256",
-    "dump_definitions",
-    "load_definitions",
 ]

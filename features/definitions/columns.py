@@ -8,7 +8,7 @@ events, `features.definitions.history` those that compare with the user's last i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 from zoneinfo import ZoneInfo
 
 from features.errors import DataError
@@ -42,7 +42,10 @@ class Definition:
     Attributes:
         name: the feature's column.
         default: what stands where there is no value. None: NaN.
+        kind: what a declaration calls it; a key of `features.computation.kinds.KINDS`.
     """
+
+    kind: ClassVar[str]
 
     name: str
     default: float | None = None
@@ -91,6 +94,8 @@ class _OfColumn(Definition):
 class Field(_OfColumn):
     """A number as it stands in the item or user table; a null or an unknown id is missing."""
 
+    kind: ClassVar[str] = "field"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Category(_OfColumn):
@@ -102,6 +107,8 @@ class Category(_OfColumn):
     Attributes:
         values: the known values, as text.
     """
+
+    kind: ClassVar[str] = "category"
 
     values: tuple[str, ...]
 
@@ -115,6 +122,8 @@ class Category(_OfColumn):
 class ListSize(_OfColumn):
     """Number of values in a list column; missing for an unknown id."""
 
+    kind: ClassVar[str] = "list_size"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ListContains(_OfColumn):
@@ -123,6 +132,8 @@ class ListContains(_OfColumn):
     Attributes:
         value: the value, as text.
     """
+
+    kind: ClassVar[str] = "list_contains"
 
     value: str
 
@@ -135,6 +146,8 @@ class VectorComponent(Definition):
         vectors: the name of the vectors given to the computation.
         component: 0 .. D - 1.
     """
+
+    kind: ClassVar[str] = "vector_component"
 
     vectors: str
     component: int
@@ -189,10 +202,14 @@ class _OfClock(Definition):
 class HourOfDay(_OfClock):
     """Hour of the moment, 0..24 with its fraction."""
 
+    kind: ClassVar[str] = "hour_of_day"
+
 
 @dataclass(frozen=True, kw_only=True)
 class DayOfWeek(_OfClock):
     """Day of the moment: 0 Monday .. 6 Sunday."""
+
+    kind: ClassVar[str] = "day_of_week"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +222,8 @@ class Position(Definition):
     Attributes:
         online: the value in a live request.
     """
+
+    kind: ClassVar[str] = "position"
 
     online: float = 0.0
 
@@ -234,6 +253,8 @@ class TextMatch(Definition):
     Source: Robertson, Zaragoza. The Probabilistic Relevance Framework: BM25 and Beyond. 2009.
     """
 
+    kind: ClassVar[str] = "text_match"
+
     column: str
     query: str = "query"
     k1: float = 1.2
@@ -258,6 +279,8 @@ class RetrievalScore(Definition):
         retriever: name of the retriever.
     """
 
+    kind: ClassVar[str] = "retrieval_score"
+
     retriever: str
 
     def columns(self) -> tuple[str, ...]:
@@ -272,6 +295,8 @@ class RetrievalRank(Definition):
     Attributes:
         retriever: name of the retriever.
     """
+
+    kind: ClassVar[str] = "retrieval_rank"
 
     retriever: str
 
@@ -289,6 +314,8 @@ class SlateRelative(Definition):
         how: "minus_mean": minus the mean over the request; "rank": average rank from below, as a
             fraction (rank - 1/2) / n in 0..1. Missing values take no part.
     """
+
+    kind: ClassVar[str] = "slate_relative"
 
     of: str
     how: Literal["minus_mean", "rank"] = "rank"

@@ -23,7 +23,7 @@ is what lets a store keep a window in as many buckets as it has refreshes, inste
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from features.definitions.columns import Definition, Scope, check_choice, check_positive
 from features.errors import DataError
@@ -126,6 +126,8 @@ class Count(_Windowed):
         log: log(1 + value).
     """
 
+    kind: ClassVar[str] = "count"
+
     weighted: bool = False
     log: bool = False
 
@@ -138,6 +140,8 @@ class UniqueCount(_Windowed):
         of: "user", "item", or an item column (category or list).
         log: log(1 + value).
     """
+
+    kind: ClassVar[str] = "unique_count"
 
     of: str
     log: bool = False
@@ -182,12 +186,16 @@ class Rate(_Smoothed):
         threshold: the smallest weight that counts.
     """
 
+    kind: ClassVar[str] = "rate"
+
     threshold: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeanWeight(_Smoothed):
     """Mean weight of the events, smoothed."""
+
+    kind: ClassVar[str] = "mean_weight"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +206,8 @@ class Recency(_OfEvents):
         ttl_days: missing also when the last event is older. None: never.
         unit: "s" seconds, or "log_days" log(1 + days).
     """
+
+    kind: ClassVar[str] = "recency"
 
     unit: Literal["s", "log_days"] = "log_days"
     ttl_days: float | None = None
@@ -217,6 +227,8 @@ class Age(_OfEvents):
         year_column: item column of a year; the value is the moment's year minus it, and ``by``
             stays "item". None: since the first event.
     """
+
+    kind: ClassVar[str] = "age"
 
     unit: Literal["s", "log_days"] = "log_days"
     year_column: str | None = None
@@ -242,6 +254,8 @@ class Trend(_OfEvents):
         short_days: the short window.
         long_days: the long window, which ends at the same moment.
     """
+
+    kind: ClassVar[str] = "trend"
 
     short_days: float
     long_days: float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from features.definitions.columns import Definition, Scope, check_choice, check_positive
 from features.errors import DataError
@@ -50,6 +50,8 @@ class Affinity(_OfHistory):
         last: only the user's newest so many events. None: all.
     """
 
+    kind: ClassVar[str] = "affinity"
+
     column: str
     how: Literal["mean", "any"] = "mean"
     last: int | None = None
@@ -84,6 +86,8 @@ class LastNOverlap(_OfHistory):
         last: the user's newest so many events.
     """
 
+    kind: ClassVar[str] = "last_n_overlap"
+
     column: str
     last: int = 10
 
@@ -106,6 +110,8 @@ class Similarity(_OfHistory):
         vectors: the name of the vectors given to the computation.
         last: the user's newest so many events.
     """
+
+    kind: ClassVar[str] = "similarity"
 
     vectors: str
     last: int = 20
@@ -131,6 +137,8 @@ class Session(Definition):
             moment.
         last: how many of the user's newest events are looked at.
     """
+
+    kind: ClassVar[str] = "session"
 
     what: Literal["events", "items", "weight", "seconds"] = "events"
     event: str | None = None

@@ -11,13 +11,13 @@ import numpy as np
 import polars as pl
 
 from features.computation.base import Computation
+from features.computation.declarations import definitions_sha256
 from features.computation.feature_tables import FeatureTables
 from features.computation.grouped import Statistic
-from features.computation.kinds import COMPUTE
+from features.computation.kinds import compute
 from features.computation.pasts import Past
 from features.computation.questions import Asked, Group
 from features.definitions.columns import Definition, SlateRelative, TextMatch
-from features.definitions.registry import definitions_sha256
 from features.tables.schema import ITEM
 
 __all__ = ["CellPlan", "StatePlan", "plan_state"]
@@ -67,7 +67,7 @@ def plan_state(definitions: Sequence[Definition], tables: FeatureTables) -> Stat
     recorder = _Recorder(definitions, tables)
     for definition in definitions:
         if not isinstance(definition, SlateRelative):
-            COMPUTE[type(definition)](recorder, definition)
+            compute(recorder, definition)
     cells = []
     for group in sorted(recorder.groups, key=lambda each: tuple(str(part) for part in each)):
         sums = sorted({name for name, _ in recorder.sums.get(group, ()) if name[0] not in _TIMES})

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import polars as pl
 
-from features.definitions.registry import holds_years
+from features.definitions.sets import holds_years
 from features.tables.entities import ItemTable, UserTable
 from features.tables.interactions import Interactions
 from features.tables.schema import EVENT, ITEM, TIMESTAMP, USER, WEIGHT

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from features.computation.declarations import dump_definitions, load_definitions
+from features.computation.kinds import KINDS
 from features.definitions.columns import Definition
-from features.definitions.registry import KINDS, dump_definitions, load_definitions
 from features.errors import DataError
 from features.suggest.profile import ColumnProfile, EventProfile, profile_columns, profile_events
 from features.suggest.proposals import Proposal, propose_columns, propose_events

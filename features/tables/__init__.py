@@ -9,7 +9,7 @@ from features.tables.entities import ItemTable, UserTable, read_items, read_user
 from features.tables.histories import Histories
 from features.tables.interactions import Interactions, read_interactions
 from features.tables.schema import CREATED, EVENT, ITEM, TIMESTAMP, USER, WEIGHT, EventColumns
-from features.tables.validation import find_problems
+from features.tables.tables import Tables, find_problems
 from features.tables.vocabulary import Vocabulary
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Histories",
     "Interactions",
     "ItemTable",
+    "Tables",
     "UserTable",
     "Vocabulary",
     "find_problems",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import polars as pl
 
@@ -21,7 +21,85 @@ _MOST_CATEGORIES = 1_000
 
 
 @dataclass(frozen=True)
-class ItemTable:
+class _DescribedIds:
+    """One row an id, and the roles of the columns; see `ItemTable`."""
+
+    frame: pl.DataFrame
+    text_columns: tuple[str, ...] = ()
+    category_columns: tuple[str, ...] = ()
+    list_columns: tuple[str, ...] = ()
+    number_columns: tuple[str, ...] = ()
+
+    _id: ClassVar[str]
+    _source: ClassVar[str]
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pl.DataFrame,
+        *,
+        id_column: str | None = None,
+        source: str | None = None,
+        text_columns: Sequence[str] | None = None,
+        category_columns: Sequence[str] | None = None,
+        list_columns: Sequence[str] | None = None,
+        list_separator: str = "|",
+        changing: Sequence[str] = (),
+        problems: Sequence[Problem] | None = None,
+    ) -> Self:
+        """Check a raw table and find out what its columns are.
+
+        A column named in one of the arguments is what the argument says. Of the others, numbers
+        are number columns, booleans categories, lists of strings list columns; a string column
+        is a list column if a tenth of its values contain ``list_separator``, a category if
+        its values repeat (distinct values at most half of the values and at most 1,000), else
+        text. Columns of other types stay in the frame without a role, and so do the numbers and
+        categories of ``changing`` that no argument names.
+
+        Args:
+            frame: the raw table.
+            id_column: column of the id; becomes "item_id" or "user_id", and None is that.
+            source: what to call the table in messages; None: "items" or "users".
+            text_columns: columns that are text whatever they look like.
+            category_columns: columns that are categories whatever they look like.
+            list_columns: string or list columns that hold several values.
+            list_separator: what separates the values of a list column of strings.
+            changing: columns whose values were other at other times.
+            problems: of the ids, where they are checked already. None: they are checked here.
+
+        Raises:
+            DataError: the id column is missing, null or not unique, or a named column is missing
+                or of a type that cannot play the role.
+        """
+        id_column, source = id_column or cls._id, source or cls._source
+        if problems is None:
+            problems = entity_problems(frame, id_column, source=source)
+        kinds = {"text": text_columns, "category": category_columns, "list": list_columns}
+        role_of = {name: kind for kind, names in kinds.items() for name in names or ()}
+        problems = [*problems, *_role_problems(frame, role_of, source)]
+        if cls._id != id_column and cls._id in frame.columns:
+            rule = f"must be the id if it exists (the id column given is {id_column!r})"
+            remedy = "Rename or drop one of them."
+            problems.append(Problem(source, cls._id, rule, 0, "both columns exist", remedy))
+        if problems:
+            raise DataError(problems=problems)
+        table, roles = _with_roles(frame, id_column, cls._id, role_of, list_separator)
+        gone = set(changing) - set(role_of)
+        for kind in ("category", "number"):
+            roles[kind] = tuple(name for name in roles[kind] if name not in gone)
+        return cls(table, *(roles[kind] for kind in ("text", "category", "list", "number")))
+
+    def __len__(self) -> int:
+        return self.frame.height
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids in the order of the frame."""
+        return self.frame[self._id].to_list()
+
+
+@dataclass(frozen=True)
+class ItemTable(_DescribedIds):
     """What is known of each item. Make one with `from_frame` or `read_items`.
 
     Attributes:
@@ -33,96 +111,16 @@ class ItemTable:
         number_columns: integers and floats.
     """
 
-    frame: pl.DataFrame
-    text_columns: tuple[str, ...] = ()
-    category_columns: tuple[str, ...] = ()
-    list_columns: tuple[str, ...] = ()
-    number_columns: tuple[str, ...] = ()
-
-    @classmethod
-    def from_frame(
-        cls,
-        frame: pl.DataFrame,
-        *,
-        id_column: str = ITEM,
-        source: str = "items",
-        text_columns: Sequence[str] | None = None,
-        category_columns: Sequence[str] | None = None,
-        list_columns: Sequence[str] | None = None,
-        list_separator: str = "|",
-    ) -> Self:
-        """Check a raw table and find out what its columns are.
-
-        A column named in one of the arguments is what the argument says. Of the others, numbers
-        are number columns, booleans categories, lists of strings list columns; a string column
-        is a list column if a tenth of its values contain ``list_separator``, a category if
-        its values repeat (distinct values at most half of the values and at most 1,000), else
-        text. Columns of other types stay in the frame without a role.
-
-        Args:
-            frame: the raw table.
-            id_column: column of the item's id; becomes "item_id".
-            source: what to call the table in messages.
-            text_columns: columns that are text whatever they look like.
-            category_columns: columns that are categories whatever they look like.
-            list_columns: string or list columns that hold several values.
-            list_separator: what separates the values of a list column of strings.
-
-        Raises:
-            DataError: the id column is missing, null or not unique, or a named column is missing
-                or of a type that cannot play the role.
-        """
-        kinds = {"text": text_columns, "category": category_columns, "list": list_columns}
-        table, roles = _checked(frame, id_column, ITEM, source, kinds, list_separator)
-        return cls(table, *(roles[kind] for kind in ("text", "category", "list", "number")))
-
-    def __len__(self) -> int:
-        return self.frame.height
-
-    @property
-    def ids(self) -> list[str]:
-        """The item ids in the order of the frame."""
-        return self.frame[ITEM].to_list()
+    _id = ITEM
+    _source = "items"
 
 
 @dataclass(frozen=True)
-class UserTable:
+class UserTable(_DescribedIds):
     """What is known of each user; the same as `ItemTable` with user_id first."""
 
-    frame: pl.DataFrame
-    text_columns: tuple[str, ...] = ()
-    category_columns: tuple[str, ...] = ()
-    list_columns: tuple[str, ...] = ()
-    number_columns: tuple[str, ...] = ()
-
-    @classmethod
-    def from_frame(
-        cls,
-        frame: pl.DataFrame,
-        *,
-        id_column: str = USER,
-        source: str = "users",
-        text_columns: Sequence[str] | None = None,
-        category_columns: Sequence[str] | None = None,
-        list_columns: Sequence[str] | None = None,
-        list_separator: str = "|",
-    ) -> Self:
-        """Check a raw table and find out what its columns are; see `ItemTable.from_frame`.
-
-        Raises:
-            DataError: as `ItemTable.from_frame`.
-        """
-        kinds = {"text": text_columns, "category": category_columns, "list": list_columns}
-        table, roles = _checked(frame, id_column, USER, source, kinds, list_separator)
-        return cls(table, *(roles[kind] for kind in ("text", "category", "list", "number")))
-
-    def __len__(self) -> int:
-        return self.frame.height
-
-    @property
-    def ids(self) -> list[str]:
-        """The user ids in the order of the frame."""
-        return self.frame[USER].to_list()
+    _id = USER
+    _source = "users"
 
 
 def read_items(path: Path | str, **options: object) -> ItemTable:
@@ -145,37 +143,10 @@ def read_users(path: Path | str, **options: object) -> UserTable:
     return UserTable.from_frame(read_frame(path), **{"source": str(path), **options})  # type: ignore[arg-type]
 
 
-def _checked(
-    frame: pl.DataFrame,
-    id_column: str,
-    id_name: str,
-    source: str,
-    declared: dict[str, Sequence[str] | None],
-    separator: str,
+def _with_roles(
+    frame: pl.DataFrame, id_column: str, id_name: str, role_of: Mapping[str, str], separator: str
 ) -> tuple[pl.DataFrame, dict[str, tuple[str, ...]]]:
     """The frame in its inside form, and the columns of each role in the frame's order."""
-    problems = entity_problems(frame, id_column, source=source)
-    role_of = {
-        name: kind for kind, names in declared.items() if names is not None for name in names
-    }
-    problems += [
-        problem
-        for name, kind in role_of.items()
-        for problem in _role_problems(frame, name, kind, source)
-    ]
-    if id_name != id_column and id_name in frame.columns:
-        problems.append(
-            Problem(
-                source,
-                id_name,
-                f"must be the id if it exists (the id column given is {id_column!r})",
-                0,
-                "both columns exist",
-                "Rename or drop one of them.",
-            )
-        )
-    if problems:
-        raise DataError(problems=problems)
     roles: dict[str, list[str]] = {"text": [], "category": [], "list": [], "number": []}
     columns = [pl.col(id_column).cast(pl.String).alias(id_name)]
     for name in frame.columns:
@@ -188,22 +159,28 @@ def _checked(
     return frame.select(columns), {kind: tuple(names) for kind, names in roles.items()}
 
 
-def _role_problems(frame: pl.DataFrame, name: str, kind: str, source: str) -> list[Problem]:
-    if name not in frame.columns:
-        first = f"the columns are {', '.join(frame.columns)}"
-        remedy = f"Correct the name in {kind}_columns."
-        return [Problem(source, name, "must exist", 0, first, remedy)]
-    dtype = frame.schema[name]
-    text = dtype == pl.String or isinstance(dtype, pl.Categorical | pl.Enum)
-    fits = {
-        "text": text,
-        "category": text or dtype == pl.Boolean or dtype.is_integer(),
-        "list": dtype == pl.String or dtype == pl.List(pl.String),
-    }[kind]
-    if fits:
-        return []
-    remedy = f"Cast it, or take it out of {kind}_columns."
-    return [Problem(source, name, f"cannot be a {kind} column", 0, f"it is {dtype}", remedy)]
+def _role_problems(frame: pl.DataFrame, role_of: Mapping[str, str], source: str) -> list[Problem]:
+    problems = []
+    for name, kind in role_of.items():
+        if name not in frame.columns:
+            first = f"the columns are {', '.join(frame.columns)}"
+            remedy = f"Correct the name in {kind}_columns."
+            problems.append(Problem(source, name, "must exist", 0, first, remedy))
+            continue
+        dtype = frame.schema[name]
+        text = dtype == pl.String or isinstance(dtype, pl.Categorical | pl.Enum)
+        fits = {
+            "text": text,
+            "category": text or dtype == pl.Boolean or dtype.is_integer(),
+            "list": dtype == pl.String or dtype == pl.List(pl.String),
+        }[kind]
+        if not fits:
+            rule, remedy = (
+                f"cannot be a {kind} column",
+                f"Cast it, or take it out of {kind}_columns.",
+            )
+            problems.append(Problem(source, name, rule, 0, f"it is {dtype}", remedy))
+    return problems
 
 
 def _guess(series: pl.Series, separator: str) -> str | None:

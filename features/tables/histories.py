@@ -87,16 +87,16 @@ class Histories:
         ``interactions`` (by item id).
         """
         rows = pl.DataFrame({USER: pl.Series(user_ids, dtype=pl.String)}).with_row_index("row")
-        events = interactions.frame.with_columns(
-            pl.Series("index", items.index(interactions.frame[ITEM]))
-        ).filter(pl.col("index") > 0)
-        joined = events.with_row_index("order").join(rows, on=USER).sort("row", "order")
-        counts = np.bincount(joined["row"].to_numpy(), minlength=rows.height)
+        frame, index = interactions.frame, items.index(interactions.frame[ITEM])
+        users = frame.select(USER).with_row_index("event").filter(pl.Series(index > 0))
+        placed = users.join(rows, on=USER).select("row", "event").sort("row", "event")
+        event = placed["event"].to_numpy()
+        counts = np.bincount(placed["row"].to_numpy(), minlength=rows.height)
         return cls(
             indptr=_pointers(counts),
-            item_index=joined["index"].to_numpy().astype(np.int64),
-            timestamp=joined[TIMESTAMP].to_physical().to_numpy().astype(np.int64),
-            weight=joined[WEIGHT].to_numpy().astype(np.float32),
+            item_index=index[event].astype(np.int64),
+            timestamp=frame[TIMESTAMP].to_physical().to_numpy()[event].astype(np.int64),
+            weight=frame[WEIGHT].to_numpy()[event].astype(np.float32),
         )
 
     def __len__(self) -> int:

@@ -11,7 +11,7 @@ from typing import Self
 
 import polars as pl
 
-from features.errors import DataError
+from features.errors import DataError, Problem
 from features.tables.entities import ItemTable
 from features.tables.hashing import update_with_series
 from features.tables.reading import read_frame
@@ -26,7 +26,11 @@ from features.tables.schema import (
     WEIGHT,
     EventColumns,
 )
-from features.tables.validation import event_problems, time_in_microseconds
+from features.tables.validation import (
+    catalogue_problems,
+    event_problems,
+    time_in_microseconds,
+)
 
 __all__ = ["Interactions", "read_interactions"]
 
@@ -69,6 +73,7 @@ class Interactions:
         source: str = "interactions",
         items: ItemTable | None = None,
         now: datetime | None = None,
+        problems: Sequence[Problem] | None = None,
     ) -> Self:
         """Check a raw log and bring it into the one form used inside.
 
@@ -83,13 +88,17 @@ class Interactions:
             source: what to call the log in messages.
             items: the catalogue; an event of an item it does not hold is then a problem.
             now: UTC time without zone for the check of units; None: the clock.
+            problems: of the log, where it is checked already. None: it is checked here.
 
         Raises:
             DataError: with one `Problem` for every rule that is broken.
         """
         columns = columns or EventColumns()
-        item_ids = None if items is None else items.frame[ITEM]
-        problems = event_problems(frame, columns, source=source, item_ids=item_ids, now=now)
+        if problems is None:
+            problems = event_problems(frame, columns, source=source, now=now)
+            if items is not None:
+                known = items.frame[ITEM]
+                problems += catalogue_problems(frame, columns.item, known, source=source)
         if problems:
             raise DataError(problems=problems)
         event = columns.optional("event", frame.columns)
@@ -115,7 +124,9 @@ class Interactions:
         if created is not None or event_id is not None:
             ids = pl.lit(None, dtype=pl.String) if event_id is None else frame[event_id]
             checked = _once(checked.with_columns(ids.cast(pl.String).alias(EVENT_ID)))
-        return cls(checked.sort(TIMESTAMP, USER, ITEM, EVENT, maintain_order=True))
+        # By positions: to sort the frame itself holds the keys and two copies at once.
+        by = pl.arg_sort_by(TIMESTAMP, USER, ITEM, EVENT, maintain_order=True)
+        return cls(checked[checked.select(by).to_series()])
 
     def __len__(self) -> int:
         return self.frame.height

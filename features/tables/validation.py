@@ -1,97 +1,27 @@
-"""Every broken rule of a data set at once: nothing is raised, nothing is changed."""
+"""Every broken rule of a raw frame at once: nothing is raised, nothing is changed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import polars as pl
 
 from features.errors import Problem
 from features.moments import microseconds
-from features.tables.reading import read_frame
-from features.tables.schema import ITEM, MICROSECONDS_PER, USER, EventColumns
+from features.tables.schema import MICROSECONDS_PER, EventColumns
 
-__all__ = ["find_problems"]
+__all__ = ["ADD_ITEMS", "catalogue_problems", "entity_problems", "event_problems"]
 
-UNDESCRIBED = "must be described by a row of the item table"
-"""The rule that an event of an item without a row breaks."""
+ADD_ITEMS = "Add the items to the table, or drop their events."
 
 _ROW = "__row"
 _EARLIEST = datetime(1971, 1, 1)
 
 
-def find_problems(
-    events: pl.DataFrame | Path | str,
-    items: pl.DataFrame | Path | str | None = None,
-    users: pl.DataFrame | Path | str | None = None,
-    *,
-    columns: EventColumns | None = None,
-    item_column: str = ITEM,
-    user_column: str = USER,
-    now: datetime | None = None,
-) -> list[Problem]:
-    """All problems of an event log and the tables that describe its items and users.
-
-    Checked: missing columns and columns of a wrong type, null or empty ids, unparseable times,
-    times in another unit than declared (before 1971 or more than a year after ``now``), negative
-    or non-finite weights, duplicate events (same user, item, time and kind; where the log says
-    when events arrived or has their ids, that is one event that came twice, and no problem),
-    repeated ids in the tables, and events whose item no row of ``items`` describes.
-
-    Args:
-        events: the raw log, as a frame or a Parquet/CSV file.
-        items: the raw item table, or None to leave it and the catalogue check out.
-        users: the raw user table, or None.
-        columns: the roles of the columns of ``events``; None: the names of
-            `features.tables.schema`.
-        item_column: id column of ``items``.
-        user_column: id column of ``users``.
-        now: UTC time without time zone that the check of units uses; None: the clock.
-
-    Returns:
-        The problems, log first; empty if the data are clean. A file that cannot be read is a
-        problem as well.
-    """
-    columns = columns or EventColumns()
-    problems: list[Problem] = []
-    frames: dict[str, pl.DataFrame | None] = {}
-    given: Mapping[str, pl.DataFrame | Path | str | None] = {
-        "events": events,
-        "items": items,
-        "users": users,
-    }
-    names: dict[str, str] = {}
-    for role, source in given.items():
-        names[role] = role if isinstance(source, pl.DataFrame) or source is None else str(source)
-        frames[role], unreadable = _load(source, names[role])
-        problems += unreadable
-    item_frame, user_frame = frames["items"], frames["users"]
-    item_ids = None
-    if item_frame is not None and _is_id(item_frame.schema.get(item_column)):
-        item_ids = item_frame[item_column].cast(pl.String)
-    event_frame = frames["events"]
-    if event_frame is not None:
-        problems += event_problems(
-            event_frame, columns, source=names["events"], item_ids=item_ids, now=now
-        )
-    if item_frame is not None:
-        problems += entity_problems(item_frame, item_column, source=names["items"])
-    if user_frame is not None:
-        problems += entity_problems(user_frame, user_column, source=names["users"])
-    return problems
-
-
 def event_problems(
-    frame: pl.DataFrame,
-    columns: EventColumns,
-    *,
-    source: str,
-    item_ids: pl.Series | None = None,
-    now: datetime | None = None,
+    frame: pl.DataFrame, columns: EventColumns, *, source: str, now: datetime | None = None
 ) -> list[Problem]:
-    """Problems of one raw event frame; ``item_ids`` are the String ids of the catalogue."""
+    """Problems of one raw event frame."""
     problems: list[Problem] = []
     present = frame.columns
     event = columns.optional("event", present)
@@ -122,9 +52,31 @@ def event_problems(
     if not once and all(name in present for name in required):
         key = [*required, *([event] if event in present else [])]
         problems += _duplicate_problems(frame, key, source, "user, item, time and kind")
-    if item_ids is not None and columns.item in present and _is_id(frame.schema[columns.item]):
-        problems += _catalogue_problems(frame, columns.item, item_ids, source)
     return problems
+
+
+def catalogue_problems(
+    frame: pl.DataFrame, column: str, item_ids: pl.Series, *, source: str, remedy: str = ADD_ITEMS
+) -> list[Problem]:
+    """Events of a raw frame whose item is none of ``item_ids``; none where ids have no ids' type.
+
+    Args:
+        frame: the events.
+        column: with the ids of their items.
+        item_ids: of the catalogue.
+        source: what to call the log in messages.
+        remedy: what to do about it.
+    """
+    if not (_is_id(frame.schema.get(column)) and _is_id(item_ids.dtype)):
+        return []
+    known = item_ids.cast(pl.String).drop_nulls().implode()
+    met = frame[column].unique().cast(pl.String).drop_nulls()
+    unknown = met.filter(met.is_in(known).not_())
+    if unknown.is_empty():
+        return []
+    bad = frame.with_row_index(_ROW).filter(pl.col(column).cast(pl.String).is_in(unknown.implode()))
+    rule = "must be described by a row of the item table"
+    return _broken(bad, column, column, source, rule, remedy)
 
 
 def entity_problems(frame: pl.DataFrame, id_column: str, *, source: str) -> list[Problem]:
@@ -161,19 +113,6 @@ def _parse_iso(raw: pl.Expr) -> pl.Expr:
     short = text.str.to_datetime("%Y-%m-%dT%H:%M", time_unit="us", strict=False)
     day = text.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us"))
     return pl.coalesce(zoned.dt.replace_time_zone(None), naive, short, day)
-
-
-def _load(
-    source: pl.DataFrame | Path | str | None, name: str
-) -> tuple[pl.DataFrame | None, list[Problem]]:
-    if source is None or isinstance(source, pl.DataFrame):
-        return source, []
-    try:
-        return read_frame(source), []
-    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        remedy = "Give the path of a readable Parquet or CSV file."
-        return None, [Problem(name, "*", "must be readable", 0, reason, remedy)]
 
 
 def _is_id(dtype: pl.DataType | None) -> bool:
@@ -213,10 +152,11 @@ def _id_problems(frame: pl.DataFrame, column: str, source: str) -> list[Problem]
     if not _is_id(dtype):
         remedy = "Cast it; an id that went through floating point may have lost digits."
         return [_wrong_type(source, column, rule, dtype, remedy)]
-    text = pl.col(column).cast(pl.String)
-    bad = frame.filter(pl.col(column).is_null() | (text.str.strip_chars() == ""))
-    rule = "must not be null or empty"
-    return _broken(bad, column, column, source, rule, "Drop these rows or fill in the id.")
+    bad = pl.col(column).is_null()
+    if not dtype.is_integer():
+        bad |= pl.col(column).cast(pl.String).str.strip_chars() == ""
+    rule, remedy = "must not be null or empty", "Drop these rows or fill in the id."
+    return _broken(frame.filter(bad), column, column, source, rule, remedy)
 
 
 def _time_problems(
@@ -301,6 +241,9 @@ def _weight_problems(frame: pl.DataFrame, column: str, source: str) -> list[Prob
 def _duplicate_problems(
     frame: pl.DataFrame, key: list[str], source: str, what: str
 ) -> list[Problem]:
+    # Hashes first: of a log that repeats nothing the keys themselves need not be kept.
+    if frame.select(key).hash_rows().n_unique() == frame.height:
+        return []
     again = frame.filter(pl.struct(key).is_first_distinct().not_())
     if again.height == 0:
         return []
@@ -310,13 +253,3 @@ def _duplicate_problems(
     rule = f"must not repeat ({what})"
     remedy = "Keep one of each, for example with unique()."
     return [Problem(source, ", ".join(key), rule, again.height, first, remedy)]
-
-
-def _catalogue_problems(
-    frame: pl.DataFrame, column: str, item_ids: pl.Series, source: str
-) -> list[Problem]:
-    text = pl.col(column).cast(pl.String)
-    bad = frame.filter(text.is_not_null() & text.is_in(item_ids.drop_nulls().implode()).not_())
-    rule = UNDESCRIBED
-    remedy = "Add the items to the table, or drop their events."
-    return _broken(bad, column, column, source, rule, remedy)

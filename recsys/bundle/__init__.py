@@ -14,13 +14,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Bundle", "BundleDraft", "bundles", "compare", "latest"]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "Bundle": "recsys.bundle.bundle",
-        "BundleDraft": "recsys.bundle.bundle",
-        "bundles": "recsys.bundle.bundle",
-        "compare": "recsys.bundle.bundle",
-        "latest": "recsys.bundle.bundle",
-    },
-)
+__getattr__, __dir__ = lazy_names(__name__, __file__)

@@ -20,10 +20,13 @@ from pydantic import (
     PrivateAttr,
     ValidationError,
     ValidationInfo,
+    field_serializer,
     field_validator,
     model_validator,
 )
 
+from features.computation.declarations import dump_definitions
+from features.definitions import Definition
 from recsys.config.data import (
     DataConfig,
     EntityColumnsConfig,
@@ -32,7 +35,7 @@ from recsys.config.data import (
 )
 from recsys.config.experiment_design import lay_out
 from recsys.config.experiments import ArmConfig, ExperimentConfig
-from recsys.config.features import parsed_records, read_features_file
+from recsys.config.features import parsed_definitions, read_features_file
 from recsys.config.gate_rules import GateRules
 from recsys.config.impressions import ImpressionsConfig
 from recsys.config.retrieval import RetrievalConfig, RetrieverName
@@ -102,8 +105,8 @@ class Config(Settings):
     features_file: Path | None = None
     """TOML file that ``features`` stand in. Not said: they stand in the configuration itself, or
     nowhere."""
-    features: tuple[dict[str, Any], ...] | None = None
-    """Definitions of the ranker's features, as `features.load_definitions` takes them;
+    features: tuple[Definition, ...] | None = None
+    """Definitions of the ranker's features, given as `features.load_definitions` takes them;
     `recsys.config.features` says what is added. Not said: the defaults."""
     candidates: CandidatesConfig = CandidatesConfig()
     """The nightly lists."""
@@ -124,19 +127,23 @@ class Config(Settings):
 
     _directory: Path = PrivateAttr(default_factory=Path)
 
-    @field_validator("features", mode="before")
+    @field_validator("features", mode="plain")
     @classmethod
-    def _known_definitions(cls, value: Any, info: ValidationInfo) -> Any:
+    def _known_definitions(cls, value: Any, info: ValidationInfo) -> tuple[Definition, ...] | None:
         retrieval, ranking = info.data.get("retrieval"), info.data.get("ranking")
         if value is None or retrieval is None or ranking is None:  # what is wrong there is told
             return None
         try:
-            return parsed_records(
+            return parsed_definitions(
                 value, retrieval.sources, retrieval_features=ranking.retrieval_features
             )
         except ValueError as error:
             file = info.data.get("features_file")
             raise ValueError(f"{file.name}: {error}" if file is not None else str(error)) from None
+
+    @field_serializer("features")
+    def _as_records(self, value: tuple[Definition, ...] | None) -> list[dict[str, Any]] | None:
+        return None if value is None else dump_definitions(value)
 
     @field_validator("experiments")
     @classmethod

@@ -9,15 +9,18 @@ one ("slate_relative", of = "score__two_tower").
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from features.computation.declarations import make_definition
+from features.computation.kinds import KINDS
 from features.definitions import (
     Definition,
     Position,
@@ -26,10 +29,8 @@ from features.definitions import (
     Similarity,
     SlateRelative,
     TextMatch,
-    dump_definitions,
-    load_definitions,
 )
-from features.definitions.registry import KINDS
+from features.definitions.sets import check_definitions
 from features.errors import DataError
 from recsys.errors import ConfigError
 from recsys.settings.messages import VALUE_KINDS
@@ -37,7 +38,7 @@ from recsys.settings.messages import VALUE_KINDS
 __all__ = [
     "CONTENT",
     "combined_definitions",
-    "parsed_records",
+    "parsed_definitions",
     "read_features_file",
     "read_features_toml",
     "retrieval_definitions",
@@ -45,8 +46,6 @@ __all__ = [
 
 CONTENT = "content"
 """Name of the content vectors where definitions read vectors; a run has no others."""
-
-Record = dict[str, Any]
 
 
 def retrieval_definitions(sources: Sequence[str]) -> tuple[Definition, ...]:
@@ -67,23 +66,23 @@ def retrieval_definitions(sources: Sequence[str]) -> tuple[Definition, ...]:
 
 
 def combined_definitions(
-    records: Sequence[Mapping[str, Any]], sources: Sequence[str], *, retrieval_features: bool
+    declared: Sequence[Definition], sources: Sequence[str], *, retrieval_features: bool
 ) -> tuple[Definition, ...]:
     """The declared definitions, then those that are added.
 
     Args:
-        records: as `features.load_definitions` takes them.
+        declared: each by itself is right.
         sources: names of the retrievers.
         retrieval_features: whether any are added.
 
     Raises:
-        DataError: as `features.load_definitions`, or a definition reads of a request what the
-            candidates of retrievers do not have.
+        DataError: definitions do not go together, or one reads of a request what the candidates
+            of retrievers do not have.
     """
-    named = {record.get("name") for record in records}
+    named = {definition.name for definition in declared}
     added = retrieval_definitions(sources) if retrieval_features else ()
     missing = [definition for definition in added if definition.name not in named]
-    definitions = load_definitions([*records, *dump_definitions(missing)])
+    definitions = check_definitions([*declared, *missing])
     if not definitions:
         raise DataError(
             "the ranker needs at least one definition, got none; declare some, or set "
@@ -94,14 +93,14 @@ def combined_definitions(
     return definitions
 
 
-def parsed_records(
+def parsed_definitions(
     value: Any, sources: Sequence[str], *, retrieval_features: bool
-) -> tuple[Record, ...]:
-    """Declared records, checked; arguments that have their default value are left out.
+) -> tuple[Definition, ...]:
+    """Declared records as definitions.
 
     Raises:
-        DataError: not a list of tables, an argument of a wrong type, or as
-            `combined_definitions`.
+        DataError: not a list of tables, an argument of a wrong type, as
+            `make_definition`, or as `combined_definitions`.
     """
     if not isinstance(value, list | tuple) or not all(isinstance(one, Mapping) for one in value):
         raise DataError(
@@ -110,8 +109,9 @@ def parsed_records(
     wrong = [line for record in value for line in _wrong_types(record)]
     if wrong:
         raise DataError("\n".join(wrong))
-    definitions = combined_definitions(value, sources, retrieval_features=retrieval_features)
-    return tuple(dump_definitions(definitions[: len(value)]))
+    declared = tuple(make_definition(record) for record in value)
+    combined_definitions(declared, sources, retrieval_features=retrieval_features)
+    return declared
 
 
 def read_features_file(path: Path) -> Any:
@@ -156,22 +156,25 @@ def read_features_toml(path: Path) -> dict[str, Any]:
 
 
 def _wrong_types(record: Mapping[str, Any]) -> list[str]:
-    """Arguments of another type than the definition's; the rest is for `load_definitions`."""
-    arguments = {name: value for name, value in record.items() if name != "kind"}
+    """Arguments of another type than the definition's; the rest is for `make_definition`."""
     kind = KINDS.get(str(record.get("kind")))
     if kind is None:
         return []
-    try:
-        TypeAdapter(kind).validate_json(json.dumps(arguments, default=str), strict=True)
-    except ValidationError as error:
-        return [
-            f"definition {record.get('name', '?')!r}: "
-            f"{'.'.join(str(part) for part in detail['loc'])} must be "
-            f"{VALUE_KINDS[detail['type']]}, got {detail['input']!r}"
-            for detail in error.errors(include_url=False)
-            if detail["type"] in VALUE_KINDS
-        ]
-    return []
+    types, wrong = get_type_hints(kind.definition), []
+    fields = dataclasses.fields(kind.definition)
+    for name in [field.name for field in fields if field.name in record]:
+        text = json.dumps(record[name], default=str)
+        try:
+            TypeAdapter(types[name]).validate_json(text, strict=True)
+        except ValidationError as error:
+            wrong += [
+                f"definition {record.get('name', '?')!r}: "
+                f"{'.'.join(str(part) for part in (name, *detail['loc']))} must be "
+                f"{VALUE_KINDS[detail['type']]}, got {detail['input']!r}"
+                for detail in error.errors(include_url=False)
+                if detail["type"] in VALUE_KINDS
+            ]
+    return wrong
 
 
 def _check_request_columns(definition: Definition, sources: Sequence[str]) -> None:

@@ -14,12 +14,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Cut", "Dataset", "cut_histories", "read_dataset"]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "Cut": "recsys.dataset.run_data",
-        "Dataset": "recsys.dataset.run_data",
-        "cut_histories": "recsys.dataset.run_data",
-        "read_dataset": "recsys.dataset.run_data",
-    },
-)
+__getattr__, __dir__ = lazy_names(__name__, __file__)

@@ -21,13 +21,12 @@ from features.definitions import (
     SlateRelative,
     default_definitions,
 )
-from features.definitions.registry import check_definitions
+from features.definitions.sets import check_definitions
 from features.errors import DataError, Problem
-from features.tables import ITEM, USER, Interactions, ItemTable, UserTable, Vocabulary
+from features.tables import ITEM, USER, Interactions, ItemTable, Tables, UserTable, Vocabulary
 from features.tables.schema import INTERACTION_SCHEMA
 from recsys.config import Config
 from recsys.config.features import CONTENT, combined_definitions, retrieval_definitions
-from recsys.dataset.tables import RunTables
 
 __all__ = [
     "USER_COLUMNS",
@@ -62,7 +61,7 @@ def describe_definitions(config: Config, definitions: Sequence[Definition]) -> d
         own = [one.name for one in definitions if one.name not in added]
         source = "defaults"
     else:
-        own = [str(record["name"]) for record in config.features]
+        own = [one.name for one in config.features]
         source = "[[features]]" if config.features_file is None else config.features_file.name
     return {
         "source": source,
@@ -82,7 +81,7 @@ def user_columns(users: UserTable | None, definitions: Sequence[Definition]) -> 
 
 
 def find_definition_problems(
-    config: Config, tables: RunTables
+    config: Config, tables: Tables
 ) -> tuple[list[Problem], dict[str, Any] | None]:
     """`definitions_problems` of a run's tables, and `describe_definitions`.
 
@@ -92,7 +91,7 @@ def find_definition_problems(
         DataError: a table cannot be read.
     """
     try:
-        items, users = tables.item_table(), tables.user_table()
+        items, users = tables.item_table, tables.user_table
     except DataError as error:
         if not error.problems:
             raise

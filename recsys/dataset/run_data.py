@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -51,6 +52,10 @@ class Dataset:
 
     def fingerprint(self) -> str:
         """Sha256 (hex) of the log, and of the item ids with their columns and what these mean."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         items = self.items
         digest = hashlib.sha256(self.interactions.fingerprint().encode())
         digest.update(self.item_ids.sha256.encode())
@@ -164,15 +169,13 @@ def read_dataset(config: Config) -> Dataset:
         DataError: every problem of every table at once.
     """
     tables = open_tables(config)
-    problems = tables.problems()
-    if problems:
-        raise DataError(problems=tuple(problems))
-    items = tables.item_table()
-    interactions = tables.interactions(items)
+    if tables.problems:
+        raise DataError(problems=tables.problems)
+    items, interactions = tables.item_table, tables.interactions
     return Dataset(
         interactions=interactions,
         items=items,
-        users=tables.user_table(),
+        users=tables.user_table,
         item_ids=Vocabulary.from_ids(items.frame[ITEM]),
         user_ids=Vocabulary.from_ids(interactions.frame[USER].unique(maintain_order=True)),
     )

@@ -17,15 +17,13 @@ A view's ttl is not applied to tables; it holds where values are read at a momen
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from features.errors import DataError, Problem
+from features.errors import DataError
 from features.tables import (
     EVENT,
     ITEM,
@@ -34,16 +32,10 @@ from features.tables import (
     WEIGHT,
     EventColumns,
     Interactions,
-    ItemTable,
-    UserTable,
-    find_problems,
-    read_interactions,
-    read_items,
-    read_users,
+    Tables,
 )
 from features.tables.reading import read_frame
 from features.tables.schema import EVENT_ID
-from features.tables.validation import UNDESCRIBED, event_problems
 from recsys.config import Config, SplitConfig
 from recsys.config.data import FeastConfig
 from recsys.evaluation.splits import Split, split_at, split_per_user
@@ -53,12 +45,9 @@ if TYPE_CHECKING:
     from features.sources.protocol import FeatureSource
 
 __all__ = [
-    "DescribedTables",
-    "RunTables",
     "item_titles",
     "newest_events",
     "open_tables",
-    "read_described",
     "split_of",
 ]
 
@@ -67,89 +56,8 @@ _REMEDY = (
     "to 'now'."
 )
 
-Stored: TypeAlias = pl.DataFrame | Path
-Table = TypeVar("Table", ItemTable, UserTable)
 
-
-class RunTables(NamedTuple):
-    """Raw tables with the roles of their columns.
-
-    Attributes:
-        events: what happened.
-        items: what describes the items.
-        users: what describes the users; None: nothing does.
-        columns: roles of the events' columns.
-        item_options: roles of the items' columns, as `features.read_items` takes them.
-        user_options: the same of the users.
-        names: what "events", "items" and "users" are called in messages where they are frames.
-        changing: of "items" and "users" the columns that changed before the cut.
-    """
-
-    events: Stored
-    items: Stored
-    users: Stored | None
-    columns: EventColumns
-    item_options: dict[str, Any]
-    user_options: dict[str, Any]
-    names: Mapping[str, str] = {}
-    changing: Mapping[str, tuple[str, ...]] = {}
-
-    def problems(self) -> list[Problem]:
-        """Every broken rule of the three; see `features.find_problems`."""
-        found = find_problems(
-            self.events,
-            self.items,
-            self.users,
-            columns=self.columns,
-            item_column=self.item_options["id_column"],
-            user_column=self.user_options["id_column"],
-        )
-        return [self._of_views(problem) for problem in found] if self.names else found
-
-    def interactions(self, items: ItemTable | None = None) -> Interactions:
-        """The checked log.
-
-        Raises:
-            DataError: with one `Problem` for every rule that is broken.
-        """
-        if isinstance(self.events, Path):
-            return read_interactions(self.events, columns=self.columns, items=items)
-        return Interactions.from_frame(
-            self.events, columns=self.columns, source=self.names["events"], items=items
-        )
-
-    def item_table(self) -> ItemTable:
-        """The checked catalogue.
-
-        Raises:
-            DataError: with one `Problem` for every rule that is broken.
-        """
-        if isinstance(self.items, Path):
-            return read_items(self.items, **self.item_options)
-        table = ItemTable.from_frame(self.items, source=self.names["items"], **self.item_options)
-        return _steady(table, self.changing.get("items", ()), self.item_options)
-
-    def user_table(self) -> UserTable | None:
-        """The checked user table; None: there is none.
-
-        Raises:
-            DataError: with one `Problem` for every rule that is broken.
-        """
-        if self.users is None:
-            return None
-        if isinstance(self.users, Path):
-            return read_users(self.users, **self.user_options)
-        table = UserTable.from_frame(self.users, source=self.names["users"], **self.user_options)
-        return _steady(table, self.changing.get("users", ()), self.user_options)
-
-    def _of_views(self, problem: Problem) -> Problem:
-        remedy = _REMEDY if problem.rule == UNDESCRIBED else problem.remedy
-        return replace(
-            problem, source=self.names.get(problem.source, problem.source), remedy=remedy
-        )
-
-
-def open_tables(config: Config) -> RunTables:
+def open_tables(config: Config) -> Tables:
     """The configured tables; files are named and not yet read, views are read.
 
     Raises:
@@ -161,36 +69,14 @@ def open_tables(config: Config) -> RunTables:
         return _read_views(config, data.feast, source, views)
     if data.events is None or data.items is None:
         raise RuntimeError("a configuration without files and without a repository was accepted")
-    return RunTables(
+    return Tables(
         data.events,
         data.items,
         data.users,
-        data.columns.to_event_columns(),
-        data.item_columns.to_options(ITEM),
-        data.user_columns.to_options(USER),
+        columns=data.columns.to_event_columns(),
+        item_options=data.item_columns.to_options(ITEM),
+        user_options=data.user_columns.to_options(USER),
     )
-
-
-class DescribedTables(NamedTuple):
-    """What describes items and users.
-
-    Attributes:
-        items: the catalogue.
-        users: the user table, if there is one.
-    """
-
-    items: ItemTable
-    users: UserTable | None
-
-
-def read_described(config: Config) -> DescribedTables:
-    """The checked catalogue, and the user table if there is one.
-
-    Raises:
-        DataError: with one `Problem` for every rule that is broken.
-    """
-    tables = open_tables(config)
-    return DescribedTables(tables.item_table(), tables.user_table())
 
 
 def newest_events(config: Config, limit: int) -> Interactions:
@@ -209,12 +95,11 @@ def newest_events(config: Config, limit: int) -> Interactions:
         columns = _event_columns(config, views)
         frame = _events(source, views.events, columns, limit)
         return Interactions.from_frame(frame, columns=columns, source=f"view {views.events}")
-    tables = open_tables(config)
-    path, columns = tables.events, tables.columns
-    if isinstance(path, Path) and path.suffix == ".parquet" and path.is_file():
+    path, columns = Path(str(data.events)), data.columns.to_event_columns()
+    if path.suffix == ".parquet" and path.is_file():
         frame = _newest(pl.scan_parquet(path), columns, limit).collect(engine="streaming")
     else:
-        frame = _newest(read_frame(str(path)).lazy(), columns, limit).collect()
+        frame = _newest(read_frame(path).lazy(), columns, limit).collect()
     return Interactions.from_frame(frame, columns=columns, source=str(path))
 
 
@@ -275,7 +160,7 @@ def _views(config: Config, settings: FeastConfig) -> tuple[FeatureSource, Traini
 
 def _read_views(
     config: Config, settings: FeastConfig, source: FeatureSource, views: TrainingViews
-) -> RunTables:
+) -> Tables:
     from features.sources.described_rows import DescribedRows, described_rows
 
     if views.items is None:
@@ -284,27 +169,30 @@ def _read_views(
             f"{settings.repository}; add one to the repository"
         )
     columns = _event_columns(config, views)
-    events = _events(source, views.events, columns)
+    roles = {"events": views.events, "items": views.items, "users": views.users}
+    tables = Tables(
+        _events(source, views.events, columns),
+        columns=columns,
+        item_options=config.data.item_columns.to_options(views.item_key),
+        user_options=config.data.user_columns.to_options(views.user_key),
+        names={role: f"view {view}" for role, view in roles.items()},
+        add_items=_REMEDY,
+    )
     cut = end = None
     if settings.as_of == "training_end":
-        cut, end = _training_end(events, columns, config.split)
+        cut, end = _training_end(tables, config.split)
 
     def described(view: str, key: str) -> DescribedRows:
         return described_rows(source, view, key, cut=cut, end=end)
 
-    names = {"events": f"view {views.events}", "items": f"view {views.items}"}
     items = described(views.items, views.item_key)
-    users = None if views.users is None else described(views.users, views.user_key)
-    return RunTables(
-        events,
-        items.frame,
-        None if users is None else users.frame,
-        columns,
-        config.data.item_columns.to_options(views.item_key),
-        config.data.user_columns.to_options(views.user_key),
-        names | {"users": f"view {views.users}"},
-        {"items": items.changing, "users": () if users is None else users.changing},
-    )
+    tables.items = items.frame
+    tables.item_options |= {"changing": items.changing}
+    if views.users is not None:
+        users = described(views.users, views.user_key)
+        tables.users = users.frame
+        tables.user_options |= {"changing": users.changing}
+    return tables
 
 
 def _event_columns(config: Config, views: TrainingViews) -> EventColumns:
@@ -347,26 +235,10 @@ def _newest(events: pl.LazyFrame, columns: EventColumns, limit: int) -> pl.LazyF
     return events.top_k(limit, by=by) if columns.timestamp in by else events
 
 
-def _training_end(
-    events: pl.DataFrame, columns: EventColumns, settings: SplitConfig
-) -> tuple[datetime, datetime]:
+def _training_end(tables: Tables, settings: SplitConfig) -> tuple[datetime, datetime]:
     """The times of the last training event and of the last event."""
-    last: Any = events[TIMESTAMP].max()
-    if event_problems(events, columns, source=""):
+    last: Any = tables.frame("events")[TIMESTAMP].max()
+    if tables.own_problems("events"):
         return last, last  # there is nothing to split; the problems are told later
-    newest: Any = (
-        split_of(Interactions.from_frame(events, columns=columns), settings)
-        .train.frame[TIMESTAMP]
-        .max()
-    )
+    newest: Any = split_of(tables.interactions, settings).train.frame[TIMESTAMP].max()
     return newest or last, last
-
-
-def _steady(table: Table, changing: Collection[str], options: Mapping[str, Any]) -> Table:
-    """The table without the roles of columns that changed, but for categories that are named."""
-    gone = set(changing) - set(options["category_columns"] or ())
-    return replace(
-        table,
-        number_columns=tuple(name for name in table.number_columns if name not in gone),
-        category_columns=tuple(name for name in table.category_columns if name not in gone),
-    )

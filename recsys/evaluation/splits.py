@@ -88,15 +88,15 @@ def split_at(interactions: Interactions, moment: datetime) -> Split:
 
 
 def _events_of_user() -> pl.Expr:
-    return pl.len().over(USER).cast(pl.Int64)
+    """Within a group of one user's events."""
+    return pl.len().cast(pl.Int64)
 
 
 def _cut_after(interactions: Interactions, cut: pl.Expr, min_events: int) -> Split:
-    place = pl.int_range(pl.len(), dtype=pl.Int64).over(USER)
-    tested = interactions.frame.select(
-        ((place >= cut) & (_events_of_user() >= min_events)).alias("tested")
-    )["tested"]
     frame = interactions.frame
+    place = pl.int_range(pl.len(), dtype=pl.Int64)
+    late = (place >= cut) & (_events_of_user() >= min_events)
+    tested = frame.select(late.over(USER).alias("tested"))["tested"]
     return Split(Interactions(frame.filter(~tested)), Interactions(frame.filter(tested)))
 
 

@@ -15,10 +15,4 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate", "train"]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "evaluate": "recsys.pipeline.evaluation",
-        "train": "recsys.pipeline.run",
-    },
-)
+__getattr__, __dir__ = lazy_names(__name__, __file__)

@@ -9,7 +9,7 @@ import numpy as np
 
 from recsys.bundle import Bundle
 from recsys.config import Config
-from recsys.dataset import read_dataset
+from recsys.dataset import Dataset, read_dataset
 from recsys.evaluation import Evaluation, Interval, compare, write_html
 from recsys.pipeline.evidence import write_evidence
 from recsys.pipeline.measuring import ask_funnel, own_data
@@ -19,13 +19,23 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    config: Config, bundle: Bundle, *, progress: Progress | None = None
+    config: Config,
+    bundle: Bundle,
+    *,
+    data: Dataset | None = None,
+    progress: Progress | None = None,
 ) -> Mapping[str, Evaluation]:
     """Measure a bundle on the held-out part, stage by stage.
 
     Histories end where the training part ends; seen items are masked; the full catalogue is
     ranked. Writes ``report.html``, ``evaluation.json`` and ``evidence`` (for the gate) into the
     bundle and the metric table into its manifest.
+
+    Args:
+        config: the run.
+        bundle: what is measured.
+        data: the run's, where it is read already.
+        progress: shows a bar.
 
     Returns:
         The whole funnel first, then the trees alone, then each retriever alone.
@@ -34,7 +44,7 @@ def evaluate(
         ArtifactError: the data or the split are not those the bundle was trained with.
     """
     progress = progress or Progress()
-    data = own_data(config, bundle, read_dataset(config), remedy="train again, or evaluate")
+    data = own_data(config, bundle, data or read_dataset(config), remedy="train again, or evaluate")
     with progress.bar(3, "measure the funnel") as advance:
         answer = ask_funnel(config, bundle, data)
         advance(1)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
+from features.tables import ItemTable
 from recsys.bundle import Bundle
 from recsys.config import Config, SemanticIdsConfig
 from recsys.content.encoder import ContentEncoder
@@ -57,7 +58,7 @@ def item_stages(
         lineage: the bundle whose encoders are asked. None: they are fitted.
     """
     lineage = lineage or Lineage()
-    start = lineage.start
+    start, items = lineage.start, data.items  # the stages do not hold the log
 
     def taken_over(name: str, out: Path) -> bool:
         """Copy what the bundle has for items that stay as they are."""
@@ -68,19 +69,19 @@ def item_stages(
 
     def content(out: Path, progress: Progress) -> None:
         if not taken_over("content", out):
-            _write_content(config, data, out, start)
+            _write_content(config, items, out, start)
 
     def semantic_ids(out: Path, progress: Progress) -> None:
         if taken_over("semantic-ids", out):
             return
         if start is None:
-            _write_semantic_ids(config, data, load_content(work), out, progress)
+            _write_semantic_ids(config, items, load_content(work), out, progress)
         else:
-            _extend_semantic_ids(config, data, load_content(work), out, start)
+            _extend_semantic_ids(config, items, load_content(work), out, start)
 
     def fields(out: Path, progress: Progress) -> None:
         if not taken_over("fields", out):
-            _write_fields(data, out, start)
+            _write_fields(items, out, start)
 
     parent = None if start is None else lineage.fingerprint()
     return [
@@ -117,21 +118,20 @@ def load_item_inputs(work: Path) -> ItemInputs:
     )
 
 
-def _write_content(config: Config, data: Dataset, out: Path, start: Bundle | None) -> None:
-    frame = data.items.frame
+def _write_content(config: Config, items: ItemTable, out: Path, start: Bundle | None) -> None:
     encoder = (
-        _fitted_encoder(config, data)
+        _fitted_encoder(config, items)
         if start is None
         else ContentEncoder.load(start.file("content/encoder"))
     )
     out.mkdir(parents=True, exist_ok=True)
-    vectors = np.pad(encoder.transform(frame), ((1, 0), (0, 0)))
+    vectors = np.pad(encoder.transform(items.frame), ((1, 0), (0, 0)))
     save_file({"vectors": vectors}, out / "vectors.safetensors")
     encoder.save(out / "encoder")
 
 
-def _fitted_encoder(config: Config, data: Dataset) -> ContentEncoder:
-    items, settings = data.items, config.content
+def _fitted_encoder(config: Config, items: ItemTable) -> ContentEncoder:
+    settings = config.content
     attributes = (*items.list_columns, *items.category_columns, *items.number_columns)
     text_columns = (*items.text_columns, *items.list_columns)
     if not (text_columns or attributes):
@@ -153,7 +153,7 @@ def _fitted_encoder(config: Config, data: Dataset) -> ContentEncoder:
 
 
 def _write_semantic_ids(
-    config: Config, data: Dataset, content: np.ndarray, out: Path, progress: Progress
+    config: Config, items: ItemTable, content: np.ndarray, out: Path, progress: Progress
 ) -> None:
     """Unique Semantic IDs, the quantiser and its diagnostics."""
     vectors = content[1:]
@@ -165,7 +165,7 @@ def _write_semantic_ids(
     codes = _unique_codes(config, vectors, quantizer)
     ids = SemanticIds.from_codes(
         codes,
-        data.items.ids,
+        items.ids,
         num_codes=(*[settings.codes] * settings.levels, _NUM_TIES),
         codebook=quantizer.fingerprint,
     )
@@ -173,7 +173,7 @@ def _write_semantic_ids(
 
 
 def _extend_semantic_ids(
-    config: Config, data: Dataset, content: np.ndarray, out: Path, start: Bundle
+    config: Config, items: ItemTable, content: np.ndarray, out: Path, start: Bundle
 ) -> None:
     """The bundle's Semantic IDs with new items appended; no id of an old item changes."""
     quantizer = load_quantizer(start.file("semantic-ids/quantizer"))
@@ -182,7 +182,7 @@ def _extend_semantic_ids(
     ids = old
     if len(vectors) > len(old):
         codes = _unique_codes(config, vectors[len(old) :], quantizer, taken=old.codes[1:])
-        ids = old.extend(codes, data.items.ids[len(old) :], codebook=quantizer.fingerprint)
+        ids = old.extend(codes, items.ids[len(old) :], codebook=quantizer.fingerprint)
     _save_semantic_ids(ids, quantizer, vectors, config.seed, out)
 
 
@@ -214,13 +214,11 @@ def _save_semantic_ids(
         log.warning("semantic ids: %s", problem)
 
 
-def _write_fields(data: Dataset, out: Path, start: Bundle | None) -> None:
+def _write_fields(items: ItemTable, out: Path, start: Bundle | None) -> None:
     vocabulary = (
-        FieldVocabulary.fit(data.items)
-        if start is None
-        else FieldVocabulary.load(start.file("fields"))
+        FieldVocabulary.fit(items) if start is None else FieldVocabulary.load(start.file("fields"))
     )
-    tokens = np.pad(vocabulary.encode(data.items), ((1, 0), (0, 0)))
+    tokens = np.pad(vocabulary.encode(items), ((1, 0), (0, 0)))
     out.mkdir(parents=True, exist_ok=True)
     save_file({"tokens": tokens}, out / "tokens.safetensors")
     vocabulary.save(out)

@@ -32,8 +32,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.definitions import Definition, load_definitions
-from features.tables import USER, Histories, Vocabulary
+from features.computation.declarations import load_definitions
+from features.definitions import Definition
+from features.tables import USER, Histories, Interactions, Vocabulary
 from recsys.bundle import Bundle, latest
 from recsys.config import Config
 from recsys.dataset import Dataset
@@ -133,13 +134,13 @@ class Lineage:
             )
         return data
 
-    def check(self, config: Config, data: Dataset, held_out: Histories) -> None:
+    def check(self, config: Config, data: Dataset, held_out: Interactions) -> None:
         """Refuse settings that do not go on from the bundles, and events they have seen.
 
         Args:
             config: the run.
             data: numbered as `continued` does.
-            held_out: U rows, the events of the test part.
+            held_out: the events of the test part.
 
         Raises:
             ConfigError: a setting must be as it was.
@@ -151,9 +152,11 @@ class Lineage:
                 "retrieval.sources must include 'two_tower' to continue a bundle, got "
                 f"{', '.join(config.retrieval.sources)}"
             )
-        for bundle in self.bundles:
-            bundle.verify()
-            _check_unseen(bundle, data, held_out)
+        if self.bundles:
+            asked = data.histories(held_out)
+            for bundle in self.bundles:
+                bundle.verify()
+                _check_unseen(bundle, data, asked)
         if self.start is not None:
             sections = ["content", "semantic_ids", *(["ranking"] if self.frozen_items else [])]
             _check_sections(self.start, config, sections)

@@ -7,7 +7,7 @@ import numpy as np
 from features.errors import DataError
 from recsys.bundle import Bundle
 from recsys.config import Config
-from recsys.dataset import read_dataset
+from recsys.dataset import Dataset, read_dataset
 from recsys.errors import ArtifactError
 from recsys.pipeline.evidence import make_evidence
 from recsys.pipeline.lineage import numbered_as
@@ -17,7 +17,9 @@ from recsys.simulation.gate.evidence import Evidence
 __all__ = ["measure_as"]
 
 
-def measure_as(config: Config, older: Bundle, newer: Bundle) -> Evidence:
+def measure_as(
+    config: Config, older: Bundle, newer: Bundle, *, data: Dataset | None = None
+) -> Evidence:
     """Measure ``older`` on the data and the split that ``newer`` was trained with.
 
     It is asked with today's histories, less what it does not know; items that came later count as
@@ -28,12 +30,13 @@ def measure_as(config: Config, older: Bundle, newer: Bundle) -> Evidence:
         config: the data; its split must be that of ``newer``.
         older: what is measured.
         newer: what it will be compared with.
+        data: of the configuration, where it is read already.
 
     Raises:
         ArtifactError: the data are not those of ``newer``, the split differs, or an item that
             ``older`` knows is gone.
     """
-    data = read_dataset(config)
+    data = data or read_dataset(config)
     own_data(config, newer, data, remedy="judge it")
     try:
         numbered = numbered_as(older, data)

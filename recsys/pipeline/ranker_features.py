@@ -9,7 +9,8 @@ from typing import Self
 import numpy as np
 
 from features.computation import FeatureComputer
-from features.definitions import Definition, definitions_sha256
+from features.computation.declarations import definitions_sha256
+from features.definitions import Definition
 from features.errors import DataError
 from features.tables import UserTable
 from recsys.config import Config

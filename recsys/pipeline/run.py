@@ -14,21 +14,22 @@ import logging
 import shutil
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from features.definitions import dump_definitions
-from features.tables import TIMESTAMP, Interactions
+from features.computation.declarations import dump_definitions
+from features.tables import TIMESTAMP, Histories, Interactions
 from recsys.bundle import Bundle
 from recsys.config import Config
 from recsys.dataset import Cut, Dataset, cut_histories, read_dataset
 from recsys.errors import ConfigError
 from recsys.evaluation import Truth, judge
 from recsys.evaluation.metrics import ndcg
+from recsys.evaluation.splits import split_per_user
 from recsys.files.provenance import fingerprint
 from recsys.index.choices import make_index
 from recsys.pipeline.calibration import fit_map, write_map
@@ -91,10 +92,8 @@ def train(
             "retrieval.sources must include 'two_tower' for --explain-noise, got "
             f"{', '.join(config.retrieval.sources)}"
         )
-    data = lineage.continued(read_dataset(config))
-    lineage.check(config, data, data.histories(data.split(config).test))
     work = config.output.directory / "work"
-    run = _Run(config, data, work, workers, lineage)
+    run = _Run(config, lineage.continued(read_dataset(config)), work, workers, lineage)
     stages = run.stages()
     if explain_noise:
         stages.append(Stage("noise", "of every training event", run.noise, ("retrieval",)))
@@ -102,7 +101,7 @@ def train(
     with Bundle.create(
         config.output.directory,
         config=config.as_used(),
-        data_fingerprint=data.fingerprint(),
+        data_fingerprint=run.data_fingerprint,
         lineage=lineage.record(),
     ) as draft:
         run.assemble(draft.path, noise=explain_noise)
@@ -121,14 +120,28 @@ class _Run:
         workers: int,
         lineage: Lineage | None = None,
     ) -> None:
+        lineage = lineage or Lineage()
+        self.data_fingerprint = data.fingerprint()
+        learned, held_out = data.split(config)
+        lineage.check(config, data, held_out)
         self._config = config
-        self._data = data
         self._work = work
         self._workers = workers
-        self._lineage = lineage or Lineage()
-        self._train = data.split(config).train
-        self._past, self._future = data.histories(self._train).head_fraction(config.split.fraction)
-        self._features = RankerFeatures.of_run(config, data, self._lineage)
+        self._lineage = lineage
+        self._item_stages = item_stages(config, data, work, lineage)
+        # From here on the log is the training part; nothing holds the rest in memory.
+        self._data = replace(data, interactions=learned)
+        self._features = RankerFeatures.of_run(config, self._data, lineage)
+
+    @cached_property
+    def _trained(self) -> Histories:
+        """U rows, the training part."""
+        return self._data.histories()
+
+    @cached_property
+    def _past_and_future(self) -> tuple[Histories, Histories]:
+        """U rows each: what the retrievers of the past see, and what they are asked about."""
+        return self._trained.head_fraction(self._config.split.fraction)
 
     def stages(self) -> list[Stage]:
         """What is to be done, in order."""
@@ -138,8 +151,7 @@ class _Run:
         parent = lineage.fingerprint()
         split = config.split.fingerprint()
         features = self._features.fingerprint()
-        first = item_stages(config, self._data, self._work, lineage)
-        items = tuple(stage.name for stage in first)
+        items = tuple(stage.name for stage in self._item_stages)
         ranking: list[Stage] = (
             [
                 Stage(
@@ -167,7 +179,7 @@ class _Run:
         )
         past = () if lineage.frozen_items else ("retrieval-past",)
         return [
-            *first,
+            *self._item_stages,
             *ranking,
             Stage(
                 "retrieval",
@@ -185,12 +197,13 @@ class _Run:
         They begin from nothing whatever the run continues: a bundle has seen that rest.
         """
         curve: list[EpochReport] = []
+        past, future = self._past_and_future
         fitted = fit_sources(
-            self._past,
+            past,
             load_item_inputs(self._work),
             self._config.retrieval,
             seed=self._config.seed,
-            validation=self._future,
+            validation=future,
             workers=self._workers,
             progress=progress,
             on_epoch=curve.append,
@@ -206,9 +219,10 @@ class _Run:
     def ranking(self, out: Path, progress: Progress) -> None:
         """Both ranking stages, chosen on held-out users."""
         config, data = self._config.ranking, self._data
-        cut = cut_histories(self._past, self._future)
+        past, future = self._past_and_future
+        cut = cut_histories(past, future)
         # A user's past may share its last timestamp with the moment's first target.
-        check_time_leakage(cut.history, cut.target, self._past, cut.moment)
+        check_time_leakage(cut.history, cut.target, past, cut.moment)
         names = self._config.retrieval.sources
         retrievers = load_sources(self._work / "retrieval-past", names)
         asked = np.nonzero(cut.target.counts > 0)[0]
@@ -269,7 +283,7 @@ class _Run:
         curve: list[EpochReport] = []
         settings = self._config.retrieval
         fitted = fit_sources(
-            self._data.histories(self._train),
+            self._trained,
             load_item_inputs(self._work),
             settings,
             seed=self._config.seed,
@@ -318,45 +332,29 @@ class _Run:
         out.mkdir(parents=True, exist_ok=True)
         shutil.copy(self._work / "ranking/definitions.json", out)
         self._features.save_users(out)
-        newest: Any = self._train.frame[TIMESTAMP].max()
+        learned = self._data.interactions
+        newest: Any = learned.frame[TIMESTAMP].max()
         as_of = newest + timedelta(microseconds=1)
         computer = self._features.computer(load_content(self._work))
-        values = computer.item_features(self._train, as_of)
+        values = computer.item_features(learned, as_of)
         values.with_columns(pl.lit(as_of).cast(pl.Datetime("us")).alias("as_of")).write_parquet(
             out / "items.parquet"
         )
 
     def noise(self, out: Path, progress: Progress) -> None:
         """How much each training event looks like noise to the served towers."""
-        histories = self._data.histories(self._train)
-        write_noise(out, self._work, self._config, self._data, histories)
+        write_noise(out, self._work, self._config, self._data, self._trained)
 
     def assemble(self, out: Path, *, noise: bool = False) -> None:
         """Everything a recommender needs, as one directory."""
         write_bundle(
-            out,
-            self._work,
-            self._config,
-            self._data,
-            self._data.histories(self._train),
-            self._lineage,
-            noise=noise,
+            out, self._work, self._config, self._features, self._trained, self._lineage, noise=noise
         )
 
     def _past_log(self) -> Interactions:
         """The training events without the targets, as a log."""
-        counts = self._past.counts
-        limit = pl.DataFrame(
-            {"user_id": self._data.user_list, "kept": counts}, schema_overrides={"kept": pl.Int64}
-        )
-        frame = (
-            self._train.frame.with_row_index("order")
-            .join(limit, on="user_id", how="left", maintain_order="left")
-            .filter(pl.int_range(pl.len()).over("user_id") < pl.col("kept"))
-            .sort("order")
-            .drop("order", "kept")
-        )
-        return Interactions(frame)
+        fraction = self._config.split.fraction
+        return split_per_user(self._data.interactions, fraction=fraction, min_events=1).train
 
 
 def _index_of(bundle: Bundle) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -10,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from features.definitions import load_definitions
 from features.tables import Histories
 from recsys.config import Config
 from recsys.dataset import Dataset
 from recsys.dataset.definitions import describe_definitions
 from recsys.files.headers import write_header
 from recsys.pipeline.lineage import Lineage, write_trained_until
+from recsys.pipeline.ranker_features import RankerFeatures
 from recsys.pipeline.towers import CURVE
 from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.retrieval.training.noise_scores import event_losses, noise_scores
@@ -36,7 +35,7 @@ def write_bundle(
     out: Path,
     work: Path,
     config: Config,
-    data: Dataset,
+    features: RankerFeatures,
     trained: Histories,
     lineage: Lineage,
     *,
@@ -48,11 +47,12 @@ def write_bundle(
         out: an existing directory.
         work: the outputs of the stages.
         config: the run.
-        data: the run's.
+        features: the run's, with its data.
         trained: U rows, the training part.
         lineage: what the run continues.
         noise: also what `write_noise` made.
     """
+    data = features.data
     for name in _PARTS:
         shutil.copytree(work / name, out / name, ignore=shutil.ignore_patterns("stage.json"))
     if not lineage.frozen_items:  # the curve that was validated says more
@@ -66,7 +66,6 @@ def write_bundle(
     write_trained_until(out, data, trained, lineage)
     columns = asdict(data.items)
     columns.pop("frame")
-    definitions = load_definitions(json.loads((out / "features/definitions.json").read_text()))
     has_towers = TwoTowerRetriever.name in config.retrieval.sources
     header = {
         "items_sha256": data.item_ids.sha256,
@@ -75,7 +74,7 @@ def write_bundle(
         "sources": list(config.retrieval.sources),
         "towers": TwoTowerRetriever.load(out / TOWERS).settings if has_towers else None,
         "index": config.retrieval.index,
-        "features": describe_definitions(config, definitions),
+        "features": describe_definitions(config, features.definitions),
         "candidates_per_source": config.ranking.candidates_per_source,
         "diversity": config.ranking.diversity,
     }

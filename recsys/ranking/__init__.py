@@ -28,14 +28,4 @@ __all__ = [
     "uniform_shuffle",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "Drawn": "recsys.ranking.exploration",
-        "build_slate": "recsys.ranking.slate",
-        "epsilon_greedy": "recsys.ranking.exploration",
-        "plackett_luce": "recsys.ranking.exploration",
-        "seeded": "recsys.ranking.exploration",
-        "uniform_shuffle": "recsys.ranking.exploration",
-    },
-)
+__getattr__, __dir__ = lazy_names(__name__, __file__)

@@ -15,12 +15,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Ranked", "Recommender", "Slate", "SlateItem"]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "Ranked": "recsys.recommender.slates",
-        "Recommender": "recsys.recommender.recommender",
-        "Slate": "recsys.recommender.slates",
-        "SlateItem": "recsys.recommender.slates",
-    },
-)
+__getattr__, __dir__ = lazy_names(__name__, __file__)

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from features.computation import FeatureComputer
-from features.definitions import load_definitions
+from features.computation.declarations import load_definitions
 from features.tables import ItemTable, UserTable, Vocabulary
 from recsys.config.features import CONTENT
 from recsys.dataset.definitions import USER_COLUMNS

@@ -11,6 +11,7 @@ import json
 import textwrap
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
@@ -36,7 +37,7 @@ _WORDS: Mapping[Any, str] = {
     bool: "true or false",
     str: "text",
     Path: "path",
-    dict: "table",
+    datetime: "date and time",
 }
 _BOUNDS = (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"))
 
@@ -189,7 +190,7 @@ def _kind(annotation: Any, metadata: Sequence[Any]) -> str:
         return f"list, each {_kind(inner[0], metadata)}"
     if origin is not None and hasattr(annotation, "__metadata__"):  # Annotated
         return _kind(inner[0], [*metadata, *_flat(annotation.__metadata__)])
-    words = _WORDS.get(origin or annotation, "text")
+    words = _WORDS.get(annotation, "table")
     limits = [
         f"{sign} {getattr(bound, name):g}"
         for bound in _flat(metadata)

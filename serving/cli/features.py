@@ -73,13 +73,13 @@ def suggest(
         import numpy as np
 
         from features.suggest.suggestions import suggest_definitions as run
-        from recsys.dataset.tables import newest_events, read_described
+        from recsys.dataset.tables import newest_events, open_tables
 
-        items, users = read_described(settings)
+        tables = open_tables(settings)
         found = run(
             newest_events(settings, max_events),
-            items,
-            users,
+            tables.item_table,
+            tables.user_table,
             sample_events=sample_events,
             max_categories=max_categories,
             rng=np.random.default_rng(settings.seed),
@@ -174,10 +174,10 @@ def parity(
     """
     with reporting(as_json) as out:
         settings = read_config(config)
-        from recsys.dataset.tables import newest_events, read_described
+        from recsys.dataset.tables import newest_events, open_tables
         from serving.jobs.feature_replay import declared_definitions, replay_parity
 
-        tables = read_described(settings)
+        tables = open_tables(settings)
         chosen, left_out = declared_definitions(definitions, settings, tables)
         report = replay_parity(
             newest_events(settings, max_events).frame,
@@ -204,10 +204,10 @@ def replay(
     """Fill the running feature state in the store from the log; known events are skipped."""
     with reporting(as_json) as out:
         settings = read_config(config)
-        from recsys.dataset.tables import newest_events, read_described
+        from recsys.dataset.tables import newest_events, open_tables
         from serving.jobs.feature_replay import declared_definitions, fill_state
 
-        tables = read_described(settings)
+        tables = open_tables(settings)
         chosen, left_out = declared_definitions(definitions, settings, tables)
         shown = progress_of(out, progress)
         filled = fill_state(
@@ -263,7 +263,7 @@ def _parity_output(report: ParityReport, left_out: list[str]) -> tuple[dict[str,
 
 
 def _values(found: Suggestions, out_file: Path | None) -> dict[str, object]:
-    from features.definitions import dump_definitions
+    from features.computation.declarations import dump_definitions
 
     records = dump_definitions([one.definition for one in found.kept])
     return {

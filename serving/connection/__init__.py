@@ -14,12 +14,4 @@ if TYPE_CHECKING:
 
 __all__ = ["EMBEDDED", "URL_VARIABLE", "connect", "redact"]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "EMBEDDED": "serving.connection.clients",
-        "URL_VARIABLE": "serving.connection.clients",
-        "connect": "serving.connection.clients",
-        "redact": "serving.connection.clients",
-    },
-)
+__getattr__, __dir__ = lazy_names(__name__, __file__)

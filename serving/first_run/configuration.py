@@ -13,9 +13,9 @@ from features.errors import DataError
 from features.feast.source import FeastSource
 from features.feast.training_data import TrainingViews, find_training_views
 from features.sources.protocol import ViewDescription
-from features.tables import ItemTable, UserTable
+from features.tables import ItemTable, Tables, UserTable
 from recsys.config import Config
-from recsys.dataset.tables import RunTables, open_tables
+from recsys.dataset.tables import open_tables
 from recsys.tuning.toml_text import to_toml
 from serving.first_run.columns import guess_event_columns, guess_id_column
 from serving.first_run.store_url import propose_store
@@ -214,7 +214,7 @@ def _event_roles(
     columns = {role: name for role, name in found.items() if name is not None}
     bad = {
         problem.column: problem.rule
-        for problem in open_tables(_config(feast | {"as_of": "now"}, columns)).problems()
+        for problem in open_tables(_config(feast | {"as_of": "now"}, columns)).problems
     }
     settings = []
     for role, name in list(columns.items()):
@@ -231,7 +231,7 @@ def _event_roles(
     return columns, settings
 
 
-def _as_of(feast: dict[str, Any], columns: dict[str, str]) -> tuple[str, RunTables, str]:
+def _as_of(feast: dict[str, Any], columns: dict[str, str]) -> tuple[str, Tables, str]:
     """Rows known at the end of the training part, unless these do not describe the log's items."""
     now = open_tables(_config(feast | {"as_of": "now"}, columns))
     try:
@@ -253,14 +253,11 @@ def _as_of(feast: dict[str, Any], columns: dict[str, str]) -> tuple[str, RunTabl
     return "now", now, reason
 
 
-def _undescribed(tables: RunTables) -> list[str]:
+def _undescribed(tables: Tables) -> list[str]:
     import polars as pl
 
-    events, items = tables.events, tables.items
-    if isinstance(events, Path) or isinstance(items, Path):
-        raise RuntimeError("views were read as files")
-    ids = items[tables.item_options["id_column"]].cast(pl.String)
-    found = events[tables.columns.item].cast(pl.String).unique()
+    ids = tables.frame("items")[tables.item_options["id_column"]].cast(pl.String)
+    found = tables.frame("events")[tables.columns.item].cast(pl.String).unique()
     return found.filter(~found.is_in(ids.implode())).to_list()
 
 
@@ -268,13 +265,13 @@ def _config(feast: dict[str, Any], columns: dict[str, str]) -> Config:
     return Config.model_validate({"data": {"feast": feast, "columns": columns}})
 
 
-def _described(tables: RunTables, ids: dict[str, str] | None = None) -> Iterator[Setting]:
+def _described(tables: Tables, ids: dict[str, str] | None = None) -> Iterator[Setting]:
     """Roles of the columns of items and users."""
-    found: list[tuple[str, str, ItemTable | UserTable | None]] = [
-        ("item_columns", "items", tables.item_table()),
-        ("user_columns", "users", tables.user_table()),
+    found: list[tuple[str, ItemTable | UserTable | None, dict[str, Any]]] = [
+        ("item_columns", tables.item_table, tables.item_options),
+        ("user_columns", tables.user_table, tables.user_options),
     ]
-    for section, role, table in found:
+    for section, table, options in found:
         if table is None:
             continue
         full = f"data.{section}"
@@ -295,7 +292,7 @@ def _described(tables: RunTables, ids: dict[str, str] | None = None) -> Iterator
             shown = ", ".join(table.number_columns)
             yield Setting(full, "numbers", None, f"numbers need no line: {shown}")
         described = (*table.text_columns, *table.list_columns)
-        gone = [name for name in tables.changing.get(role, ()) if name not in described]
+        gone = [name for name in options.get("changing", ()) if name not in described]
         if gone:
             reason = (
                 f"{', '.join(gone)}: changing with time, so not used by itself; name it in "

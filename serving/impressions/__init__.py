@@ -15,12 +15,4 @@ if TYPE_CHECKING:
 
 __all__ = ["arm_of", "join_feedback", "read_feedback", "read_impressions"]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "arm_of": "serving.impressions.log",
-        "join_feedback": "serving.impressions.attribution",
-        "read_feedback": "serving.impressions.log",
-        "read_impressions": "serving.impressions.log",
-    },
-)
+__getattr__, __dir__ = lazy_names(__name__, __file__)

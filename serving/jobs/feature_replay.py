@@ -9,22 +9,15 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from features.definitions import (
-    Definition,
-    Position,
-    RetrievalRank,
-    RetrievalScore,
-    SlateRelative,
-    load_definitions,
-)
+from features.computation.declarations import load_definitions
+from features.definitions import Definition, Position, RetrievalRank, RetrievalScore, SlateRelative
 from features.errors import DataError
 from features.online.features import NO_EVENTS, OnlineFeatures, UpdateReport
 from features.online.parity import ParityReport, check_parity
-from features.tables import CREATED, ITEM, TIMESTAMP, USER, Interactions
+from features.tables import CREATED, ITEM, TIMESTAMP, USER, Interactions, Tables
 from recsys.config import Config
 from recsys.config.features import read_features_toml
 from recsys.dataset.definitions import ranker_definitions
-from recsys.dataset.tables import DescribedTables
 from recsys.progress import Progress
 from serving.assembly import open_client
 from serving.events.feature_state import RedisStateStore
@@ -47,7 +40,7 @@ class Filled(NamedTuple):
 
 
 def declared_definitions(
-    path: Path | None, config: Config, tables: DescribedTables
+    path: Path | None, config: Config, tables: Tables
 ) -> tuple[tuple[Definition, ...], list[str]]:
     """The definitions whose values a log determines, and a line on those whose values it does not.
 
@@ -61,7 +54,7 @@ def declared_definitions(
         ConfigError: the file cannot be read.
     """
     if path is None:
-        declared = ranker_definitions(config, tables.items)
+        declared = ranker_definitions(config, tables.item_table)
     else:
         declared = load_definitions(read_features_toml(path).get("features", []))
     by_name = {definition.name: definition for definition in declared}
@@ -99,7 +92,7 @@ def _not_of_a_log(definition: Definition) -> str:
 
 def replay_parity(
     events: pl.DataFrame,
-    tables: DescribedTables,
+    tables: Tables,
     definitions: tuple[Definition, ...],
     *,
     num_requests: int,
@@ -122,7 +115,7 @@ def replay_parity(
     rng = np.random.default_rng(seed)
     log = Interactions.from_frame(events, source="events").frame
     chosen = np.sort(rng.choice(log.height, size=min(num_requests, log.height), replace=False))
-    ids = tables.items.frame[ITEM]
+    ids = tables.item_table.frame[ITEM]
     drawn = rng.integers(len(ids), size=(chosen.size, candidates))
     item = ids.gather(drawn.ravel()).to_numpy().reshape(drawn.shape)
     item[:, 0] = log[ITEM].gather(chosen).to_numpy()
@@ -134,13 +127,13 @@ def replay_parity(
             "moment": log[TIMESTAMP].gather(np.repeat(chosen, candidates)),
         }
     )
-    return check_parity(definitions, requests, events, *tables)
+    return check_parity(definitions, requests, events, tables.item_table, tables.user_table)
 
 
 def fill_state(
     config: Config,
     events: pl.DataFrame,
-    tables: DescribedTables,
+    tables: Tables,
     definitions: tuple[Definition, ...],
     batch: int,
     *,
@@ -161,7 +154,9 @@ def fill_state(
         WriterReplaced: another process has begun to update the state.
     """
     store = RedisStateStore(open_client(config), config.store.namespace, writer=True)
-    online = OnlineFeatures(definitions, *tables, store=store, remember_days=36_500)
+    online = OnlineFeatures(
+        definitions, tables.item_table, tables.user_table, store=store, remember_days=36_500
+    )
     events = events.sort(CREATED if CREATED in events.columns else TIMESTAMP)
     total = NO_EVENTS
     began = time.perf_counter()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from features.errors import DataError
 from recsys.bundle import Bundle, latest
 from recsys.config import Config
+from recsys.dataset import Dataset, read_dataset
 from recsys.errors import ArtifactError, ConfigError
 from recsys.pipeline import evaluate
 from recsys.pipeline.evidence import EVIDENCE, read_evidence
@@ -97,11 +100,12 @@ def judge(
             "incumbent with --against, or --against none before the first publication"
         )
     seen = _from_log(config, candidate, incumbent, log)
-    ours = _evidence(config, candidate, progress)
+    data = cache(partial(read_dataset, config))  # for both bundles, where one is not measured yet
+    ours = _evidence(config, candidate, data, progress)
     ours = replace(ours, estimates=seen.estimates.get("candidate", ()))
     theirs = None
     if incumbent is not None:
-        theirs = _incumbent(config, incumbent, candidate, progress)
+        theirs = _incumbent(config, incumbent, candidate, data, progress)
         theirs = replace(theirs, estimates=seen.estimates.get("incumbent", ()))
     rules = config.gate
     try:
@@ -124,9 +128,11 @@ def judge(
     return Judgement(decision, record, candidate.path / REPORT)
 
 
-def _evidence(config: Config, bundle: Bundle, progress: Progress | None) -> Evidence:
+def _evidence(
+    config: Config, bundle: Bundle, data: Callable[[], Dataset], progress: Progress | None
+) -> Evidence:
     if not (bundle.path / EVIDENCE).is_dir():
-        evaluate(config, bundle, progress=progress)
+        evaluate(config, bundle, data=data(), progress=progress)
         bundle = Bundle.load(bundle.path)
     else:
         bundle.verify({EVIDENCE})
@@ -134,14 +140,18 @@ def _evidence(config: Config, bundle: Bundle, progress: Progress | None) -> Evid
 
 
 def _incumbent(
-    config: Config, incumbent: Bundle, candidate: Bundle, progress: Progress | None
+    config: Config,
+    incumbent: Bundle,
+    candidate: Bundle,
+    data: Callable[[], Dataset],
+    progress: Progress | None,
 ) -> Evidence:
     """Its own evidence where it was judged as the candidate; else it is measured as that was."""
     old, new = incumbent.manifest, candidate.manifest
     same_data = old.data_fingerprint == new.data_fingerprint
     if same_data and old.config["split"] == new.config["split"]:
-        return _evidence(config, incumbent, progress)
-    return measure_as(config, incumbent, candidate)
+        return _evidence(config, incumbent, data, progress)
+    return measure_as(config, incumbent, candidate, data=data())
 
 
 def _generation(config: Config, name: str) -> str:

@@ -15,11 +15,4 @@ if TYPE_CHECKING:
 
 __all__ = ["GenerationStore", "PublishReport", "UserBatch"]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "GenerationStore": "serving.store.generations",
-        "PublishReport": "serving.store.publication",
-        "UserBatch": "serving.store.publication",
-    },
-)
+__getattr__, __dir__ = lazy_names(__name__, __file__)

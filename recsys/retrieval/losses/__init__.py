@@ -9,10 +9,6 @@ Plain functions of tensors, which import nothing else; may be imported by `sampl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
-from torch import Tensor
-
 from recsys.retrieval.losses.alignment import (
     calibrated_uniformity,
     cm3,
@@ -39,7 +35,6 @@ from recsys.retrieval.losses.softmax_variants import (
 from recsys.retrieval.losses.strips import in_strips
 
 __all__ = [
-    "LOSSES",
     "PSL_SIGMAS",
     "bpr",
     "bsl",
@@ -63,17 +58,3 @@ __all__ = [
     "unit_rows",
     "weighted_mean",
 ]
-
-LOSSES: Mapping[str, Callable[..., Tensor]] = {
-    "bpr": bpr,
-    "bsl": bsl,
-    "ccl": ccl,
-    "cm3": cm3,
-    "directau": directau,
-    "in_batch_softmax": in_batch_softmax,
-    "mann_whitney": mann_whitney,
-    "mawu": mawu,
-    "psl": psl,
-    "sampled_softmax": sampled_softmax,
-    "sl_at_k": sl_at_k,
-}

@@ -15,10 +15,4 @@ if TYPE_CHECKING:
 
 __all__ = ["TowerOptions", "TwoTowerRetriever"]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "TowerOptions": "recsys.retrieval.towers.model",
-        "TwoTowerRetriever": "recsys.retrieval.towers.retriever",
-    },
-)
+__getattr__, __dir__ = lazy_names(__name__, __file__)

@@ -15,10 +15,4 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainingOptions", "train_two_tower"]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "TrainingOptions": "recsys.retrieval.training.options",
-        "train_two_tower": "recsys.retrieval.training.train",
-    },
-)
+__getattr__, __dir__ = lazy_names(__name__, __file__)

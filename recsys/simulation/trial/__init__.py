@@ -14,10 +14,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Trial", "run_trial"]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "Trial": "recsys.simulation.trial.experiment",
-        "run_trial": "recsys.simulation.trial.experiment",
-    },
-)
+__getattr__, __dir__ = lazy_names(__name__, __file__)

@@ -44,8 +44,8 @@ from features import (
     item_features,
     request_features,
 )
+from features.computation.kinds import KINDS
 from features.computation.requests import parts_of
-from features.definitions.registry import KINDS
 from tests.feature_world import (
     DAY,
     EVENTS,
@@ -64,7 +64,9 @@ from tests.feature_world import (
 
 
 def test_everything_means_every_kind() -> None:
-    assert {type(definition) for definition in EVERYTHING} == set(KINDS.values())
+    assert {type(definition) for definition in EVERYTHING} == {
+        kind.definition for kind in KINDS.values()
+    }
 
 
 def compute(requests: pl.DataFrame, log: Interactions) -> pl.DataFrame:

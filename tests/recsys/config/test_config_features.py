@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from features import Count, SlateRelative, default_definitions, dump_definitions, load_definitions
+from features import (
+    Count,
+    RetrievalScore,
+    SlateRelative,
+    default_definitions,
+    dump_definitions,
+)
+from features.computation.declarations import make_definition
 from features.errors import DataError
 from recsys.config import Config, load_config
 from recsys.config.features import combined_definitions, retrieval_definitions
@@ -45,13 +52,14 @@ def declared(**record: Any) -> str:
 def test_definitions_stand_in_the_configuration_or_in_a_file(tmp_path: Path) -> None:
     assert load_config(write(tmp_path, MINIMAL)).features is None
     inline = load_config(write(tmp_path, MINIMAL + COUNT))
-    assert inline.features == ({"kind": "count", "name": "seen", "window_days": 7},)
+    assert inline.features == (Count(name="seen", window_days=7),)
+    record = {"kind": "count", "name": "seen", "window_days": 7}
+    assert inline.as_used()["features"] == [record]
     apart = load_config(write(tmp_path, FROM_FILE, "# why\n" + COUNT))
     assert apart.features == inline.features
     assert (inline.features_file, apart.features_file) == (None, tmp_path / "features.toml")
     assert apart.as_used()["features_file"] == "features.toml"
     assert apart.fingerprint() == inline.fingerprint()
-    assert load_definitions(apart.features or ()) == (Count(name="seen", window_days=7),)
 
 
 def test_the_fingerprint_follows_the_definitions_and_not_how_they_are_written(
@@ -203,7 +211,9 @@ def test_declared_definitions_come_first_and_stand_in_for_added_ones() -> None:
         {"kind": "slate_relative", "name": "best", "of": "score__two_tower", "how": "minus_mean"},
         {"kind": "similarity", "name": "content_similarity", "vectors": "content", "last": 3},
     ]
-    definitions = combined_definitions(records, SOURCES, retrieval_features=True)
+    definitions = combined_definitions(
+        [make_definition(one) for one in records], SOURCES, retrieval_features=True
+    )
     assert definitions[0] == SlateRelative(name="best", of="score__two_tower", how="minus_mean")
     assert dump_definitions(definitions[:2]) == records
     added = {one.name for one in definitions[2:]}
@@ -211,9 +221,8 @@ def test_declared_definitions_come_first_and_stand_in_for_added_ones() -> None:
 
 
 def test_nothing_is_added_when_that_is_off() -> None:
-    records = [{"kind": "retrieval_score", "name": "mine", "retriever": "two_tower_share"}]
-    (only,) = combined_definitions(records, SOURCES, retrieval_features=False)
-    assert only.name == "mine"
-    relative = {"kind": "slate_relative", "name": "best", "of": "score__two_tower"}
+    mine = RetrievalScore(name="mine", retriever="two_tower_share")
+    assert combined_definitions([mine], SOURCES, retrieval_features=False) == (mine,)
+    relative = SlateRelative(name="best", of="score__two_tower")
     with pytest.raises(DataError, match="of must name another definition"):
         combined_definitions([relative], SOURCES, retrieval_features=False)

@@ -15,7 +15,7 @@ import pytest
 from features.errors import DataError
 from recsys.config import Config, load_config
 from recsys.dataset import read_dataset
-from recsys.dataset.tables import item_titles, newest_events, open_tables, read_described
+from recsys.dataset.tables import item_titles, newest_events, open_tables
 from recsys.errors import ConfigError
 from recsys.tuning.search import _run_with
 from recsys.tuning.toml_text import to_toml
@@ -61,12 +61,12 @@ def test_the_views_are_found_and_read(home: Path) -> None:
 
 def test_what_changes_with_time_plays_no_role_unless_it_is_named(home: Path) -> None:
     config = configured(home)
-    _, users = read_described(config)
+    users = open_tables(config).user_table
     assert users is not None
     assert {"num_ratings", "mean_rating", "last_genre"} <= set(users.frame.columns)
     assert (users.number_columns, users.category_columns) == ((), ())
     text = MINIMAL + '[data.user_columns]\ncategory = ["last_genre"]\n'
-    _, users = read_described(configured(home, text))
+    users = open_tables(configured(home, text)).user_table
     assert users is not None
     assert (users.number_columns, users.category_columns) == ((), ("last_genre",))
 
@@ -103,7 +103,7 @@ def test_rows_that_are_dated_when_they_were_written(home: Path, tmp_path: Path) 
     rows.with_columns(
         pl.when(half).then(late).otherwise("event_timestamp").alias("event_timestamp")
     ).write_parquet(path)
-    (problem,) = open_tables(configured(tmp_path)).problems()
+    (problem,) = open_tables(configured(tmp_path)).problems
     assert problem.source == "view ratings"
     assert "set data.feast.as_of to 'now'" in problem.remedy
     config = configured(tmp_path, MINIMAL + 'as_of = "now"\n')

@@ -391,7 +391,7 @@ def test_a_setting_that_does_not_go_on_from_the_bundle_is_named(
 def test_other_towers_may_be_compatible(parent: Bundle, worlds: dict[str, Path]) -> None:
     config = make_config(worlds["then"], Path("out"), retrieval={"pooling": "attention"})
     data = read_dataset(config)
-    Lineage(old=parent).check(config, data, data.histories(data.split(config).test))
+    Lineage(old=parent).check(config, data, data.split(config).test)
 
 
 def test_events_that_the_bundle_was_trained_on_cannot_be_held_out(
@@ -416,7 +416,7 @@ def test_events_that_the_bundle_was_trained_on_cannot_be_held_out(
     config = make_config(worlds["then"], tmp_path)
     data = read_dataset(config)
     with pytest.raises(ArtifactError, match="is damaged: data/trained_until"):
-        Lineage(start=Bundle.load(copy)).check(config, data, data.histories())
+        Lineage(start=Bundle.load(copy)).check(config, data, data.interactions)
 
 
 def test_what_a_bundle_saw_goes_on_to_its_children(

@@ -45,18 +45,18 @@ class ByTowers:
     live_rows = rows
 
 
-def towers(pooling: str = "recency", *, user_table: bool = True) -> TwoTowerRetriever:
+def towers(pooling: str = "recency", *, use_user_id: bool = True) -> TwoTowerRetriever:
     options = TowerOptions(
         dim=DIM,
         half_lives=(math.inf,),
         hidden_dim=0,
-        use_user_id=user_table,
+        use_user_id=use_user_id,
         pooling=pooling,  # type: ignore[arg-type]
     )
     generator = torch.Generator().manual_seed(0)
     tower = TwoTower(options, content_dim=0, generator=generator)
     tables = {"item": torch.randn(N + 1, DIM, generator=generator)}
-    if user_table:
+    if use_user_id:
         tables["user"] = 2 * torch.randn(USERS + 1, DIM, generator=generator)
     for table in tables.values():
         table[0] = 0.0

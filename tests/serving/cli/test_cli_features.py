@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from features.definitions import load_definitions
+from features.computation.declarations import load_definitions
 from serving.cli import app
 
 CONFIG = """

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from features import ItemTable, Vocabulary, default_definitions
-from features.definitions import dump_definitions
+from features.computation.declarations import dump_definitions
 from recsys.bundle import Bundle
 from recsys.config import load_config
 from recsys.errors import ArtifactError
@@ -68,6 +68,7 @@ def project(monkeypatch):
             definitions = dump_definitions(default_definitions(items))
             (draft.path / "features" / "definitions.json").write_text(json.dumps(definitions))
             header = {
+                "format": 1,
                 "items_sha256": vocabulary.sha256,
                 "item_columns": {"category_columns": ["maker"]},
             }

@@ -1,13 +1,9 @@
-"""Definitions to and from plain dicts (JSON, TOML), and the set a data set starts with."""
+"""Definitions that stand together: whether they fit, and the set a data set starts with."""
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import polars as pl
 
@@ -17,98 +13,16 @@ from features.definitions.columns import (
     Definition,
     Field,
     HourOfDay,
-    ListContains,
-    ListSize,
-    Position,
     RetrievalRank,
     RetrievalScore,
     SlateRelative,
-    TextMatch,
-    VectorComponent,
 )
-from features.definitions.events import Age, Count, MeanWeight, Rate, Recency, Trend, UniqueCount
-from features.definitions.history import Affinity, LastNOverlap, Session, Similarity
+from features.definitions.events import Age, Count, MeanWeight, Recency, Trend
+from features.definitions.history import Affinity, LastNOverlap, Similarity
 from features.errors import DataError
 from features.tables.entities import ItemTable
 
-__all__ = [
-    "KINDS",
-    "check_definitions",
-    "default_definitions",
-    "definitions_sha256",
-    "dump_definitions",
-    "holds_years",
-    "load_definitions",
-]
-
-KINDS: dict[str, type[Definition]] = {
-    "affinity": Affinity,
-    "age": Age,
-    "category": Category,
-    "count": Count,
-    "day_of_week": DayOfWeek,
-    "field": Field,
-    "hour_of_day": HourOfDay,
-    "last_n_overlap": LastNOverlap,
-    "list_contains": ListContains,
-    "list_size": ListSize,
-    "mean_weight": MeanWeight,
-    "position": Position,
-    "rate": Rate,
-    "recency": Recency,
-    "retrieval_rank": RetrievalRank,
-    "retrieval_score": RetrievalScore,
-    "session": Session,
-    "similarity": Similarity,
-    "slate_relative": SlateRelative,
-    "text_match": TextMatch,
-    "trend": Trend,
-    "unique_count": UniqueCount,
-    "vector_component": VectorComponent,
-}
-
-
-def dump_definitions(definitions: Sequence[Definition]) -> list[dict[str, Any]]:
-    """One plain dict per definition: its kind and the arguments that differ from the defaults."""
-    kind_of = {cls: kind for kind, cls in KINDS.items()}
-    dumped = []
-    for definition in definitions:
-        record: dict[str, Any] = {"kind": kind_of[type(definition)]}
-        for field in dataclasses.fields(definition):
-            value = getattr(definition, field.name)
-            if value != field.default:
-                record[field.name] = list(value) if isinstance(value, tuple) else value
-        dumped.append(record)
-    return dumped
-
-
-def load_definitions(records: Sequence[Mapping[str, Any]]) -> tuple[Definition, ...]:
-    """The definitions that `dump_definitions` or a person wrote.
-
-    Raises:
-        DataError: an unknown kind or argument (the message names the nearest known one), a
-            missing argument, a value out of range, or a name used twice.
-    """
-    definitions = []
-    for record in records:
-        arguments = dict(record)
-        label = f"definition {record.get('name', '?')!r}"
-        kind = str(arguments.pop("kind", ""))
-        if kind not in KINDS:
-            raise DataError(f"{label}: unknown kind {kind!r}; {_nearest(kind, KINDS)}")
-        fields = {field.name: field for field in dataclasses.fields(KINDS[kind])}
-        for name in arguments:
-            if name not in fields:
-                raise DataError(f"{label}: {kind} has no {name!r}; {_nearest(name, fields)}")
-        for name, field in fields.items():
-            if field.default is dataclasses.MISSING and name not in arguments:
-                raise DataError(f"{label}: {kind} needs {name!r}; add it")
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in arguments.items()
-        }
-        definitions.append(KINDS[kind](**values))
-    return check_definitions(definitions)
+__all__ = ["check_definitions", "default_definitions", "holds_years", "nearest"]
 
 
 def check_definitions(definitions: Sequence[Definition]) -> tuple[Definition, ...]:
@@ -128,7 +42,7 @@ def check_definitions(definitions: Sequence[Definition]) -> tuple[Definition, ..
         if definition.of not in by_name:
             raise DataError(
                 f"definition {definition.name!r}: of must name another definition, got "
-                f"{definition.of!r}; {_nearest(definition.of, by_name)}"
+                f"{definition.of!r}; {nearest(definition.of, by_name)}"
             )
         if isinstance(by_name[definition.of], SlateRelative):
             raise DataError(
@@ -136,12 +50,6 @@ def check_definitions(definitions: Sequence[Definition]) -> tuple[Definition, ..
                 f"{definition.of!r}"
             )
     return tuple(definitions)
-
-
-def definitions_sha256(definitions: Sequence[Definition]) -> str:
-    """Hex digest of the definitions in their order."""
-    text = json.dumps(dump_definitions(definitions), sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def default_definitions(
@@ -227,7 +135,8 @@ def holds_years(values: pl.Series) -> bool:
     return bool(values.is_between(1800, 2200).all())
 
 
-def _nearest(name: str, known: Mapping[str, object]) -> str:
+def nearest(name: str, known: Mapping[str, object]) -> str:
+    """What to say of an unknown name: the nearest known one, and all of them."""
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"known: {', '.join(sorted(known)) or 'none'}{hint}"

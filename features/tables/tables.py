@@ -1,0 +1,192 @@
+"""A log and the tables that describe it, from files or raw frames to their checked form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+import polars as pl
+
+from features.errors import Problem
+from features.tables.entities import ItemTable, UserTable
+from features.tables.interactions import Interactions
+from features.tables.reading import read_frame
+from features.tables.schema import ITEM, USER, EventColumns
+from features.tables.validation import (
+    ADD_ITEMS,
+    catalogue_problems,
+    entity_problems,
+    event_problems,
+)
+
+__all__ = ["Stored", "Tables", "find_problems"]
+
+Stored: TypeAlias = pl.DataFrame | Path | str
+Role: TypeAlias = Literal["events", "items", "users"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+
+@dataclass(eq=False)
+class Tables:
+    """Raw tables; each is read and checked when it is first asked for, and never again.
+
+    Attributes:
+        events: the log, as a frame or a Parquet/CSV file.
+        items: what describes the items. None: nothing; the catalogue check is left out.
+        users: what describes the users. None: nothing.
+        columns: roles of the events' columns.
+        item_options: roles of the items' columns, as `ItemTable.from_frame` takes them.
+        user_options: the same of the users.
+        names: what "events", "items" and "users" are called in messages where they are frames.
+        add_items: what a message advises where an event's item has no row.
+        now: UTC time without time zone that the check of units uses; None: the clock.
+    """
+
+    events: Stored
+    items: Stored | None = None
+    users: Stored | None = None
+    columns: EventColumns = field(default_factory=EventColumns)
+    item_options: dict[str, Any] = field(default_factory=lambda: {"id_column": ITEM})
+    user_options: dict[str, Any] = field(default_factory=lambda: {"id_column": USER})
+    names: Mapping[str, str] = field(default_factory=dict)
+    add_items: str = ADD_ITEMS
+    now: datetime | None = None
+    _frames: dict[Role, pl.DataFrame] = field(default_factory=dict, init=False)
+    _own: dict[Role, list[Problem]] = field(default_factory=dict, init=False)
+
+    def frame(self, role: Role) -> pl.DataFrame:
+        """The raw frame of a table that there is.
+
+        Raises:
+            DataError: the file is of another kind.
+            FileNotFoundError: there is no such file.
+        """
+        if role not in self._frames:
+            stored = getattr(self, role)
+            is_frame = isinstance(stored, pl.DataFrame)
+            self._frames[role] = stored if is_frame else read_frame(stored)
+        return self._frames[role]
+
+    def own_problems(self, role: Role) -> list[Problem]:
+        """Broken rules of one table by itself; errors as of `frame`."""
+        if role not in self._own:
+            frame, source = self.frame(role), self._name(role)
+            self._own[role] = (
+                event_problems(frame, self.columns, source=source, now=self.now)
+                if role == "events"
+                else entity_problems(frame, self._options(role)["id_column"], source=source)
+            )
+        return self._own[role]
+
+    @cached_property
+    def problems(self) -> list[Problem]:
+        """Broken rules of all tables, log first; a file that cannot be read breaks one as well."""
+        found: list[Problem] = []
+        readable: list[Role] = []
+        for role in ROLES:
+            try:
+                if getattr(self, role) is not None:
+                    self.frame(role)
+                    readable.append(role)
+            except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+                first = str(error).splitlines()[0] if str(error) else type(error).__name__
+                remedy = "Give the path of a readable Parquet or CSV file."
+                found.append(Problem(self._name(role), "*", "must be readable", 0, first, remedy))
+        for role in readable:
+            found += self.own_problems(role)
+            if role == "events" and "items" in readable:
+                found += self._undescribed()
+        return found
+
+    @cached_property
+    def interactions(self) -> Interactions:
+        """The checked log.
+
+        Raises:
+            DataError: with one `Problem` for every rule that the log breaks by itself.
+        """
+        problems = self.own_problems("events")
+        return Interactions.from_frame(
+            self.frame("events"), columns=self.columns, problems=problems
+        )
+
+    @cached_property
+    def item_table(self) -> ItemTable:
+        """The checked catalogue.
+
+        Raises:
+            DataError: with one `Problem` for every rule that is broken.
+        """
+        return ItemTable.from_frame(**self._checked("items"))
+
+    @cached_property
+    def user_table(self) -> UserTable | None:
+        """The checked user table; None: there is none. Errors as of `item_table`."""
+        return None if self.users is None else UserTable.from_frame(**self._checked("users"))
+
+    def _checked(self, role: Role) -> dict[str, Any]:
+        found = {"problems": self.own_problems(role), "source": self._name(role)}
+        return {"frame": self.frame(role), **found, **self._options(role)}
+
+    def _options(self, role: Role) -> dict[str, Any]:
+        return self.item_options if role == "items" else self.user_options
+
+    def _undescribed(self) -> list[Problem]:
+        items, key = self.frame("items"), self.item_options["id_column"]
+        if key not in items.columns:
+            return []
+        events, source = self.frame("events"), self._name("events")
+        return catalogue_problems(
+            events, self.columns.item, items[key], source=source, remedy=self.add_items
+        )
+
+    def _name(self, role: Role) -> str:
+        stored = getattr(self, role)
+        return self.names.get(role, role) if isinstance(stored, pl.DataFrame) else str(stored)
+
+
+def find_problems(
+    events: Stored,
+    items: Stored | None = None,
+    users: Stored | None = None,
+    *,
+    columns: EventColumns | None = None,
+    item_column: str = ITEM,
+    user_column: str = USER,
+    now: datetime | None = None,
+) -> list[Problem]:
+    """All problems of an event log and the tables that describe its items and users.
+
+    Checked: missing columns and columns of a wrong type, null or empty ids, unparseable times,
+    times in another unit than declared (before 1971 or more than a year after ``now``), negative
+    or non-finite weights, duplicate events (same user, item, time and kind; where the log says
+    when events arrived or has their ids, that is one event that came twice, and no problem),
+    repeated ids in the tables, and events whose item no row of ``items`` describes.
+
+    Args:
+        events: the raw log, as a frame or a Parquet/CSV file.
+        items: the raw item table, or None to leave it and the catalogue check out.
+        users: the raw user table, or None.
+        columns: the roles of the columns of ``events``; None: the names of
+            `features.tables.schema`.
+        item_column: id column of ``items``.
+        user_column: id column of ``users``.
+        now: UTC time without time zone that the check of units uses; None: the clock.
+
+    Returns:
+        The problems, log first; empty if the data are clean. A file that cannot be read is a
+        problem as well.
+    """
+    return Tables(
+        events,
+        items,
+        users,
+        columns=columns or EventColumns(),
+        item_options={"id_column": item_column},
+        user_options={"id_column": user_column},
+        now=now,
+    ).problems
