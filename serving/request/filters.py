@@ -9,6 +9,7 @@ import numpy as np
 
 from serving.messages import Filtered
 from serving.request.snapshot import Snapshot
+from serving.store.candidate_codec import CandidateList
 
 __all__ = ["Filters", "Named", "filters_of"]
 
@@ -67,25 +68,28 @@ class Filters(NamedTuple):
                 kept.append(entry)
         return kept, left_out
 
-    def allowed_rows(self, item_index: np.ndarray) -> tuple[np.ndarray, dict[str, str]]:
-        """[C] bool of different rows of the snapshot: may be shown; and why others may not.
+    def allowed_list(self, found: CandidateList) -> tuple[CandidateList, dict[str, str]]:
+        """Those of a list of the snapshot's rows that may be shown, and why others may not.
 
-        The same as `allowed`, for hundreds of candidates.
+        The same as `allowed`, for hundreds of candidates; rows beyond the snapshot are left out.
+
+        Args:
+            found: of different rows.
         """
-        snapshot = self.snapshot
-        inside = (item_index >= 1) & (item_index <= len(snapshot.item_ids))
-        kept: np.ndarray = inside & snapshot.alive[np.where(inside, item_index, 0)]
+        snapshot, rows = self.snapshot, found.item_index
+        inside = (rows >= 1) & (rows <= len(snapshot.item_ids))
+        kept: np.ndarray = inside & snapshot.alive[np.where(inside, rows, 0)]
         named = [snapshot.rows[one] for one in self.unwanted if one in snapshot.rows]
         if named:
-            kept &= ~np.isin(item_index, named)
+            kept &= ~np.isin(rows, named)
         if self.only is not None:
             wanted = [snapshot.rows[one] for one in self.only if one in snapshot.rows]
-            kept &= np.isin(item_index, np.array(wanted, dtype=np.int64))
-        rejected = item_index[inside & ~kept].tolist()
-        if not rejected:
-            return kept, {}
+            kept &= np.isin(rows, np.array(wanted, dtype=np.int64))
+        if kept.all():
+            return found, {}
+        rejected = rows[inside & ~kept].tolist()
         _, left_out = self.allowed((snapshot.item_ids[row - 1], 0.0, "") for row in rejected)
-        return kept, left_out
+        return CandidateList(rows[kept], found.score[kept], found.source[kept]), left_out
 
     def counts(self, left_out: Mapping[str, str]) -> Filtered:
         """How many items were left out, by why.

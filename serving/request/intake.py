@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from recsys.config.serving import ServiceSettings
@@ -36,18 +36,13 @@ __all__ = ["Intake"]
 class _Begun(NamedTuple):
     """A question before the store is asked about the user."""
 
+    request: RecommendRequest
+    k: int
     view: View
     page: Page
     policy: SlatePolicy
     deadline: float
-    user_id: str | None
-    recent: Sequence[str]
-    k: int
-    exclude: Collection[str] = ()
-    only: Collection[str] | None = None
-    threshold: bool = False
-    segment: str | None = None
-    local_only: bool = False
+    local_only: bool
     broken: tuple[str, ...] = ()
 
 
@@ -109,18 +104,15 @@ class Intake:
         Raises:
             NoGeneration: there was never anything to serve from.
         """
-        begun = _Begun(
-            view=self._view(local_only),
-            page=Page("", (), round(self._wall_clock() * 1e6), 0),
-            policy=policy_of(self._settings, _NO_ARMS, request.k, 0.0),
-            deadline=self._clock() + self._settings.deadline_s,
-            user_id=None,
-            recent=(request.item_id,),
-            k=request.k,
+        asked = RecommendRequest(
+            None,
+            request.k,
             exclude=request.exclude,
             only=request.only,
-            local_only=local_only,
+            recent_items=(request.item_id,),
         )
+        policy = policy_of(self._settings, _NO_ARMS, request.k, 0.0)
+        begun = self._plain(asked, request.k, policy, local_only)
         return self._asked(begun, _UNREAD)
 
     def rank(self, request: RankRequest) -> Asked:
@@ -130,16 +122,9 @@ class Intake:
             NoGeneration: there was never anything to serve from.
         """
         k = len(request.item_ids)
-        begun = _Begun(
-            view=self._view(False),
-            page=Page("", (), round(self._wall_clock() * 1e6), 0),
-            policy=policy_of(self._settings, _NO_ARMS, k, request.diversity or 0.0),
-            deadline=self._clock() + self._settings.deadline_s,
-            user_id=request.user_id,
-            recent=request.recent_items,
-            k=k,
-        )
-        return self._with_users([begun])[0]
+        asked = RecommendRequest(request.user_id, recent_items=request.recent_items)
+        policy = policy_of(self._settings, _NO_ARMS, k, request.diversity or 0.0)
+        return self._with_users([self._plain(asked, k, policy, False)])[0]
 
     # -- inside -------------------------------------------------------------------------------
 
@@ -157,21 +142,18 @@ class Intake:
             view = self._view_of_page(page.generation, view, local_only)
         elif assigned.settings.generation is not None:
             view, broken = self._pinned(assigned.settings.generation, view, local_only)
-        return _Begun(
-            view=view,
-            page=page,
-            policy=policy_of(self._settings, assigned, request.k, request.diversity),
-            deadline=self._clock() + self._settings.deadline_s,
-            user_id=request.user_id,
-            recent=request.recent_items,
-            k=request.k,
-            exclude=request.exclude,
-            only=request.only,
-            threshold=request.threshold,
-            segment=request.segment,
-            local_only=local_only,
-            broken=broken,
-        )
+        policy = policy_of(self._settings, assigned, request.k, request.diversity)
+        deadline = self._clock() + self._settings.deadline_s
+        return _Begun(request, request.k, view, page, policy, deadline, local_only, broken)
+
+    def _plain(
+        self, request: RecommendRequest, k: int, policy: SlatePolicy, local_only: bool
+    ) -> _Begun:
+        """A question that knows no arms and no pages."""
+        view = self._view(local_only)
+        page = Page("", (), round(self._wall_clock() * 1e6), 0)
+        deadline = self._clock() + self._settings.deadline_s
+        return _Begun(request, k, view, page, policy, deadline, local_only)
 
     def _view_of_page(self, generation: str, view: View, local_only: bool) -> View:
         try:
@@ -210,15 +192,14 @@ class Intake:
         read = [_UNREAD] * len(begun)
         places: dict[str | None, list[int]] = {}
         for place, one in enumerate(begun):
-            if one.user_id is not None and not one.local_only:
+            if one.request.user_id is not None and not one.local_only:
                 places.setdefault(one.view.snapshot.generation, []).append(place)
         for group in places.values():
             began = time.perf_counter()
             reason, states = None, list[UserState]()
+            user_ids = [begun[place].request.user_id or "" for place in group]
             try:
-                states = self._reader.users(
-                    begun[group[0]].view.snapshot, [begun[place].user_id or "" for place in group]
-                )
+                states = self._reader.users(begun[group[0]].view.snapshot, user_ids)
             except ServingError as error:
                 reason = reason_of(error)
             ms = (time.perf_counter() - began) * 1e3
@@ -233,7 +214,8 @@ class Intake:
         return [self._asked(*pair) for pair in zip(begun, read, strict=True)]
 
     def _asked(self, begun: _Begun, read: _Read) -> Asked:
-        snapshot, page, filtered = begun.view.snapshot, begun.page, begun.recent
+        request, snapshot, page = begun.request, begun.view.snapshot, begun.page
+        filtered = request.recent_items
         met: Sequence[str] = ()
         fresh: Sequence[FreshEvent] = ()
         if read.state is not None and read.state.session:
@@ -243,17 +225,17 @@ class Intake:
             filtered = (*filtered, *met)
         moment_us = begun.page.until_us if self._settings.moment == "now" else None
         return Asked(
-            asker=LiveQuestion(begun.user_id, begun.recent, fresh, moment_us),
+            asker=LiveQuestion(request.user_id, request.recent_items, fresh, moment_us),
             k=begun.k,
-            threshold=begun.threshold,
-            segment=begun.segment,
+            threshold=request.threshold,
+            segment=request.segment,
             view=begun.view,
             page=page,
             filters=filters_of(
                 snapshot,
-                exclude=begun.exclude,
+                exclude=request.exclude,
                 silent_exclude=filtered,
-                only=begun.only,
+                only=request.only,
                 shown=page.shown,
             ),
             policy=begun.policy,

@@ -123,13 +123,12 @@ class Stages:
             found = self._reader.remembered_user(snapshot, user_id)
         if found is None:
             return Found(broken=problems, missed=() if hurt else ("unknown_user",))
-        kept, left_out = asked.filters.allowed_rows(found.item_index)
-        if not kept.all():
-            found = CandidateList(*(part[kept] for part in found))
+        found, left_out = asked.filters.allowed_list(found)
         if found.item_index.size == 0:
             return Found((), left_out, problems, ("all_filtered",))
         found, failed = self._reranked(asked, found, timings)
-        best = CandidateList(*(part[: asked.policy.wanted] for part in found))
+        k = asked.policy.wanted
+        best = CandidateList(found.item_index[:k], found.score[:k], found.source[:k])
         return Found(snapshot.named(best), left_out, problems + failed)
 
     def previous(self, asked: Asked, broken: Sequence[str], timings: Timings) -> Found:

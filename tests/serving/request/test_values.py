@@ -47,7 +47,7 @@ def test_a_question_gets_the_same_slate_again(
     service.close()
 
 
-def test_filters_judge_rows_as_they_judge_entries() -> None:
+def test_filters_judge_lists_as_they_judge_entries() -> None:
     rng = np.random.default_rng(0)
     ids = [f"i{number}" for number in range(1, 41)]
     nothing = CandidateList(np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.uint8))
@@ -63,10 +63,14 @@ def test_filters_judge_rows_as_they_judge_entries() -> None:
             shown=(rng.permutation(40)[:5] + 1).tolist(),
         )
         rows = rng.permutation(45)[:20]  # some are beyond the vocabulary
-        kept, left_out = filters.allowed_rows(rows)
+        found = CandidateList(rows, rng.random(20), rng.integers(0, 3, 20))
+        kept, left_out = filters.allowed_list(found)
         inside = [row for row in rows.tolist() if 1 <= row <= 40]
         entries, why = filters.allowed((ids[row - 1], 0.0, "") for row in inside)
-        assert [ids[row - 1] for row in rows[kept].tolist()] == [entry[0] for entry in entries]
+        assert [ids[row - 1] for row in kept.item_index.tolist()] == [one[0] for one in entries]
+        place = [rows.tolist().index(row) for row in kept.item_index.tolist()]
+        np.testing.assert_array_equal(kept.score, found.score[place])
+        np.testing.assert_array_equal(kept.source, found.source[place])
         assert left_out == why
         counts = filters.counts(left_out)
         assert counts.excluded + counts.not_in_only + counts.hidden == len(left_out)
