@@ -53,7 +53,9 @@ def from_impressions(
     context: Sequence[str] = (),
     max_position: int = 1,
 ) -> FeedbackTable:
-    """Rounds of the impression log, joined with what followed (``serving.impressions.join_feedback``).
+    """Rounds of the impression log, joined with what followed.
+
+    ``serving.impressions.join_feedback`` joins them.
 
     The propensity of a place is ``P(item | items above it)``: only that of the first place is one
     of the item alone. With more places, the target's probability must be conditional in the same
