@@ -11,10 +11,14 @@ from pathlib import Path
 
 import pytest
 
+import features
+import recsys
 from recsys.errors import ArtifactError
+from recsys.files import provenance
 from recsys.files.provenance import code_fingerprint, fingerprint, git_commit, library_versions
 from recsys.pipeline.stages import Stage, StageEvent, run_stages
 from recsys.progress import Progress
+from recsys.retrieval.training import launch
 
 
 class Run:
@@ -207,6 +211,25 @@ def test_provenance_of_this_checkout(tmp_path: Path) -> None:
     assert git_commit(tmp_path) is None
     (tmp_path / ".git").mkdir()
     assert git_commit(tmp_path) is None
+
+
+def test_the_code_that_is_fingerprinted_is_that_of_the_packages() -> None:
+    root = provenance._ROOT
+    for package in (features, recsys):
+        assert Path(package.__file__ or "").parent.parent == root
+
+
+def test_several_training_processes_find_the_packages_where_this_one_did(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    started: dict[str, str] = {}
+
+    def popen(command: list[str], *, env: dict[str, str], **_: object) -> None:
+        started.update(env)
+
+    monkeypatch.setattr(launch.subprocess, "Popen", popen)
+    launch._start(tmp_path, 0)
+    assert Path(started["PYTHONPATH"].split(os.pathsep)[0]) == provenance._ROOT
 
 
 def test_the_commit_says_when_there_are_changes(tmp_path: Path) -> None:
