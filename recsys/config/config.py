@@ -25,7 +25,6 @@ from pydantic import (
     model_validator,
 )
 
-from features.computation.declarations import dump_definitions
 from features.definitions import Definition
 from recsys.config.data import (
     DataConfig,
@@ -136,7 +135,11 @@ class Config(Settings):
 
     @field_serializer("features")
     def _as_records(self, value: tuple[Definition, ...] | None) -> list[dict[str, Any]] | None:
-        return None if value is None else dump_definitions(value)
+        if value is None:
+            return None
+        from features.computation.declarations import dump_definitions
+
+        return dump_definitions(value)
 
     @field_validator("experiments")
     @classmethod

@@ -19,8 +19,6 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from features.computation.declarations import make_definition
-from features.computation.kinds import KINDS
 from features.definitions import (
     Definition,
     Position,
@@ -102,6 +100,8 @@ def parsed_definitions(
         DataError: not a list of tables, an argument of a wrong type, as
             `make_definition`, or as `combined_definitions`.
     """
+    from features.computation.declarations import make_definition  # a run without any pays nothing
+
     if not isinstance(value, list | tuple) or not all(isinstance(one, Mapping) for one in value):
         raise DataError(
             "definitions must be a list of tables; write each as [[features]], in double brackets"
@@ -157,6 +157,8 @@ def read_features_toml(path: Path) -> dict[str, Any]:
 
 def _wrong_types(record: Mapping[str, Any]) -> list[str]:
     """Arguments of another type than the definition's; the rest is for `make_definition`."""
+    from features.computation.kinds import KINDS
+
     kind = KINDS.get(str(record.get("kind")))
     if kind is None:
         return []
