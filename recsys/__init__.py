@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from recsys import threads
 from recsys.errors import ArtifactError, ConfigError, LeakageError, NotFittedError
 from recsys.lazy import lazy_names
-from recsys.threads import wait_asleep
 
 if TYPE_CHECKING:
     from recsys.bundle import Bundle
@@ -45,4 +45,4 @@ _HOME = {
 
 __getattr__, __dir__ = lazy_names(__name__, _HOME)
 
-wait_asleep()
+threads.wait_asleep()
