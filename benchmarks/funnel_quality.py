@@ -26,6 +26,7 @@ import numpy as np
 from implicit.als import AlternatingLeastSquares
 from reporting import Report
 from scipy.sparse import csr_array, csr_matrix
+from threadpoolctl import threadpool_limits
 
 from features import Histories
 from recsys.config import Config, load_config
@@ -66,7 +67,8 @@ def als(histories: Histories, num_items: int, seed: int) -> Scorer:
     model = AlternatingLeastSquares(
         factors=64, regularization=10.0, alpha=1.0, iterations=15, random_state=seed, num_threads=1
     )
-    model.fit(csr_matrix(histories.to_csr(num_items)), show_progress=False)
+    with threadpool_limits(1, "blas"):
+        model.fit(csr_matrix(histories.to_csr(num_items)), show_progress=False)
 
     def score(asked: Histories) -> np.ndarray:
         users = model.recalculate_user(np.arange(len(asked)), csr_matrix(asked.to_csr(num_items)))
@@ -169,7 +171,7 @@ def main() -> None:
     data = read_dataset(base)
     split = data.split(base)
     report.data(
-        f"MovieLens latest-small, {len(data.user_ids)} users, {data.num_items} items, "
+        f"events of {arguments.config}, {len(data.user_ids)} users, {data.num_items} items, "
         f"{len(split.train)} training and {len(split.test)} test events, the last 20% of each user "
         "by time"
     )

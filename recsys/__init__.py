@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from features.lazy import lazy_names
+from recsys import threads
 from recsys.errors import ArtifactError, ConfigError, LeakageError, NotFittedError
-from recsys.threads import wait_asleep
 
 if TYPE_CHECKING:
     from recsys.bundle import Bundle
@@ -35,4 +35,4 @@ __all__ = [
 
 __getattr__, __dir__ = lazy_names(__name__, __file__)
 
-wait_asleep()
+threads.wait_asleep()

@@ -489,9 +489,7 @@ PUBLIC: dict[str, list[str]] = {
 }
 
 # Names that a package's __init__ uses itself and does not offer.
-INTERNAL: dict[str, set[str]] = {
-    "recsys": {"wait_asleep"},
-}
+INTERNAL: dict[str, set[str]] = {}
 
 
 def packages() -> list[str]:
@@ -527,8 +525,7 @@ def test_all_names_what_is_there(package: str) -> None:
     assert len(names) == len(set(names)), "a name is listed twice"
     missing = [name for name in names if not hasattr(module, name)]
     assert missing == [], "listed but not there"
-    internal = {"lazy_names"} | INTERNAL.get(package, set())
-    assert sorted(defined_names(module) - set(names) - internal) == [], "there but not listed"
+    assert sorted(defined_names(module) - set(names) - {"lazy_names"}) == [], "there but not listed"
 
 
 def test_the_public_names_are_the_pinned_ones() -> None:
