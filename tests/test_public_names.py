@@ -488,9 +488,6 @@ PUBLIC: dict[str, list[str]] = {
     "serving.store": ["GenerationStore", "PublishReport", "UserBatch"],
 }
 
-# Names that a package's __init__ uses itself and does not offer.
-INTERNAL: dict[str, set[str]] = {}
-
 
 def packages() -> list[str]:
     """Packages of the house that list their public names."""
