@@ -92,6 +92,8 @@ def _parsed(source: Path | io.BytesIO, found: ReadOptions) -> pl.DataFrame | Non
         glob=False,
         eol_char="\r" if old_ends else "\n",
     )
+    if not found.header:
+        frame.columns = _by_position(frame.width)
     full = frame.filter(~pl.all_horizontal(pl.all().is_null()))
     # Polars fills up short rows without a word, but separators do not lie: those of the file are
     # between cells or in them.
@@ -187,7 +189,7 @@ def _fault(row: list[str] | str, width: int, found: ReadOptions) -> tuple[str, s
         return "opens a quote that is never closed", 'close it, or set quote = ""'
     shown = str(found.separator).join(row)
     if _is_not_text(shown, found):
-        remedy = f"set encoding to another than {found.encoding!r}"
+        remedy = f"repair it, set another encoding than {found.encoding!r}"
         return f"holds bytes that are no {found.encoding} text", remedy
     if len(row) != width:
         shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."

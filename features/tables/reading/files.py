@@ -107,10 +107,13 @@ def first_block(path: Path, compression: Compression | None) -> bytes:
 
 
 @contextmanager
-def open_text(path: Path, found: ReadOptions) -> Iterator[io.TextIOWrapper]:
-    """The text of a file, where what is no text of the encoding is marked and nothing raised.
+def open_text(
+    path: Path, found: ReadOptions, *, strict: bool = False
+) -> Iterator[io.TextIOWrapper]:
+    """The text of a file; what is no text of the encoding is marked.
 
-    In UTF-8 such bytes are lone surrogates, in other encodings U+FFFD.
+    In UTF-8 such bytes are lone surrogates, in other encodings U+FFFD; these raise an error if
+    ``strict``.
     """
     encoding = found.encoding or "utf-8"
     plain = encoding == "utf-8"
@@ -119,7 +122,7 @@ def open_text(path: Path, found: ReadOptions) -> Iterator[io.TextIOWrapper]:
         io.TextIOWrapper(
             cast("io.BufferedReader", file),
             encoding="utf-8-sig" if plain else encoding,
-            errors="surrogateescape" if plain else "replace",
+            errors="surrogateescape" if plain else "strict" if strict else "replace",
             newline="",
         ) as text,
     ):
@@ -127,9 +130,13 @@ def open_text(path: Path, found: ReadOptions) -> Iterator[io.TextIOWrapper]:
 
 
 def as_utf8(path: Path, found: ReadOptions) -> io.BytesIO:
-    """The text of a file in UTF-8, without a mark; what is no text of the encoding is U+FFFD."""
+    """The text of a file in UTF-8, without a mark; bytes of a UTF-8 file are as they are.
+
+    Raises:
+        UnicodeError: the file is not of the encoding.
+    """
     held = io.BytesIO()
-    with open_text(path, found) as text:
+    with open_text(path, found, strict=True) as text:
         while part := text.read(_CHARACTERS):
             held.write(part.encode("utf-8", errors="surrogateescape"))
     held.seek(0)

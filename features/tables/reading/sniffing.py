@@ -18,6 +18,7 @@ __all__ = ["found_options"]
 
 _SEPARATORS = (",", "\t", ";", "|", "::", "\x01", "^", " ")
 _LOOKED_AT = 200
+_TELLING, _ENOUGH = 1 << 14, 32
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|\d{4}-\d\d-\d\d.*")
 _SINGLE_QUOTED = re.compile(r"'[^'\n]*'[^\w\s]")
 _NAMED = re.compile(r"[A-Za-z_ ]*id", re.IGNORECASE)
@@ -92,8 +93,9 @@ def _eight_bit(block: bytes) -> str:
     """The encoding of text that is no Unicode; of little of it Western Europe's is assumed."""
     import charset_normalizer
 
-    if sum(byte > 127 for byte in block) >= 32:
-        found = [one.encoding for one in charset_normalizer.from_bytes(block)]
+    telling = b"".join(line for line in block.splitlines(True) if not line.isascii())[:_TELLING]
+    if sum(byte > 127 for byte in telling) >= _ENOUGH:
+        found = [one.encoding for one in charset_normalizer.from_bytes(telling)]
         if found and "cp1252" not in found:
             return found[0]
     try:
@@ -129,14 +131,18 @@ def _delimited(path: Path, text: str, said: ReadOptions) -> ReadOptions:
     even = []
     for separator in separators:
         for quote in quotes if separator != "::" or said.quote else [""]:
-            rows = _rows(text, separator, quote)
-            if len({len(row) for row in rows}) == 1 and not (said.quote is None and _kept(rows)):
-                even.append((len(rows[0]), separator, quote))
+            rows, fine = _rows(text, separator, quote)
+            widths = {len(row) for row in rows}
+            if fine and len(widths) == 1 and not (said.quote is None and _kept(rows)):
+                even.append((*widths, separator, quote))
     # Where no form fits all rows the usual one stands, and the reader names the first bad row.
-    usual = (1, separators[0], quotes[-2] if len(quotes) > 1 else quotes[0])
+    met = [one for one in separators if one in first and one != " "]
+    usual = (1, (met or separators)[0], said.quote if said.quote is not None else '"')
     several = [one for one in even if one[0] > 1]
-    _, separator, quote = (several or ([] if separators[0] in first else even) or [usual])[0]
-    rows = _rows(text, separator, quote)
+    _, separator, quote = (several or ([] if met else even) or [usual])[0]
+    if separator == "::" and said.quote is None:
+        quote = ""
+    rows, _ = _rows(text, separator, quote)
     header = _has_header(rows) if said.header is None else said.header
     return replace(said, separator=separator, quote=quote, header=header)
 
@@ -153,22 +159,22 @@ def _separators(path: Path) -> list[str]:
     return [own, *(one for one in _SEPARATORS if one != own)]
 
 
-def _rows(text: str, separator: str, quote: str) -> list[list[str]]:
-    """The first rows; none if one of them cannot be read. The last may be cut off."""
-    rows: list[list[str]] = []
+def _rows(text: str, separator: str, quote: str) -> tuple[list[list[str]], bool]:
+    """The first rows that can be read, and whether all can; the last may be cut off."""
     found = csv_rows(io.StringIO(text, newline=""), separator, quote)
-    for _, _, row in islice(found, _LOOKED_AT + 1):
-        if isinstance(row, str):
-            return rows[:-1] if len(text) >= BLOCK // 4 and len(rows) > 1 else []
-        rows.append(row)
-    return rows[:-1] if len(rows) > 1 and len(text) >= BLOCK // 4 else rows
+    rows = [row for _, _, row in islice(found, _LOOKED_AT)]
+    if len(rows) > 1 and len(text) >= BLOCK // 4:
+        rows.pop()
+    readable = [row for row in rows if not isinstance(row, str)]
+    return readable, len(readable) == len(rows) > 0
 
 
 def _has_header(rows: list[list[str]]) -> bool:
     """Whether the first row names the columns: a column of numbers begins with something else."""
     if not rows:
         return True
-    head, body = rows[0], rows[1:]
+    head = rows[0]
+    body = [row for row in rows[1:] if len(row) == len(head)]
     if any(_NAMED.fullmatch(cell.strip()) for cell in head):
         return True
     numeric = [

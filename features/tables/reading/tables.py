@@ -128,9 +128,11 @@ def _joined(
             f"{path}: files must have columns of one type, got: {told}; read files of one form "
             "together"
         ) from None
-    if not text:
+    if text:
+        frame = frame.drop("", strict=False)  # row numbers of pandas and R: no setting can name it
+    else:
         return frame.with_columns(typed(frame.select(keys), ids)) if keys else frame
-    heads = [_TYPED_NAME.fullmatch(name) for name in own]
+    heads = [_TYPED_NAME.fullmatch(name) for name in own if name]
     if not all(heads):
         return typed(frame, ids)
     try:
