@@ -179,7 +179,7 @@ class DataConfig(Settings):
         given = [f"'data.{name}.id'" for name, columns in entities.items() if columns.id]
         if "timestamp" in self.columns.model_fields_set:
             given.append("'data.columns.timestamp'")
-        if "read" in self.model_fields_set:
+        if self.read != ReadConfigs():
             raise ValueError(
                 "'data.read' says how files are written and must not stand beside 'data.feast'; "
                 "remove one"

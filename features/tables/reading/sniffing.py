@@ -134,7 +134,7 @@ def _delimited(path: Path, text: str, said: ReadOptions) -> ReadOptions:
             rows, fine = _rows(text, separator, quote)
             widths = {len(row) for row in rows}
             if fine and len(widths) == 1 and not (said.quote is None and _kept(rows)):
-                even.append((*widths, separator, quote))
+                even.append((len(rows[0]), separator, quote))
     # Where no form fits all rows the usual one stands, and the reader names the first bad row.
     met = [one for one in separators if one in first and one != " "]
     usual = (1, (met or separators)[0], said.quote if said.quote is not None else '"')
