@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import gzip
 import io
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,7 +77,7 @@ def open_bytes(path: Path, compression: Compression | None) -> Iterator[BinaryIO
             yield file
     except PermissionError:
         raise DataError(f"{path}: must be readable, got no permission; change its mode") from None
-    except EOFError:
+    except (EOFError, zlib.error):
         raise DataError(f"{path}: {_cut_off('gzip')}") from None
     except gzip.BadGzipFile as error:
         raise DataError(f"{path}: must be a gzip file, got: {error}; copy it again") from None

@@ -89,11 +89,11 @@ def read_table(
 def _read_file(
     file: Path, found: ReadOptions, ids: Collection[str]
 ) -> tuple[pl.DataFrame, Dropped | None]:
-    if found.format == "delimited":
-        return read_delimited(file, found)
-    if found.format != "parquet":
-        return read_json(file, found, ids)
     try:
+        if found.format == "delimited":
+            return read_delimited(file, found)
+        if found.format != "parquet":
+            return read_json(file, found, ids)
         return pl.read_parquet(file, glob=False, hive_partitioning=False), None
     except PermissionError:
         raise DataError(f"{file}: must be readable, got no permission; change its mode") from None

@@ -76,6 +76,11 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
         gzip.compress(b"a,b\n" + PACKED)[:-5000],
         "must be a whole gzip file, got one that is cut off or damaged; copy it again",
     ),
+    "gzip damaged": (
+        "a.csv.gz",
+        (whole := gzip.compress(b"a,b\n" + PACKED))[:90_000] + bytes(200) + whole[90_200:],
+        "must be a(?: whole)? gzip file, got",
+    ),
     "zstd cut off": (
         "a.csv.zst",
         pa.compress(b"a,b\n" + PACKED, "zstd", asbytes=True)[:-5000],
