@@ -51,21 +51,13 @@ def read_delimited(path: Path, found: ReadOptions) -> tuple[pl.DataFrame, Droppe
         found: with nothing left to find.
 
     Raises:
-        DataError: a row cannot be read and ``bad_rows`` is "refuse", or there are no rows.
+        DataError: a row cannot be read and ``bad_rows`` is "refuse".
     """
-    dropped = None
     try:
-        source = _source(path, found)
-        frame = _parsed(source, found)
-        fine = frame is not None
+        frame = _parsed(_source(path, found), found)
     except (pl.exceptions.PolarsError, UnicodeError):
-        fine = False
-    if not fine:
-        frame, dropped = _row_by_row(path, found)
-    if frame is None or frame.is_empty():
-        what = "a header alone" if found.header else "none that can be read"
-        raise DataError(f"{path}: must hold rows, got {what}; check how it was written")
-    return frame, dropped
+        frame = None
+    return _row_by_row(path, found) if frame is None else (frame, None)
 
 
 def _source(path: Path, found: ReadOptions) -> Path | io.BytesIO:

@@ -30,7 +30,7 @@ def read_json(
         ids: columns that become text.
 
     Raises:
-        DataError: a row cannot be read and ``bad_rows`` is "refuse", or there are no rows.
+        DataError: a row cannot be read and ``bad_rows`` is "refuse".
     """
     try:
         text = as_utf8(path, found).getvalue()
@@ -54,8 +54,6 @@ def read_json(
         except pl.exceptions.PolarsError as again:
             raise _of_several_kinds(path, again) from None
     frame = _flat(frame)
-    if frame.is_empty():
-        raise DataError(f"{path}: must hold rows, got none; check how it was written")
     whole = [name for name in ids if name in frame.columns and frame.schema[name].is_integer()]
     return frame.with_columns(pl.col(whole).cast(pl.String)), dropped
 

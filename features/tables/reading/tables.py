@@ -71,18 +71,23 @@ def read_table(
     """
     path = Path(path)
     files = expand(path)
+    files = [file for file in files if file.stat().st_size] or files[:1]
     found = found_options(files[0], options or ReadOptions())
     parts: list[pl.DataFrame] = []
     dropped: list[Dropped] = []
     for file in files:
         part, left_out = _read_file(file, found, ids)
-        if parts and part.columns != parts[0].columns and found.format != "json_lines":
+        free = found.format in ("json_lines", "json_array")
+        if parts and part.columns != parts[0].columns and not free:
             raise DataError(
                 f"{file}: must have the columns of {files[0]}, {', '.join(parts[0].columns)}, got "
                 f"{', '.join(part.columns)}; read files of one form together"
             )
         parts.append(part)
         dropped += [left_out] if left_out is not None else []
+    if found.format != "parquet" and all(part.is_empty() for part in parts):
+        what = "a header alone" if found.header else "none that can be read"
+        raise DataError(f"{path}: must hold rows, got {what}; check how it was written")
     return Reading(_joined(path, files, parts, found, ids), found, tuple(dropped))
 
 

@@ -254,6 +254,19 @@ def test_directories_and_patterns_with_their_partitions(
     assert_frame_equal(frame, wanted)
 
 
+def test_parts_without_rows_are_nothing(tmp_path: Path) -> None:
+    for number, content in enumerate(("", text(LOG[:0]), text(LOG))):
+        (tmp_path / f"{number}.csv").write_text(content)
+    assert_frame_equal(read_frame(tmp_path, ids=IDS), LOG)
+
+
+def test_objects_of_several_files_may_have_other_names(tmp_path: Path) -> None:
+    (tmp_path / "1.json").write_text('[{"a": 1}]')
+    (tmp_path / "2.json").write_text('[{"a": 2.5, "b": "x"}]')
+    frame = read_frame(tmp_path)
+    assert frame.to_dict(as_series=False) == {"a": [1.0, 2.5], "b": [None, "x"]}
+
+
 def test_a_value_of_no_partition_is_null(tmp_path: Path) -> None:
     for value in ("a%20b", "__HIVE_DEFAULT_PARTITION__"):
         (tmp_path / f"log/k={value}").mkdir(parents=True)
