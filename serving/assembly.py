@@ -177,11 +177,12 @@ def read_titles(config: Config) -> dict[str, str]:
     return item_titles(config)
 
 
-def find_problems(config: Config) -> tuple[list[Problem], dict[str, Any] | None]:
+def find_problems(config: Config) -> tuple[list[Problem], dict[str, Any] | None, list[str]]:
     """All problems of the configured tables at once, or of definitions that do not fit them.
 
     Returns:
-        The problems, and what definitions there are; None while the tables have problems.
+        The problems; what definitions there are, None while the tables have problems; what was
+        dropped of files whose bad rows are dropped.
 
     Raises:
         DataError: the views cannot be read.
@@ -190,7 +191,9 @@ def find_problems(config: Config) -> tuple[list[Problem], dict[str, Any] | None]
     from recsys.dataset.tables import open_tables
 
     tables = open_tables(config)
-    return (tables.problems, None) if tables.problems else find_definition_problems(config, tables)
+    if tables.problems:
+        return tables.problems, None, tables.dropped
+    return *find_definition_problems(config, tables), tables.dropped
 
 
 def is_embedded(config: Config) -> bool:

@@ -34,6 +34,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "features": (
         ("errors", "lazy", "moments"),
+        ("tables.reading",),
         ("packing", "tables"),
         ("definitions", "sources"),
         ("computation", "feast"),

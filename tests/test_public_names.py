@@ -156,6 +156,16 @@ PUBLIC: dict[str, list[str]] = {
         "read_items",
         "read_users",
     ],
+    "features.tables.reading": [
+        "BadRows",
+        "Compression",
+        "FileFormat",
+        "ReadOptions",
+        "Reading",
+        "find_options",
+        "read_frame",
+        "read_table",
+    ],
     "recsys": [
         "ArtifactError",
         "Bundle",

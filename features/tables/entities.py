@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import polars as pl
 
 from features.errors import DataError, Problem
-from features.tables.reading import read_frame
+from features.tables.reading import ReadOptions, read_frame
 from features.tables.schema import ITEM, USER
 from features.tables.validation import entity_problems
 
@@ -123,24 +123,26 @@ class UserTable(_DescribedIds):
     _source = "users"
 
 
-def read_items(path: Path | str, **options: object) -> ItemTable:
-    """Read and check an item table from Parquet or CSV; options as `ItemTable.from_frame`.
+def read_items(path: Path | str, *, read: ReadOptions | None = None, **options: Any) -> ItemTable:
+    """Read and check an item table; options as `ItemTable.from_frame`.
 
     Raises:
-        DataError: as `ItemTable.from_frame`, or the file is of another kind.
+        DataError: as `ItemTable.from_frame`, or the file cannot be read.
         FileNotFoundError: there is no such file.
     """
-    return ItemTable.from_frame(read_frame(path), **{"source": str(path), **options})  # type: ignore[arg-type]
+    frame = read_frame(path, read, ids=(options.get("id_column") or ITEM,))
+    return ItemTable.from_frame(frame, **{"source": str(path), **options})
 
 
-def read_users(path: Path | str, **options: object) -> UserTable:
-    """Read and check a user table from Parquet or CSV; options as `UserTable.from_frame`.
+def read_users(path: Path | str, *, read: ReadOptions | None = None, **options: Any) -> UserTable:
+    """Read and check a user table; options as `UserTable.from_frame`.
 
     Raises:
-        DataError: as `UserTable.from_frame`, or the file is of another kind.
+        DataError: as `UserTable.from_frame`, or the file cannot be read.
         FileNotFoundError: there is no such file.
     """
-    return UserTable.from_frame(read_frame(path), **{"source": str(path), **options})  # type: ignore[arg-type]
+    frame = read_frame(path, read, ids=(options.get("id_column") or USER,))
+    return UserTable.from_frame(frame, **{"source": str(path), **options})
 
 
 def _with_roles(

@@ -14,7 +14,7 @@ import polars as pl
 from features.errors import DataError, Problem
 from features.tables.entities import ItemTable
 from features.tables.hashing import update_with_series
-from features.tables.reading import read_frame
+from features.tables.reading import ReadOptions, read_frame
 from features.tables.schema import (
     CREATED,
     EVENT,
@@ -177,12 +177,20 @@ def read_interactions(
     columns: EventColumns | None = None,
     items: ItemTable | None = None,
     now: datetime | None = None,
+    read: ReadOptions | None = None,
 ) -> Interactions:
-    """Read and check an event log from a Parquet or CSV file; see `Interactions.from_frame`.
+    """Read and check an event log; see `Interactions.from_frame`.
+
+    Args:
+        path: as `features.tables.reading.read_table` takes it.
+        columns: roles of the columns; None: the names of `features.tables.schema`.
+        items: the catalogue; an event of an item it does not hold is then a problem.
+        now: UTC time without zone for the check of units; None: the clock.
+        read: how the file is written; None: found.
 
     Raises:
-        DataError: a rule is broken, or the file is of another kind.
+        DataError: a rule is broken, or the file cannot be read.
         FileNotFoundError: there is no such file.
     """
-    frame = read_frame(path)
+    frame = read_frame(path, read, ids=(columns or EventColumns()).ids)
     return Interactions.from_frame(frame, columns=columns, source=str(path), items=items, now=now)

@@ -90,6 +90,11 @@ class EventColumns:
         if twice:
             raise ValueError(f"each role needs its own column, got {twice[0]!r} for two roles")
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Columns that hold ids, there or not."""
+        return (self.user, self.item, self.event_id or EVENT_ID)
+
     def optional(
         self, role: Literal["event", "weight", "created", "event_id"], present: list[str]
     ) -> str | None:

@@ -14,7 +14,7 @@ import polars as pl
 from features.errors import Problem
 from features.tables.entities import ItemTable, UserTable
 from features.tables.interactions import Interactions
-from features.tables.reading import read_frame
+from features.tables.reading import ReadOptions, read_table
 from features.tables.schema import ITEM, USER, EventColumns
 from features.tables.validation import (
     ADD_ITEMS,
@@ -35,7 +35,7 @@ class Tables:
     """Raw tables; each is read and checked when it is first asked for, and never again.
 
     Attributes:
-        events: the log, as a frame or a Parquet/CSV file.
+        events: the log, as a frame or a file.
         items: what describes the items. None: nothing; the catalogue check is left out.
         users: what describes the users. None: nothing.
         columns: roles of the events' columns.
@@ -44,6 +44,8 @@ class Tables:
         names: what "events", "items" and "users" are called in messages where they are frames.
         add_items: what a message advises where an event's item has no row.
         now: UTC time without time zone that the check of units uses; None: the clock.
+        read: how the file of a role is written, where that is not to be found.
+        dropped: what was left out of files whose bad rows are dropped, as sentences.
     """
 
     events: Stored
@@ -55,6 +57,8 @@ class Tables:
     names: Mapping[str, str] = field(default_factory=dict)
     add_items: str = ADD_ITEMS
     now: datetime | None = None
+    read: Mapping[Role, ReadOptions] = field(default_factory=dict)
+    dropped: list[str] = field(default_factory=list, init=False)
     _frames: dict[Role, pl.DataFrame] = field(default_factory=dict, init=False)
     _own: dict[Role, list[Problem]] = field(default_factory=dict, init=False)
 
@@ -62,13 +66,17 @@ class Tables:
         """The raw frame of a table that there is.
 
         Raises:
-            DataError: the file is of another kind.
+            DataError: the file cannot be read.
             FileNotFoundError: there is no such file.
         """
         if role not in self._frames:
             stored = getattr(self, role)
-            is_frame = isinstance(stored, pl.DataFrame)
-            self._frames[role] = stored if is_frame else read_frame(stored)
+            if isinstance(stored, pl.DataFrame):
+                self._frames[role] = stored
+            else:
+                reading = read_table(stored, self.read.get(role), ids=self._ids(role))
+                self._frames[role] = reading.frame
+                self.dropped += [str(one) for one in reading.dropped]
         return self._frames[role]
 
     def own_problems(self, role: Role) -> list[Problem]:
@@ -94,7 +102,7 @@ class Tables:
                     readable.append(role)
             except (OSError, ValueError, pl.exceptions.PolarsError) as error:
                 first = str(error).splitlines()[0] if str(error) else type(error).__name__
-                remedy = "Give the path of a readable Parquet or CSV file."
+                remedy = "Repair the file, or say in [data.read] how it is written."
                 found.append(Problem(self._name(role), "*", "must be readable", 0, first, remedy))
         for role in readable:
             found += self.own_problems(role)
@@ -132,6 +140,9 @@ class Tables:
         found = {"problems": self.own_problems(role), "source": self._name(role)}
         return {"frame": self.frame(role), **found, **self._options(role)}
 
+    def _ids(self, role: Role) -> tuple[str, ...]:
+        return self.columns.ids if role == "events" else (self._options(role)["id_column"],)
+
     def _options(self, role: Role) -> dict[str, Any]:
         return self.item_options if role == "items" else self.user_options
 
@@ -168,7 +179,7 @@ def find_problems(
     repeated ids in the tables, and events whose item no row of ``items`` describes.
 
     Args:
-        events: the raw log, as a frame or a Parquet/CSV file.
+        events: the raw log, as a frame or a file.
         items: the raw item table, or None to leave it and the catalogue check out.
         users: the raw user table, or None.
         columns: the roles of the columns of ``events``; None: the names of

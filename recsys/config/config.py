@@ -182,8 +182,8 @@ class Config(Settings):
     def fingerprint(self) -> str:
         """Sha256 (hex) of the settings that can change a model.
 
-        Where files lie is left out (their content has a fingerprint of its own), and so is what
-        only concerns publishing, serving and tuning.
+        Where files lie and how they are written is left out (their content has a fingerprint of its
+        own), and so is what only concerns publishing, serving and tuning.
         """
         values = self.as_used()
         for section in (
@@ -197,7 +197,7 @@ class Config(Settings):
             "features_file",
         ):
             del values[section]
-        for name in ("events", "items", "users", "feast"):
+        for name in ("events", "items", "users", "feast", "read"):
             del values["data"][name]
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()

@@ -8,9 +8,17 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from features.tables import EventColumns
+from features.tables.reading import BadRows, Compression, FileFormat, ReadOptions
 from recsys.settings import Settings
 
-__all__ = ["DataConfig", "EntityColumnsConfig", "EventColumnsConfig", "FeastConfig"]
+__all__ = [
+    "DataConfig",
+    "EntityColumnsConfig",
+    "EventColumnsConfig",
+    "FeastConfig",
+    "ReadConfig",
+    "ReadConfigs",
+]
 
 
 class EventColumnsConfig(Settings):
@@ -68,6 +76,46 @@ class EntityColumnsConfig(Settings):
         }
 
 
+class ReadConfig(Settings):
+    """How one of the files is written; what is not said is found from its first block."""
+
+    format: FileFormat | None = ReadOptions.format
+    """How rows are written: cells with a separator, an object of JSON a line, one array of objects,
+    or Parquet."""
+    separator: str | None = ReadOptions.separator
+    """What stands between cells: one character, or "::"."""
+    quote: str | None = ReadOptions.quote
+    """What stands around a cell that holds a separator. "": nothing does."""
+    encoding: str | None = ReadOptions.encoding
+    """Encoding of the text, such as "utf-8", "utf-16" or "latin-1"."""
+    header: bool | None = ReadOptions.header
+    """Whether the first row names the columns; else they are column_1, column_2 and so on."""
+    compression: Compression | None = ReadOptions.compression
+    """How a file of text is compressed."""
+    bad_rows: BadRows = ReadOptions.bad_rows
+    """A row that cannot be read: refuse the file, or drop such rows and count them."""
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        self.to_read_options()
+        return self
+
+    def to_read_options(self) -> ReadOptions:
+        """The same as the value type the reader takes."""
+        return ReadOptions(**self.model_dump())
+
+
+class ReadConfigs(Settings):
+    """How the files are written, for each of them."""
+
+    events: ReadConfig = ReadConfig()
+    """The log."""
+    items: ReadConfig = ReadConfig()
+    """The items."""
+    users: ReadConfig = ReadConfig()
+    """The users."""
+
+
 class FeastConfig(Settings):
     """A Feast repository; a view that is not named is found by its keys."""
 
@@ -89,13 +137,15 @@ class DataConfig(Settings):
     """The files a run reads, or the Feast repository; paths are relative to the configuration."""
 
     events: Path | None = None
-    """File of the log."""
+    """File of the log, a directory of such files, or a pattern such as "log/*.parquet"."""
     items: Path | None = None
-    """File of the items."""
+    """The same of the items."""
     users: Path | None = None
-    """File of the users. Not said: nothing is known of them."""
+    """The same of the users. Not said: nothing is known of them."""
     feast: FeastConfig | None = None
     """A Feast repository instead of files."""
+    read: ReadConfigs = ReadConfigs()
+    """How the files are written, where that is not to be found anew."""
     columns: EventColumnsConfig = EventColumnsConfig()
     """Which columns of the log play which role."""
     item_columns: EntityColumnsConfig = EntityColumnsConfig()
@@ -129,6 +179,11 @@ class DataConfig(Settings):
         given = [f"'data.{name}.id'" for name, columns in entities.items() if columns.id]
         if "timestamp" in self.columns.model_fields_set:
             given.append("'data.columns.timestamp'")
+        if self.read != ReadConfigs():
+            raise ValueError(
+                "'data.read' says how files are written and must not stand beside 'data.feast'; "
+                "remove one"
+            )
         if given:
             raise ValueError(
                 f"ids and times of views are those of the registry, got {', '.join(given)} beside "

@@ -77,6 +77,11 @@ def open_tables(config: Config) -> Tables:
         columns=data.columns.to_event_columns(),
         item_options=data.item_columns.to_options(ITEM),
         user_options=data.user_columns.to_options(USER),
+        read={
+            "events": data.read.events.to_read_options(),
+            "items": data.read.items.to_read_options(),
+            "users": data.read.users.to_read_options(),
+        },
     )
 
 
@@ -100,7 +105,8 @@ def newest_events(config: Config, limit: int) -> Interactions:
     if path.suffix == ".parquet" and path.is_file():
         frame = _newest(pl.scan_parquet(path), columns, limit).collect(engine="streaming")
     else:
-        frame = _newest(read_frame(path).lazy(), columns, limit).collect()
+        frame = read_frame(path, data.read.events.to_read_options(), ids=columns.ids)
+        frame = _newest(frame.lazy(), columns, limit).collect()
     return Interactions.from_frame(frame, columns=columns, source=str(path))
 
 
@@ -122,7 +128,8 @@ def item_titles(config: Config) -> dict[str, str]:
             return {}
         key, frame = views.item_key, described_rows(source, views.items, views.item_key).frame
     else:
-        key, frame = data.item_columns.id or ITEM, read_frame(str(data.items))
+        key = data.item_columns.id or ITEM
+        frame = read_frame(str(data.items), data.read.items.to_read_options(), ids=(key,))
     if title not in frame.columns:
         raise DataError(
             f"data.item_columns.title must be a column of the items, got {title!r}; known: "

@@ -84,7 +84,7 @@ def _one_line(error: Exception) -> str:
 
 def _data(config: Config) -> Iterator[Finding]:
     try:
-        problems, features = find_problems(config)
+        problems, features, dropped = find_problems(config)
     except DataError as error:
         yield Finding("FAIL", "data", _one_line(error), "correct [data.feast]")
         return
@@ -92,7 +92,7 @@ def _data(config: Config) -> Iterator[Finding]:
     if features is None:
         yield Finding("FAIL", "data", f"{problems[0]}{more}", "see `recsys validate`")
         return
-    yield Finding("OK", "data", config.data.shown)
+    yield Finding("OK", "data", "; ".join([config.data.shown, *dropped]))
     if problems:
         yield Finding("FAIL", "features", f"{problems[0]}{more}", "see `recsys validate`")
     else:

@@ -84,9 +84,11 @@ def _named(frame: pl.DataFrame, path: Path, role: str, rule: object) -> str:
 
 
 def _unknown(frame: pl.DataFrame, path: Path, role: str, names: str) -> DataError:
+    nameless = frame.columns[0] == "column_1"
+    remedy = "the file has no header, so add one" if nameless else "rename one"
     return DataError(
         f"{path} must have a column called like {names} for the role {role!r}, got "
-        f"{', '.join(frame.columns)}; rename one, or write recsys.toml by hand"
+        f"{', '.join(frame.columns)}; {remedy}, or write recsys.toml by hand"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from features.feast.source import FeastSource
 from features.feast.training_data import TrainingViews, find_training_views
 from features.sources.protocol import ViewDescription
 from features.tables import ItemTable, Tables, UserTable
+from features.tables.reading import find_options
 from recsys.config import Config
 from recsys.dataset.tables import open_tables
 from recsys.tuning.toml_text import to_toml
@@ -24,6 +25,14 @@ __all__ = ["FirstConfig", "Setting", "first_config_of_feast", "first_config_of_f
 
 _WIDTH = 100
 _TITLES = ("title", "name", "headline", "label", "product_name", "item_name")
+_USUAL = {
+    "format": "delimited",
+    "separator": ",",
+    "quote": '"',
+    "encoding": "utf-8",
+    "header": True,
+    "compression": "none",
+}
 _DEFAULTS = "`recsys config reference` names every setting and its default."
 
 
@@ -146,9 +155,9 @@ def first_config_of_files(
 
     Args:
         target: where the configuration will be; paths in it are relative to that.
-        events: Parquet or CSV.
-        items: Parquet or CSV.
-        users: Parquet or CSV; None: there is none.
+        events: a file, a directory or a pattern.
+        items: the same.
+        users: the same; None: there is none.
 
     Raises:
         DataError: a file is not named, cannot be read, or its columns do not tell their role.
@@ -184,12 +193,21 @@ def first_config_of_files(
     )
     settings = [
         *(Setting("data", role, _relative(path, target), "") for role, path in given.items()),
+        *(one for role, path in given.items() for one in _written(role, path)),
         *columns,
         *_described(open_tables(config), ids),
         Setting("output", "directory", "artifacts", ""),
     ]
     asked = " ".join(f"--{name} {path}" for name, path in given.items())
     return FirstConfig((f"Written by `recsys init {asked}`. {_DEFAULTS}",), tuple(settings))
+
+
+def _written(role: str, path: Path) -> Iterator[Setting]:
+    """How a file is written, where that is not the usual way."""
+    found = asdict(find_options(path))
+    for name, usual in _USUAL.items():
+        if found[name] not in (None, usual):
+            yield Setting(f"data.read.{role}", name, found[name], "")
 
 
 def _check_one_log(views: Sequence[ViewDescription]) -> None:

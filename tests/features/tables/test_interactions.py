@@ -143,7 +143,8 @@ def test_reading_files(tmp_path: Path, suffix: str) -> None:
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such file; check the path"):
         read_interactions(tmp_path / "none.csv")
-    with pytest.raises(DataError, match=r"the suffix must be .parquet, .csv or .tsv, got '.xls'"):
+    (tmp_path / "log.xls").write_bytes(b"PK\x03\x04...")
+    with pytest.raises(DataError, match="must be text or Parquet, got an Excel or zip file; expo"):
         read_interactions(tmp_path / "log.xls")
 
 

@@ -6,6 +6,7 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
+from features.tables.reading import ReadOptions
 from recsys.config import Config, DataConfig, RetrievalConfig, load_config
 from recsys.errors import ConfigError
 from recsys.index import INDEXES
@@ -38,6 +39,17 @@ def test_paths_are_taken_from_the_directory_of_the_file(tmp_path: Path) -> None:
     assert config.output.directory == tmp_path / "out"
     assert config.as_used()["data"]["events"] == "events.parquet"
     assert config.as_used()["output"]["directory"] == "out"
+
+
+def test_how_files_are_written_is_read_and_changes_no_model(tmp_path: Path) -> None:
+    said = '[data.read.events]\nseparator = "::"\nheader = false\nbad_rows = "drop"\n'
+    config = load_config(write(tmp_path, MINIMAL + said))
+    wanted = ReadOptions(separator="::", header=False, bad_rows="drop")
+    assert config.data.read.events.to_read_options() == wanted
+    assert config.data.read.items.to_read_options() == ReadOptions()
+    assert config.fingerprint() == load_config(write(tmp_path, MINIMAL)).fingerprint()
+    told = refused(tmp_path, MINIMAL + '[data.read.items]\nseparator = "ab"\n')
+    assert "data.read.items: separator must be one ASCII character or '::', got 'ab'" in told
 
 
 def test_an_absolute_path_stays_absolute(tmp_path: Path) -> None:

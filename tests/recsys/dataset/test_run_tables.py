@@ -150,6 +150,10 @@ def test_mistakes_are_told(home: Path) -> None:
             MINIMAL + '[data.columns]\ntimestamp = "t"\n[data.item_columns]\nid = "i"\n',
             "got 'data.item_columns.id', 'data.columns.timestamp' beside 'data.feast'; leave out",
         ),
+        (
+            MINIMAL + "[data.read.items]\nheader = false\n",
+            "'data.read' says how files are written and must not stand beside 'data.feast'; remove",
+        ),
         ('[data]\nfeast = "repository"\n', "data.feast must be a table, got 'repository'"),
         (MINIMAL + 'event = "x"\n', "unknown setting 'data.feast.event'; did you mean 'events'?"),
     ],

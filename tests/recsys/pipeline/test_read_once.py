@@ -17,7 +17,7 @@ import pytest
 
 from features.computation.declarations import make_definition
 from features.tables import Histories, Interactions, ItemTable
-from features.tables.reading import read_frame
+from features.tables.reading import read_table
 from features.tables.validation import catalogue_problems, entity_problems, event_problems
 from recsys.bundle import Bundle
 from recsys.config import load_config
@@ -131,7 +131,7 @@ def once(*names: str) -> dict[str, int]:
 
 
 def test_a_run_reads_and_checks_every_file_once(again: Callable[[], Bundle]) -> None:
-    with entries(read_frame, by="path") as read:
+    with entries(read_table, by="path") as read:
         again()
     assert read == once(*TABLES)
     checks = (event_problems, entity_problems, catalogue_problems)
@@ -170,7 +170,7 @@ def test_a_bundle_parses_its_definitions_once_and_a_request_none(bundle: Bundle)
 
 def test_validate_reads_and_checks_every_file_once(home: Path) -> None:
     config = load_config(home / "recsys.toml")
-    with entries(read_frame, by="path") as read:
+    with entries(read_table, by="path") as read:
         assert find_problems(config)[0] == []
     assert read == once(*TABLES)
     checks = (event_problems, entity_problems, catalogue_problems)
@@ -183,6 +183,6 @@ def test_a_gate_of_two_unmeasured_bundles_reads_every_file_once(
     home: Path, bundle: Bundle, again: Callable[[], Bundle]
 ) -> None:
     config, candidate = load_config(home / "recsys.toml"), again()
-    with entries(read_frame, by="path") as read:
+    with entries(read_table, by="path") as read:
         judge(config, candidate, bundle, write=False)
     assert read == once(*TABLES)

@@ -132,6 +132,26 @@ def test_validate_prints_all_problems_at_once(project: Path) -> None:
     assert {problem["column"] for problem in values["problems"]} == {"user_id", "item_id"}
 
 
+def test_validate_counts_the_rows_that_are_dropped(project: Path) -> None:
+    (project / "events.csv").write_text(
+        "user_id;item_id;timestamp\n1;10;1000000000\n1;20\n2;10;1000000002\n"
+    )
+    path = project / "recsys.toml"
+    path.write_text(path.read_text().replace("events.parquet", "events.csv"))
+    result = run("validate")
+    assert result.exit_code == 2
+    assert "events.csv: line 3 must have 3 cells like the first, got 2" in result.output
+    with path.open("a") as file:
+        file.write('[data.read.events]\nbad_rows = "drop"\n')
+    result = run("validate")
+    assert result.exit_code == 0, result.output
+    told = "events.csv: 1 row dropped that cannot be read; first: line 3 must have 3 cells like the"
+    assert told in result.output
+    assert [told in one for one in json.loads(run("validate", "--json").output)["dropped"]] == [
+        True
+    ]
+
+
 def test_validate_checks_declared_features(project: Path) -> None:
     with (project / "recsys.toml").open("a") as file:
         file.write(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -174,6 +175,27 @@ def test_files_become_a_configuration(unit: str) -> None:
     )
     assert data.items.category_columns == ("kind",)
     assert data.users is not None
+
+
+def test_how_a_file_is_written_is_found_and_said() -> None:
+    text = events("s").write_csv(separator=";")
+    Path("log.txt.gz").write_bytes(gzip.compress(text.encode("utf-16")))
+    shop = pl.DataFrame({"productId": range(10), "name": [f"n {n}" for n in range(10)]})
+    shop.write_csv("shop.csv")
+    shop[:0].write_csv("none.csv")
+    code, told, _ = run("--events", "log.txt.gz", "--items", "shop.csv")
+    assert code == 0, told
+    lines = ("[data.read.events]", 'separator = ";"', 'encoding = "utf-16"', 'compression = "gzip"')
+    assert "\n".join(lines) in Path("recsys.toml").read_text()
+    assert "data.read.items" not in Path("recsys.toml").read_text()
+    assert len(read_dataset(load_config("recsys.toml")).interactions) == 20
+    assert (
+        "none.csv: must hold rows, got a header alone"
+        in run("--events", "log.txt.gz", "--items", "none.csv", "--force")[2]
+    )
+    Path("nameless.csv").write_text("1,2,3\n")
+    error = run("--events", "nameless.csv", "--items", "shop.csv", "--force")[2]
+    assert "got column_1, column_2, column_3; the file has no header, so add one, or" in error
 
 
 def test_files_that_do_not_say_what_they_are() -> None:
