@@ -213,7 +213,7 @@ def load_config(path: Path | str) -> Config:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(
             f"config file {path} does not exist; give one with --config, or copy recsys.toml"

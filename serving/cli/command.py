@@ -59,6 +59,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_ANY_ID = {"ignore_unknown_options": True}  # -1 is an id as well
+
 app.add_typer(doctor_app, name="doctor")
 app.add_typer(config_app, name="config")
 app.add_typer(keys_app)
@@ -231,7 +233,7 @@ def candidates(
         )
 
 
-@app.command()
+@app.command(context_settings=_ANY_ID)
 def recommend(
     user: Annotated[str, typer.Argument(metavar="USER", help="Id of the user.")],
     k: K = 10,
@@ -249,7 +251,7 @@ def recommend(
         _emit_answer(out, settings, answer, {"user_id": user})
 
 
-@app.command()
+@app.command(context_settings=_ANY_ID)
 def similar(
     item: Annotated[str, typer.Argument(metavar="ITEM", help="Id of the item.")],
     k: K = 10,

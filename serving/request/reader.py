@@ -145,7 +145,10 @@ class GenerationReader:
         if self._view is not None:
             return self._view
         if self._bundled is None:
-            raise NoGeneration("nothing is published and no fallback list was bundled")
+            raise NoGeneration(
+                "nothing is published and no fallback list was bundled; run `recsys candidates`, "
+                "then `recsys publish`"
+            )
         return View(self._bundled, None, "no_generation", from_store=False)
 
     def snapshot(self, generation: str) -> Snapshot:

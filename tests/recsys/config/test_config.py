@@ -52,6 +52,12 @@ def test_how_files_are_written_is_read_and_changes_no_model(tmp_path: Path) -> N
     assert "data.read.items: separator must be one ASCII character or '::', got 'ab'" in told
 
 
+def test_a_byte_order_mark_is_no_setting(tmp_path: Path) -> None:
+    path = tmp_path / "recsys.toml"
+    path.write_text(MINIMAL, encoding="utf-8-sig")
+    assert load_config(path).data.events == tmp_path / "events.parquet"
+
+
 def test_an_absolute_path_stays_absolute(tmp_path: Path) -> None:
     text = f'[data]\nevents = "{tmp_path}/else/e.csv"\nitems = "i.csv"\nusers = "u.csv"\n'
     config = load_config(write(tmp_path, text))

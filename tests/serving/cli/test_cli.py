@@ -384,6 +384,14 @@ def test_problems_travel_in_the_json_error(capsys: pytest.CaptureFixture[str]) -
     assert json.loads(capsys.readouterr().out)["error"]["problems"][0]["column"] == "id"
 
 
+@pytest.mark.parametrize("verb", ["recommend", "similar"])
+def test_an_id_may_begin_with_a_minus(project: Path, verb: str) -> None:
+    result = run(verb, "-1")
+    assert result.exit_code == 1
+    assert "run `recsys candidates`, then `recsys publish`" in result.stderr
+    assert run(verb, "1", "--konfig", "x").exit_code == 2
+
+
 def test_tables_align() -> None:
     assert table(["a", "long"], [["xyz", 1], ["w", 22]]) == "a    long\nxyz     1\nw      22"
     assert table(["a"], []) == "a"
