@@ -386,7 +386,10 @@ def test_problems_travel_in_the_json_error(capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize("verb", ["recommend", "similar"])
 def test_an_id_may_begin_with_a_minus(project: Path, verb: str) -> None:
-    result = run(verb, "-1")
+    try:
+        result = run(verb, "-1")
+    finally:
+        assert run("stop").exit_code == 0
     assert result.exit_code == 1
     assert "run `recsys candidates`, then `recsys publish`" in result.stderr
     assert run(verb, "1", "--konfig", "x").exit_code == 2
