@@ -389,7 +389,7 @@ def test_an_id_may_begin_with_a_minus(project: Path, verb: str) -> None:
     try:
         result = run(verb, "-1")
     finally:
-        assert run("stop").exit_code == 0
+        assert run("stop").stdout == "store stopped\n"
     assert result.exit_code == 1
     assert "run `recsys candidates`, then `recsys publish`" in result.stderr
     assert run(verb, "1", "--konfig", "x").exit_code == 2
