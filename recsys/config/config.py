@@ -1,10 +1,10 @@
 """The configuration of a run: one TOML file, checked before anything starts.
 
-Sections are frozen pydantic models, one per stage; every default lives in them and nowhere else.
-Only the places that join the stages (`recsys.pipeline`, `serving.cli`, examples) read them; layers,
-losses, indexes and metrics take plain arguments. To add a setting, add a field with its default
-and its bound to the section of its stage, in a file of this folder:
-loading, messages and fingerprints follow.
+Sections are `recsys.settings.Settings`, one a stage, made of the options of the layers, which carry
+every default, bound and meaning. Only the places that join the stages (`recsys.pipeline`,
+`serving.cli`, examples) read them; layers take their own part. To add a setting, add a field with
+its bound, default and meaning to the options of the layer that reads it, or to its section here if
+none does: loading, messages, fingerprints and the page of settings follow.
 """
 
 from __future__ import annotations
@@ -26,23 +26,14 @@ from pydantic import (
 )
 
 from features.definitions import Definition
-from recsys.config.data import (
-    DataConfig,
-    EntityColumnsConfig,
-    EventColumnsConfig,
-    FeastConfig,
-)
+from recsys.config.data import DataConfig
 from recsys.config.experiment_design import lay_out
-from recsys.config.experiments import ArmConfig, ExperimentConfig
+from recsys.config.experiments import ExperimentConfig
 from recsys.config.features import parsed_definitions, read_features_file
 from recsys.config.gate_rules import GateRules
 from recsys.config.impressions import ImpressionsConfig
-from recsys.config.retrieval import RetrievalConfig, RetrieverName
-from recsys.config.sections import (
-    CandidatesConfig,
-    OutputConfig,
-    RankingConfig,
-)
+from recsys.config.retrieval import RetrievalConfig
+from recsys.config.sections import CandidatesConfig, OutputConfig, RankingConfig
 from recsys.config.serving import ServingConfig
 from recsys.config.store import StoreConfig
 from recsys.config.tuning import TuningConfig
@@ -52,27 +43,7 @@ from recsys.evaluation.options import EvaluationOptions, SplitOptions
 from recsys.semantic_ids.options import SemanticIdOptions
 from recsys.settings import Natural, Settings, explain
 
-__all__ = [
-    "ArmConfig",
-    "CandidatesConfig",
-    "Config",
-    "DataConfig",
-    "EntityColumnsConfig",
-    "EventColumnsConfig",
-    "ExperimentConfig",
-    "FeastConfig",
-    "GateRules",
-    "ImpressionsConfig",
-    "OutputConfig",
-    "RankingConfig",
-    "RetrievalConfig",
-    "RetrieverName",
-    "ServingConfig",
-    "Settings",
-    "StoreConfig",
-    "TuningConfig",
-    "load_config",
-]
+__all__ = ["Config", "load_config"]
 
 
 class Config(Settings):

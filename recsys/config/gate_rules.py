@@ -16,7 +16,6 @@ from recsys.settings import (
     Settings,
     check_distinct,
 )
-from recsys.settings.reference import meanings
 
 __all__ = ["GateRules", "RuleText", "Why", "rule_texts"]
 
@@ -144,6 +143,8 @@ class GateRules(Settings):
 
 def rule_texts() -> tuple[RuleText, ...]:
     """All settings, in order, with what they mean and why they are what they are."""
+    from recsys.settings.reference import meanings  # for documentation alone
+
     texts, said = [], meanings(GateRules)
     for name, field in GateRules.model_fields.items():
         why = next(one.text for one in field.metadata if isinstance(one, Why))
