@@ -50,9 +50,7 @@ def test_a_sample_has_an_interval(store, make, scanned):
     users = None if scanned else (series(lists), series(lists))
     found = compare(store, users=users, sample=200)
     assert (found.num_compared, found.changed.size) == (200, 200)
-    assert found.changed.low < found.changed.value < found.changed.high
-    # Which users a scan finds first, the server draws anew at every start: four standard errors.
-    assert abs(found.changed.value - 0.5) < 4 * (0.25 / 200) ** 0.5
+    assert found.changed.low < 0.5 < found.changed.high
     assert found.overlap.value == pytest.approx(1 - found.changed.value)
     assert found.top_changed == found.changed
     assert (found.only_a.value, found.only_b.value) == (0, 0)
