@@ -55,6 +55,9 @@ class EventColumns:
             is one, otherwise every event arrived when it happened.
         event_id: column of ids that an event keeps when it is sent once more. None: the column
             "event_id" if there is one, otherwise user, item, time and kind tell events apart.
+        order: column of an order's, basket's or session's id. Its lines are one moment: that of the
+            first.
+        quantity: column of how many; a quantity below 0 is a return.
         unit: what a number in ``timestamp`` counts since 1970-01-01 UTC, or "iso" for text such
             as "2024-05-01T12:30:00". Columns of a date or datetime type need no unit.
         default_event: the kind of an event where the file has no such column.
@@ -70,6 +73,8 @@ class EventColumns:
     weight: str | None = None
     created: str | None = None
     event_id: str | None = None
+    order: str | None = None
+    quantity: str | None = None
     unit: TimeUnit = "s"
     default_event: str = "interaction"
 
@@ -84,6 +89,8 @@ class EventColumns:
             self.weight,
             self.created,
             self.event_id,
+            self.order,
+            self.quantity,
         ]
         used = [name for name in named if name is not None]
         twice = sorted({name for name in used if used.count(name) > 1})
@@ -93,7 +100,8 @@ class EventColumns:
     @property
     def ids(self) -> tuple[str, ...]:
         """Columns that hold ids, there or not."""
-        return (self.user, self.item, self.event_id or EVENT_ID)
+        order = () if self.order is None else (self.order,)
+        return (self.user, self.item, self.event_id or EVENT_ID, *order)
 
     def optional(
         self, role: Literal["event", "weight", "created", "event_id"], present: list[str]
@@ -107,5 +115,5 @@ class EventColumns:
         }
         if given[role] is not None:
             return given[role]
-        taken = {self.user, self.item, self.timestamp, *given.values()}
+        taken = {self.user, self.item, self.timestamp, self.order, self.quantity, *given.values()}
         return role if role in present and role not in taken else None

@@ -9,6 +9,14 @@ from pydantic import Field, model_validator
 
 from features.tables import EventColumns
 from features.tables.reading import BadRows, Compression, FileFormat, ReadOptions
+from features.tables.rules import (
+    EventRules,
+    Missing,
+    NegativeQuantity,
+    Repeats,
+    SameTime,
+    Undescribed,
+)
 from recsys.settings import Settings
 
 __all__ = [
@@ -18,6 +26,7 @@ __all__ = [
     "FeastConfig",
     "ReadConfig",
     "ReadConfigs",
+    "RulesConfig",
 ]
 
 
@@ -38,6 +47,11 @@ class EventColumnsConfig(Settings):
     """Column of when the row was written, for late events."""
     event_id: str | None = EventColumns.event_id
     """Column of an id of the event; two rows of one id are one event."""
+    order: str | None = EventColumns.order
+    """Column of the id of an order, basket or session: its lines are one moment, that of the
+    first."""
+    quantity: str | None = EventColumns.quantity
+    """Column of how many; below 0 it is a return."""
     timestamp_unit: Literal["s", "ms", "us", "iso"] = EventColumns.unit
     """Unit of numbers in the timestamp column, since 1970 UTC; or ISO 8601 text."""
     default_event: str = EventColumns.default_event
@@ -74,6 +88,30 @@ class EntityColumnsConfig(Settings):
             "list_columns": self.list,
             "list_separator": self.list_separator,
         }
+
+
+class RulesConfig(Settings):
+    """What the rows of the log mean, where they do not all count the same."""
+
+    targets: tuple[str, ...] = EventRules.targets
+    """Kinds of event that are to be predicted; the others are history alone. Not said: all that
+    weigh above 0."""
+    positive: str | None = EventRules.positive
+    """Condition on the weight column, such as ">= 4": only such rows are likes."""
+    negative: str | None = EventRules.negative
+    """Condition on the weight column, such as "< 0": such rows are dislikes."""
+    negative_quantity: NegativeQuantity = EventRules.negative_quantity
+    """A row of a quantity below 0 takes back what its user bought before, or is left out."""
+    missing: Missing = EventRules.missing
+    """Rows without user, item, time, kind or weight are a problem, or left out."""
+    repeats: Repeats = EventRules.repeats
+    """Rows of one user, item, time and kind are a problem, one event of their summed weight, the
+    first of them, or as many events."""
+    undescribed: Undescribed = EventRules.undescribed
+    """Events of items without a row are a problem, make a row without values, or are left out."""
+    same_time: SameTime = EventRules.same_time
+    """Events of a user at one time are one moment, of which none came before another, or their
+    order is drawn at random and they are divided."""
 
 
 class ReadConfig(Settings):
@@ -148,6 +186,11 @@ class DataConfig(Settings):
     """How the files are written, where that is not to be found anew."""
     columns: EventColumnsConfig = EventColumnsConfig()
     """Which columns of the log play which role."""
+    kinds: dict[str, float] = Field(default_factory=dict)
+    """Kind of event = its weight: above 0 a like that counts so much, 0 nothing, below 0 a dislike.
+    Not said: all kinds count 1."""
+    rules: RulesConfig = RulesConfig()
+    """What the rows of the log mean."""
     item_columns: EntityColumnsConfig = EntityColumnsConfig()
     """Which columns of the items play which role."""
     user_columns: EntityColumnsConfig = EntityColumnsConfig()
@@ -190,6 +233,15 @@ class DataConfig(Settings):
                 "'data.feast'; leave out what is not data.columns.user or data.columns.item"
             )
         return self
+
+    @model_validator(mode="after")
+    def _rules_go_together(self) -> Self:
+        self.to_event_rules()
+        return self
+
+    def to_event_rules(self) -> EventRules:
+        """Kinds and rules as the value type the tables take."""
+        return EventRules(kinds=self.kinds, **dict(self.rules))
 
     @property
     def shown(self) -> str:

@@ -1,0 +1,96 @@
+"""What the rows of a log mean: kinds that weigh, negatives, returns, repeats, and what is missing.
+
+A log is ruled before it is checked: `EventRules` say what its rows mean, and every row that a rule
+takes away or changes is counted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, get_args
+
+__all__ = [
+    "EventRules",
+    "Missing",
+    "NegativeQuantity",
+    "Repeats",
+    "SameTime",
+    "Undescribed",
+]
+
+Missing: TypeAlias = Literal["refuse", "drop"]
+NegativeQuantity: TypeAlias = Literal["cancel", "drop"]
+Repeats: TypeAlias = Literal["refuse", "sum", "first", "keep"]
+Undescribed: TypeAlias = Literal["refuse", "take", "drop"]
+SameTime: TypeAlias = Literal["basket", "shuffle"]
+
+_CONDITION = re.compile(r"\s*(>=|<=|==|!=|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
+
+
+@dataclass(frozen=True)
+class EventRules:
+    """What the rows of a log mean.
+
+    Attributes:
+        kinds: kind of event -> its weight. Above 0 it is a like that counts so much, 0 counts for
+            nothing, below 0 it is a dislike: no like, nothing its user is shown again, an example
+            of what is not wanted. With none given all kinds count 1; otherwise all must be given.
+        targets: kinds that are to be predicted; the others are history alone. Empty: all likes.
+        positive: condition on the weight column, such as ">= 4": only such rows are likes. None:
+            all above 0.
+        negative: condition on the weight column, such as "< 0": such rows are dislikes.
+        negative_quantity: a row of a quantity below 0 takes back what its user bought before
+            ("cancel"), or is left out ("drop").
+        missing: rows without user, item, time, kind or weight are a problem, or left out.
+        repeats: rows of one user, item, time and kind are a problem, one event of their summed
+            weight, their first one, or as many events.
+        undescribed: events of items without a row are a problem, make a row without values, or are
+            left out.
+        same_time: events of a user at one time are one moment, none of which came before another
+            ("basket"), or their order is drawn and divides them ("shuffle").
+
+    Raises:
+        ValueError: a value is none of those above.
+    """
+
+    kinds: Mapping[str, float] = field(default_factory=dict)
+    targets: tuple[str, ...] = ()
+    positive: str | None = None
+    negative: str | None = None
+    negative_quantity: NegativeQuantity = "cancel"
+    missing: Missing = "refuse"
+    repeats: Repeats = "refuse"
+    undescribed: Undescribed = "refuse"
+    same_time: SameTime = "basket"
+
+    def __post_init__(self) -> None:
+        for name, kind in (
+            ("negative_quantity", NegativeQuantity),
+            ("missing", Missing),
+            ("repeats", Repeats),
+            ("undescribed", Undescribed),
+            ("same_time", SameTime),
+        ):
+            if getattr(self, name) not in get_args(kind):
+                known = ", ".join(repr(one) for one in get_args(kind))
+                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+        for name in ("positive", "negative"):
+            condition = getattr(self, name)
+            if condition is not None and not _CONDITION.fullmatch(condition):
+                raise ValueError(
+                    f"{name} must be a comparison with a number, such as '>= 4', got {condition!r}"
+                )
+        unknown = [kind for kind in self.targets if self.kinds and kind not in self.kinds]
+        if unknown:
+            raise ValueError(
+                f"targets must be kinds of [data.kinds], got {unknown[0]!r}; known: "
+                f"{', '.join(self.kinds)}"
+            )
+        refused = [kind for kind in self.targets if self.kinds.get(kind, 1.0) <= 0]
+        if refused:
+            raise ValueError(
+                f"targets must be kinds that weigh above 0, got {refused[0]!r} of "
+                f"{self.kinds[refused[0]]:g}"
+            )
