@@ -12,7 +12,7 @@ from features.tables import Histories
 from recsys.files.damage import telling_damage
 from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.blocks import DenseRetriever
-from recsys.retrieval.recency import recency_weights
+from recsys.retrieval.recency import recency_weights, relative_weights
 
 __all__ = ["CoOccurrenceRetriever"]
 
@@ -24,9 +24,12 @@ class CoOccurrenceRetriever(DenseRetriever):
     """Items close to each other in other users' histories, weighted by 1 / distance.
 
     ``M[i, j] = sum over histories and distances d <= window of 1 / d`` where j came d events
-    after i (direction "both": or before it), damped by popularity on both sides:
-    ``M[i, j] / ((n_i + shrinkage) (n_j + shrinkage)) ** popularity_power``. A history w, weighted
-    by recency, scores ``w M``. It sees order, which EASE does not: sessions, series, release dates.
+    after i (direction "both": or before it), times the root of the product of their weights in
+    terms of the mean one, damped by popularity on both sides:
+    ``M[i, j] / ((n_i + shrinkage) (n_j + shrinkage)) ** popularity_power``, n the weight of an
+    item's events. A history w, weighted by recency and weight, scores ``w M``. It sees order, which
+    EASE does not: sessions, series, release dates. What happened at one time came in no order, so
+    "forward" leaves it out.
 
     Attributes:
         name: how answers name this source.
@@ -74,15 +77,19 @@ class CoOccurrenceRetriever(DenseRetriever):
         recency_weights(histories.take([]), half_life)
         shape = (num_items + 1, num_items + 1)
         counted = csr_array(shape, dtype=np.float32)
-        rows, items = histories.rows, histories.item_index
+        rows, items, times = histories.rows, histories.item_index, histories.timestamp
+        own = relative_weights(histories)
+        root = np.sqrt(own)
         for distance in range(1, window + 1):
             same = rows[distance:] == rows[:-distance]
+            if direction == "forward":
+                same &= times[distance:] > times[:-distance]
             before, after = items[:-distance][same], items[distance:][same]
-            weight = np.full(before.size, 1.0 / distance, dtype=np.float32)
+            weight = (root[:-distance] * root[distance:])[same].astype(np.float32) / distance
             counted = counted + csr_array((weight, (before, after)), shape=shape)
         if direction == "both":
             counted = counted + counted.T
-        frequency = np.bincount(items, minlength=num_items + 1)
+        frequency = np.bincount(items, own, minlength=num_items + 1)
         damping = diags_array(((frequency + shrinkage) ** -popularity_power).astype(np.float32))
         matrix = csr_array(damping @ counted @ damping, dtype=np.float32)
         matrix.setdiag(0)
