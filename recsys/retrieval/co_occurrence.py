@@ -34,18 +34,26 @@ class CoOccurrenceRetriever(DenseRetriever):
     Attributes:
         name: how answers name this source.
         num_items: N.
-        half_life: of the asking history, in events; None: all events weigh 1.
+        half_life: of the asking history, in events; None: events count by their weight alone.
+        weighted: events of the asking history count by their weight; not so in older models.
 
     Source: item-to-item co-occurrence with distance decay, as in Ludewig and Jannach, Evaluation of
     Session-based Recommendation Algorithms, UMUAI 2018 (sequential rules, section 3.1.3).
     """
 
     def __init__(
-        self, *, name: str, num_items: int, half_life: float | None, matrix: csr_array
+        self,
+        *,
+        name: str,
+        num_items: int,
+        half_life: float | None,
+        matrix: csr_array,
+        weighted: bool = False,
     ) -> None:
         self.name = name
         self.num_items = num_items
         self.half_life = half_life
+        self.weighted = weighted
         self._matrix = matrix
 
     @classmethod
@@ -95,13 +103,17 @@ class CoOccurrenceRetriever(DenseRetriever):
         matrix.setdiag(0)
         matrix.eliminate_zeros()
         matrix.sort_indices()
-        return cls(name=name, num_items=num_items, half_life=half_life, matrix=matrix)
+        return cls(
+            name=name, num_items=num_items, half_life=half_life, matrix=matrix, weighted=True
+        )
 
     def score_all(self, histories: Histories, moment: np.ndarray | None = None) -> np.ndarray:
         """[Q, N + 1] float32 >= 0; ``moment`` is not used."""
         if len(histories) == 1:
             return self._of_one(histories)[None]
-        asked = histories.to_csr(self.num_items, recency_weights(histories, self.half_life))
+        asked = histories.to_csr(
+            self.num_items, recency_weights(histories, self.half_life, weighted=self.weighted)
+        )
         return np.asarray((asked @ self._matrix).toarray(), dtype=np.float32)
 
     def _of_one(self, histories: Histories) -> np.ndarray:
@@ -109,7 +121,7 @@ class CoOccurrenceRetriever(DenseRetriever):
         histories.check_width(self.num_items)
         order = np.argsort(histories.item_index, kind="stable")
         items = histories.item_index[order]
-        weight = recency_weights(histories, self.half_life)[order]
+        weight = recency_weights(histories, self.half_life, weighted=self.weighted)[order]
         start = self._matrix.indptr[items].astype(np.int64)
         size = self._matrix.indptr[items + 1] - start
         place = np.repeat(start - np.cumsum(size) + size, size) + np.arange(int(size.sum()))
@@ -121,7 +133,12 @@ class CoOccurrenceRetriever(DenseRetriever):
 
     def save(self, directory: Path) -> None:
         """See `recsys.files.model_files.write_model`."""
-        settings = {"name": self.name, "num_items": self.num_items, "half_life": self.half_life}
+        settings = {
+            "name": self.name,
+            "num_items": self.num_items,
+            "half_life": self.half_life,
+            "weighted": self.weighted,
+        }
         tensors = {
             "data": self._matrix.data,
             "indices": self._matrix.indices.astype(np.int64),

@@ -35,7 +35,8 @@ class ItemItemRetriever(DenseRetriever):
     Attributes:
         name: how answers name this source.
         num_items: N.
-        half_life: of the asking history, in events; None: all events weigh 1.
+        half_life: of the asking history, in events; None: events count by their weight alone.
+        weighted: events of the asking history count by their weight; not so in older models.
 
     Source: Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019, equation 8; the
     users' form is the Woodbury identity.
@@ -48,6 +49,7 @@ class ItemItemRetriever(DenseRetriever):
         num_items: int,
         half_life: float | None,
         tensors: dict[str, np.ndarray],
+        weighted: bool = False,
     ) -> None:
         width = tensors["solved" if "solved" in tensors else "weights"].shape[1]
         if width != num_items + 1:
@@ -55,6 +57,7 @@ class ItemItemRetriever(DenseRetriever):
         self.name = name
         self.num_items = num_items
         self.half_life = half_life
+        self.weighted = weighted
         self._tensors = tensors
         self._items_by_users: csr_array | None = None
         if "solved" in tensors:
@@ -101,6 +104,7 @@ class ItemItemRetriever(DenseRetriever):
                 name=name,
                 num_items=num_items,
                 half_life=half_life,
+                weighted=True,
                 tensors={
                     "solved": solved.astype(np.float32),
                     "scaled_diagonal": diagonal.astype(np.float32),
@@ -118,12 +122,15 @@ class ItemItemRetriever(DenseRetriever):
             name=name,
             num_items=num_items,
             half_life=half_life,
+            weighted=True,
             tensors={"weights": weights.astype(np.float32)},
         )
 
     def score_all(self, histories: Histories, moment: np.ndarray | None = None) -> np.ndarray:
         """[Q, N + 1] float32; ``moment`` is not used. An empty history scores 0 everywhere."""
-        asked = histories.to_csr(self.num_items, recency_weights(histories, self.half_life))
+        asked = histories.to_csr(
+            self.num_items, recency_weights(histories, self.half_life, weighted=self.weighted)
+        )
         if self._items_by_users is None:
             return np.asarray(asked @ self._tensors["weights"], dtype=np.float32)
         weight = asked.toarray()
@@ -134,7 +141,12 @@ class ItemItemRetriever(DenseRetriever):
 
     def save(self, directory: Path) -> None:
         """See `recsys.files.model_files.write_model`."""
-        settings = {"name": self.name, "num_items": self.num_items, "half_life": self.half_life}
+        settings = {
+            "name": self.name,
+            "num_items": self.num_items,
+            "half_life": self.half_life,
+            "weighted": self.weighted,
+        }
         write_model(directory, "item_item", settings, self._tensors)
 
     @classmethod

@@ -9,7 +9,9 @@ from features.tables import Histories
 __all__ = ["recency_weights", "relative_weights"]
 
 
-def recency_weights(histories: Histories, half_life: float | None) -> np.ndarray:
+def recency_weights(
+    histories: Histories, half_life: float | None, *, weighted: bool = True
+) -> np.ndarray:
     """[E] float32: ``weight * 0.5 ** (age / half_life)``, age = events after this one.
 
     Age counts events, not seconds: a user who comes back after a year still has a last item.
@@ -17,16 +19,18 @@ def recency_weights(histories: Histories, half_life: float | None) -> np.ndarray
     Args:
         histories: any.
         half_life: in events, > 0; None: every event counts by its weight alone.
+        weighted: False: all events have the same weight.
 
     Raises:
         ValueError: half_life <= 0.
     """
+    weight = histories.weight if weighted else np.ones_like(histories.weight)
     if half_life is None:
-        return histories.weight
+        return weight
     if half_life <= 0:
         raise ValueError(f"half_life must be > 0 events, got {half_life}; None turns it off")
     age = np.repeat(histories.indptr[1:], histories.counts) - 1 - np.arange(histories.rows.size)
-    return np.asarray(histories.weight * 0.5 ** (age / half_life), dtype=np.float32)
+    return np.asarray(weight * 0.5 ** (age / half_life), dtype=np.float32)
 
 
 def relative_weights(histories: Histories) -> np.ndarray:
