@@ -8,13 +8,16 @@ import polars as pl
 
 from features.errors import Problem
 from features.moments import microseconds
+from features.tables.id_rules import MAX_ID_LENGTH, has_control, is_too_long
 from features.tables.schema import MICROSECONDS_PER, EventColumns
 
 __all__ = ["ADD_ITEMS", "catalogue_problems", "entity_problems", "event_problems"]
 
 ADD_ITEMS = "Add the items to the table, or drop their events."
 
+_RENAME = "Rename it in every table: no request could ask for it."
 _ROW = "__row"
+_SHOWN = 60
 _EARLIEST = datetime(1971, 1, 1)
 
 
@@ -138,8 +141,15 @@ def _broken(
     """One problem for the rows of ``bad``, none if it is empty."""
     if bad.height == 0:
         return []
-    first = f"{bad[shown][0]!r} (row {bad[_ROW][0]})"
+    first = f"{_shown(bad[shown][0])} (row {bad[_ROW][0]})"
     return [Problem(source, column, rule, bad.height, first, remedy)]
+
+
+def _shown(value: object) -> str:
+    """The value; of long text the beginning, and how long it is."""
+    if isinstance(value, str) and len(value) > 2 * _SHOWN:
+        return f"{value[:_SHOWN]!r}... of {len(value):,} characters"
+    return repr(value)
 
 
 def _wrong_type(source: str, column: str, rule: str, dtype: pl.DataType, remedy: str) -> Problem:
@@ -152,11 +162,24 @@ def _id_problems(frame: pl.DataFrame, column: str, source: str) -> list[Problem]
     if not _is_id(dtype):
         remedy = "Cast it; an id that went through floating point may have lost digits."
         return [_wrong_type(source, column, rule, dtype, remedy)]
+    text = pl.col(column).cast(pl.String)
     bad = pl.col(column).is_null()
     if not dtype.is_integer():
-        bad |= pl.col(column).cast(pl.String).str.strip_chars() == ""
+        bad |= text.str.strip_chars() == ""
     rule, remedy = "must not be null or empty", "Drop these rows or fill in the id."
-    return _broken(frame.filter(bad), column, column, source, rule, remedy)
+    problems = _broken(frame.filter(bad), column, column, source, rule, remedy)
+    if dtype.is_integer():
+        return problems
+    met = frame.select(text.unique())
+    for wrong, rule in (
+        (has_control(text), "must hold no control character, such as a tab or a line break"),
+        (is_too_long(text), f"must have at most {MAX_ID_LENGTH:,} characters"),
+    ):
+        refused = met.filter(wrong & (text.str.strip_chars() != ""))[column]
+        if len(refused):
+            bad_rows = frame.filter(text.is_in(refused.implode()))
+            problems += _broken(bad_rows, column, column, source, rule, _RENAME)
+    return problems
 
 
 def _time_problems(

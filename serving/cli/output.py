@@ -7,7 +7,6 @@ configuration is wrong, 130 interrupted.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 
 import typer
 
-from serving.telemetry.text_log import DEBUG_VARIABLE
+from serving.telemetry.text_log import DEBUG_VARIABLE, is_debugging
 
 __all__ = ["Output", "reporting", "table"]
 
@@ -62,7 +61,7 @@ def reporting(as_json: bool) -> Iterator[Output]:
         typer.echo(_INTERRUPTED, err=True)
         raise typer.Exit(INTERRUPTED) from None
     except Exception as error:
-        if os.environ.get(DEBUG_VARIABLE, "") not in ("", "0"):
+        if is_debugging():
             traceback.print_exc(file=sys.stderr)
         message, code = _explained(error)
         if as_json:
