@@ -26,6 +26,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
+from features.whole_files import telling_refusal
 from recsys.bundle.manifest import (
     MANIFEST,
     FileRecord,
@@ -119,9 +120,10 @@ class Bundle:
         sweep(artifacts)
         bundle_id = _new_id(artifacts, created, [config, data_fingerprint, lineage])
         draft = BundleDraft(bundle_id, artifacts / f".tmp-{bundle_id}-{os.getpid()}")
-        draft.path.mkdir()
         try:
-            yield draft
+            draft.path.mkdir()
+            with telling_refusal(artifacts):
+                yield draft
             manifest = Manifest(
                 id=bundle_id,
                 parent=parent,
@@ -237,14 +239,21 @@ class Bundle:
         draft = self.path / f".tmp-{name}-{os.getpid()}"
         replaced = self.path / f".old-{name}-{os.getpid()}"
         try:
-            yield draft
+            with telling_refusal(target):
+                yield draft
             if not draft.exists():
                 raise ArtifactError(f"nothing was written for {name} of bundle {self.id}")
             with directory_lock(self.path):
                 if target.exists():
                     os.rename(target, replaced)
-                os.rename(draft, target)
-                self._rewrite(lambda old: _with_files(old, name, records(target, self.path)))
+                try:
+                    os.rename(draft, target)
+                    self._rewrite(lambda old: _with_files(old, name, records(target, self.path)))
+                except BaseException:  # the manifest says what was there before
+                    _remove(target)
+                    if replaced.exists():
+                        os.rename(replaced, target)
+                    raise
         finally:
             _remove(draft)
             _remove(replaced)

@@ -6,7 +6,9 @@ configuration is read, so that a mistake in it is told at once.
 
 from __future__ import annotations
 
+import io
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,11 +35,12 @@ from serving.cli.options import (
     ShowProgress,
     StartFrom,
     Workers,
+    checked_text,
     find_bundle,
     progress_of,
     read_config,
 )
-from serving.cli.output import INTERRUPTED, REFUSED, Output, reporting, table
+from serving.cli.output import INTERRUPTED, REFUSED, Output, reporting, say, table
 from serving.cli.plan import plan
 from serving.cli.serve import serve
 from serving.cli.simulate import simulate
@@ -179,7 +182,7 @@ def tune(
         try:
             found = run(settings, progress=progress_of(out, progress))
         except KeyboardInterrupt:
-            typer.echo("interrupted: finished trials stay; the same command goes on", err=True)
+            say("interrupted: finished trials stay; the same command goes on", err=True)
             raise typer.Exit(INTERRUPTED) from None
         emit_tuning(out, found, _shown(found.path))
 
@@ -245,7 +248,7 @@ def recommend(
         from serving.assembly import open_service
         from serving.messages import RecommendRequest
 
-        settings = read_config(config)
+        settings, user = read_config(config), checked_text("USER", user)
         with open_service(settings) as service:
             answer = service.recommend(RecommendRequest(user, k))
         _emit_answer(out, settings, answer, {"user_id": user})
@@ -263,7 +266,7 @@ def similar(
         from serving.assembly import open_service
         from serving.messages import SimilarRequest
 
-        settings = read_config(config)
+        settings, item = read_config(config), checked_text("ITEM", item)
         with open_service(settings) as service:
             answer = service.similar(SimilarRequest(item, k))
         _emit_answer(out, settings, answer, {"item_id": item})
@@ -284,6 +287,9 @@ def main() -> None:
     """Entry point of the `recsys` command."""
     # A terminated run cleans up as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):  # what is told of a wrong argument is printed as well
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app(prog_name="recsys")
 
 
