@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from features.errors import Problem
 
 __all__ = [
+    "Findings",
     "bundled_popular",
     "find_problems",
     "is_embedded",
@@ -177,12 +179,25 @@ def read_titles(config: Config) -> dict[str, str]:
     return item_titles(config)
 
 
-def find_problems(config: Config) -> tuple[list[Problem], dict[str, Any] | None, list[str]]:
-    """All problems of the configured tables at once, or of definitions that do not fit them.
+@dataclass(frozen=True)
+class Findings:
+    """What `recsys validate` finds.
 
-    Returns:
-        The problems; what definitions there are, None while the tables have problems; what was
-        dropped of files whose bad rows are dropped.
+    Attributes:
+        problems: broken rules of the tables, or of definitions that do not fit them.
+        features: what definitions there are; None while the tables have problems.
+        dropped: what was left out of files whose bad rows are dropped, as sentences.
+        notes: what breaks no rule and is hardly meant, as sentences.
+    """
+
+    problems: list[Problem]
+    features: dict[str, Any] | None
+    dropped: list[str]
+    notes: list[str]
+
+
+def find_problems(config: Config) -> Findings:
+    """All problems of the configured tables at once, or of definitions that do not fit them.
 
     Raises:
         DataError: the views cannot be read.
@@ -192,8 +207,9 @@ def find_problems(config: Config) -> tuple[list[Problem], dict[str, Any] | None,
 
     tables = open_tables(config)
     if tables.problems:
-        return tables.problems, None, tables.dropped
-    return *find_definition_problems(config, tables), tables.dropped
+        return Findings(tables.problems, None, tables.dropped, tables.notes)
+    problems, features = find_definition_problems(config, tables)
+    return Findings(problems, features, tables.dropped, tables.notes)
 
 
 def is_embedded(config: Config) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import polars as pl
 
 from features.errors import Problem
+from features.tables.described import described_note
 from features.tables.entities import ItemTable, UserTable
 from features.tables.interactions import Interactions
 from features.tables.reading import ReadOptions, read_table
@@ -21,6 +22,7 @@ from features.tables.validation import (
     catalogue_problems,
     entity_problems,
     event_problems,
+    is_id,
 )
 
 __all__ = ["Stored", "Tables", "find_problems"]
@@ -108,6 +110,26 @@ class Tables:
             found += self.own_problems(role)
             if role == "events" and "items" in readable:
                 found += self._undescribed()
+        return found
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What breaks no rule and is hardly meant, as sentences: tables that describe few."""
+        _ = self.problems  # reads what can be read
+        found: list[str] = []
+        roles: tuple[tuple[Role, str], ...] = (
+            ("items", self.columns.item),
+            ("users", self.columns.user),
+        )
+        for role, column in roles:
+            log, frame = self._frames.get("events"), self._frames.get(role)
+            key = self._options(role)["id_column"]
+            if log is None or frame is None:
+                continue
+            if is_id(frame.schema.get(key)) and is_id(log.schema.get(column)):
+                names = {"source": self._name(role), "log_source": self._name("events")}
+                note = described_note(frame[key], log[column], **names, noun=role[:-1])
+                found += [note] if note else []
         return found
 
     @cached_property

@@ -11,7 +11,7 @@ from features.moments import microseconds
 from features.tables.id_rules import MAX_ID_LENGTH, has_control, is_too_long
 from features.tables.schema import MICROSECONDS_PER, EventColumns
 
-__all__ = ["ADD_ITEMS", "catalogue_problems", "entity_problems", "event_problems"]
+__all__ = ["ADD_ITEMS", "catalogue_problems", "entity_problems", "event_problems", "is_id"]
 
 ADD_ITEMS = "Add the items to the table, or drop their events."
 
@@ -70,7 +70,7 @@ def catalogue_problems(
         source: what to call the log in messages.
         remedy: what to do about it.
     """
-    if not (_is_id(frame.schema.get(column)) and _is_id(item_ids.dtype)):
+    if not (is_id(frame.schema.get(column)) and is_id(item_ids.dtype)):
         return []
     known = item_ids.cast(pl.String).drop_nulls().implode()
     met = frame[column].unique().cast(pl.String).drop_nulls()
@@ -118,7 +118,8 @@ def _parse_iso(raw: pl.Expr) -> pl.Expr:
     return pl.coalesce(zoned.dt.replace_time_zone(None), naive, short, day)
 
 
-def _is_id(dtype: pl.DataType | None) -> bool:
+def is_id(dtype: pl.DataType | None) -> bool:
+    """Whether a column of this type can hold ids; None: there is none."""
     return dtype is not None and (
         dtype.is_integer() or dtype == pl.String or isinstance(dtype, pl.Categorical | pl.Enum)
     )
@@ -159,7 +160,7 @@ def _wrong_type(source: str, column: str, rule: str, dtype: pl.DataType, remedy:
 def _id_problems(frame: pl.DataFrame, column: str, source: str) -> list[Problem]:
     dtype = frame.schema[column]
     rule = "must be an integer or a string"
-    if not _is_id(dtype):
+    if not is_id(dtype):
         remedy = "Cast it; an id that went through floating point may have lost digits."
         return [_wrong_type(source, column, rule, dtype, remedy)]
     text = pl.col(column).cast(pl.String)

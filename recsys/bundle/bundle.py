@@ -161,21 +161,26 @@ class Bundle:
 
         None where the bundle has no towers or does not say.
         """
-        return self._header("towers")
+        found: dict[str, Any] | None = self._header("towers")
+        return found
 
     def features(self) -> dict[str, Any] | None:
         """Names of the ranker's features and where their definitions stood.
 
         `recsys.dataset.definitions.describe_definitions`; None where the bundle does not say.
         """
-        return self._header("features")
+        found: dict[str, Any] | None = self._header("features")
+        return found
 
-    def _header(self, name: str) -> dict[str, Any] | None:
+    def told(self) -> list[str]:
+        """What was dropped of the files and what in them is hardly meant, as sentences."""
+        return self._header("told") or []
+
+    def _header(self, name: str) -> Any:
         path = self.path / "recommender.json"
         if not path.is_file():
             return None
-        found: dict[str, Any] | None = json.loads(path.read_text()).get(name)
-        return found
+        return json.loads(path.read_text()).get(name)
 
     def file(self, name: str) -> Path:
         """Path of a file or directory of the bundle.

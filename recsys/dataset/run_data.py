@@ -31,6 +31,7 @@ class Dataset:
         users: the user table, if one is configured.
         item_ids: N items, every one of the catalogue.
         user_ids: U users, in order of their first event; `continuing` puts others before.
+        told: what was dropped of the files and what is hardly meant, as sentences.
     """
 
     interactions: Interactions
@@ -38,6 +39,7 @@ class Dataset:
     users: UserTable | None
     item_ids: Vocabulary
     user_ids: Vocabulary
+    told: tuple[str, ...] = ()
 
     @property
     def num_items(self) -> int:
@@ -178,4 +180,5 @@ def read_dataset(config: Config) -> Dataset:
         users=tables.user_table,
         item_ids=Vocabulary.from_ids(items.frame[ITEM]),
         user_ids=Vocabulary.from_ids(interactions.frame[USER].unique(maintain_order=True)),
+        told=(*tables.dropped, *tables.notes),
     )

@@ -77,6 +77,7 @@ def write_bundle(
         "features": describe_definitions(config, features.definitions),
         "candidates_per_source": config.ranking.candidates_per_source,
         "diversity": config.ranking.diversity,
+        "told": list(data.told),
     }
     write_header(out / "recommender.json", 1, header)
 

@@ -88,10 +88,11 @@ def validate(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> No
         from serving.assembly import find_problems
 
         settings = read_config(config)
-        problems, features, dropped = find_problems(settings)
+        found = find_problems(settings)
+        problems, features = found.problems, found.features
         count = len(problems)
         verdict = f"{count} problem{'s' if count != 1 else ''}" if problems else "no problems"
-        told = (*dropped, *(str(problem) for problem in problems))
+        told = (*found.dropped, *found.notes, *(str(problem) for problem in problems))
         lines = [*told, f"{verdict} in {settings.data.shown}"]
         if features is not None:
             lines.append(f"ranker: {features_line(features)}")
@@ -99,7 +100,8 @@ def validate(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> No
             {
                 "valid": not problems,
                 "problems": [asdict(problem) for problem in problems],
-                "dropped": dropped,
+                "dropped": found.dropped,
+                "notes": found.notes,
                 "features": features,
             },
             "\n".join(lines),

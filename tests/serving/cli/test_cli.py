@@ -154,6 +154,20 @@ def test_validate_counts_the_rows_that_are_dropped(project: Path) -> None:
     ]
 
 
+def test_validate_tells_of_tables_that_describe_nobody(project: Path) -> None:
+    pl.DataFrame({"user_id": ["u1", "u2"]}).write_parquet(project / "users.parquet")
+    path = project / "recsys.toml"
+    path.write_text(path.read_text().replace("[data]", '[data]\nusers = "users.parquet"'))
+    result = run("validate")
+    assert result.exit_code == 0, result.output
+    told, verdict, _ = result.output.splitlines()
+    assert "users.parquet describes none of the 2 users of" in told
+    assert "ids are 'u1', 'u2' there and '1', '2' in the log" in told
+    assert verdict == "no problems in events.parquet, items.parquet, users.parquet"
+    assert json.loads(run("validate", "--json").output)["notes"] == [told]
+    assert f"WARN  data: {told}" in run("doctor").stdout
+
+
 def test_validate_checks_declared_features(project: Path) -> None:
     with (project / "recsys.toml").open("a") as file:
         file.write(
@@ -238,7 +252,7 @@ def test_train_names_the_bundles_it_continues(
         ) as draft:
             header = {"score": "dot", "dim": 8, "pooling": "none", "user_table": True}
             features = {"source": "features.toml", "own": ["age"], "added": ["rank__als"]}
-            told = {"towers": header, "features": features}
+            told = {"towers": header, "features": features, "told": ["u.csv describes none"]}
             (draft.path / "recommender.json").write_text(json.dumps(told))
             (draft.path / "retrieval").mkdir()
             (draft.path / "retrieval/noise.parquet").write_text("x")
@@ -250,7 +264,8 @@ def test_train_names_the_bundles_it_continues(
     assert result.exit_code == 0, result.output
     assert seen["lineage"].start == seen["lineage"].old == first
     assert seen["explain_noise"]
-    head, continued, towers, ranker, noise = result.stdout.splitlines()
+    note, head, continued, towers, ranker, noise = result.stdout.splitlines()
+    assert note == "u.csv describes none"
     assert head.startswith("bundle 2")
     assert continued == f"continues {first.id} (from), {first.id} (compatible-with)"
     assert towers == (
@@ -262,6 +277,7 @@ def test_train_names_the_bundles_it_continues(
     values = json.loads(run("train", "--refresh-users", str(first.path), "--json").stdout)
     assert values["lineage"] == {"refresh-users": first.id}
     assert values["towers"]["score"] == "dot"
+    assert values["told"] == ["u.csv describes none"]
     assert values["features"]["own"] == ["age"]
     assert seen["lineage"].frozen_items
 
