@@ -103,5 +103,6 @@ def test_it_evaluates_to_the_same_table(home: Path, answers: dict[str, Any]) -> 
     run(home, "evaluate")
     funnel = latest(home / "artifacts").manifest.metrics["test"]["funnel"]
     assert set(funnel) == set(answers["metrics"])
+    print(json.dumps(funnel))
     for name, wanted in answers["metrics"].items():
         assert funnel[name] == pytest.approx(wanted, rel=1e-5), name
