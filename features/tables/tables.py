@@ -158,7 +158,8 @@ class Tables:
     @property
     def counts(self) -> tuple[RuleCount, ...]:
         """What the rules did; errors as of `interactions`."""
-        return (*self._missing[1], *self.interactions.counts, *self._taken[1])
+        taken = () if self.items is None else self._taken[1]
+        return (*self._missing[1], *self.interactions.counts, *taken)
 
     @cached_property
     def item_table(self) -> ItemTable:
