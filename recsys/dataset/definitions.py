@@ -50,8 +50,9 @@ def ranker_definitions(config: Config, items: ItemTable) -> tuple[Definition, ..
     sources, added = config.retrieval.sources, config.ranking.retrieval_features
     if config.features is not None:
         return combined_definitions(config.features, sources, retrieval_features=added)
-    own = default_definitions(items)
-    return check_definitions((*own, *(retrieval_definitions(sources) if added else ())))
+    found = retrieval_definitions(sources) if added else ()
+    own = default_definitions(items, reserved=[definition.name for definition in found])
+    return check_definitions((*own, *found))
 
 
 def describe_definitions(config: Config, definitions: Sequence[Definition]) -> dict[str, Any]:
