@@ -26,6 +26,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
+from recsys.bundle.left_out import LeftOut, read_left_out
 from recsys.bundle.manifest import (
     MANIFEST,
     FileRecord,
@@ -167,6 +168,10 @@ class Bundle:
         `recsys.dataset.definitions.describe_definitions`; None where the bundle does not say.
         """
         return self._header("features")
+
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What the run went on without, and why."""
+        return read_left_out(self.path)
 
     def _header(self, name: str) -> dict[str, Any] | None:
         path = self.path / "recommender.json"

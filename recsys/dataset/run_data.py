@@ -12,15 +12,24 @@ import numpy as np
 import polars as pl
 
 from features.errors import DataError
-from features.tables import ITEM, USER, Histories, Interactions, ItemTable, UserTable, Vocabulary
+from features.tables import (
+    ITEM,
+    USER,
+    Histories,
+    Interactions,
+    ItemTable,
+    Tables,
+    UserTable,
+    Vocabulary,
+)
 from features.tables.hashing import update_with_series
 from recsys.config import Config
 from recsys.dataset.tables import open_tables, split_of
-from recsys.evaluation.splits import Split
+from recsys.evaluation.splits import Split, split_per_user
 
 _WIDE = (pl.Int128, pl.UInt128)  # numpy has no such integers
 
-__all__ = ["Cut", "Dataset", "cut_histories", "read_dataset", "table_fingerprint"]
+__all__ = ["Cut", "Dataset", "cut_histories", "dataset_of", "read_dataset", "table_fingerprint"]
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,10 @@ class Dataset:
         """The held-out part the configuration asks for."""
         return split_of(self.interactions, config.split)
 
+    def split_again(self, learned: Interactions, config: Config) -> Split:
+        """The training part cut once more, in the same way: what models are chosen on."""
+        return split_per_user(learned, fraction=config.split.fraction, min_events=1)
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -191,6 +204,15 @@ def read_dataset(config: Config) -> Dataset:
     tables = open_tables(config)
     if tables.problems:
         raise DataError(problems=tables.problems)
+    return dataset_of(tables)
+
+
+def dataset_of(tables: Tables) -> Dataset:
+    """The data set of tables without problems.
+
+    Raises:
+        DataError: a column cannot play the role it is given.
+    """
     items, interactions = tables.item_table, tables.interactions
     return Dataset(
         interactions=interactions,

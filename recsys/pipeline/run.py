@@ -21,28 +21,36 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.computation.declarations import dump_definitions
+from features.errors import DataError
 from features.tables import TIMESTAMP, Histories, Interactions
 from recsys.bundle import Bundle
+from recsys.bundle.left_out import LeftOut, read_left_out, write_left_out
 from recsys.config import Config
 from recsys.dataset import Cut, Dataset, cut_histories, read_dataset
-from recsys.errors import ConfigError
+from recsys.errors import CollapseError, ConfigError
 from recsys.evaluation import Truth, judge
 from recsys.evaluation.metrics import ndcg
 from recsys.evaluation.splits import split_per_user
 from recsys.files.provenance import fingerprint
 from recsys.index.choices import make_index
 from recsys.pipeline.calibration import fit_map, write_map
+from recsys.pipeline.fitness import RANKING, Fitness, find_fitness, without
 from recsys.pipeline.item_stages import item_stages, load_content, load_item_inputs
 from recsys.pipeline.lineage import Lineage
 from recsys.pipeline.measuring import MEASURED_AT
+from recsys.pipeline.ranker_choice import (
+    check_rows,
+    draw_folds,
+    write_definitions,
+    write_fusion,
+)
 from recsys.pipeline.ranker_features import RankerFeatures
 from recsys.pipeline.retrievers import fit_sources
 from recsys.pipeline.stages import Stage, run_stages
 from recsys.pipeline.towers import Plan, plan_of_past, write_curve
 from recsys.pipeline.writing import TOWERS, write_bundle, write_noise
 from recsys.progress import Progress
-from recsys.ranking.leakage import check_feature_leakage, check_time_leakage
+from recsys.ranking.leakage import check_time_leakage
 from recsys.ranking.options import ListwiseOptions
 from recsys.ranking.ranker import RankingRows, fit_ranker, lists_of
 from recsys.recommender.features import FeatureInputs
@@ -69,7 +77,8 @@ def train(
     """Run every stage and write a bundle.
 
     Finished stages of an interrupted run are taken over; stages whose settings, data or code
-    changed run again.
+    changed run again. A stage that needs more than the data have is left out, which the bundle
+    says; see `recsys.pipeline.fitness`.
 
     Args:
         config: the run.
@@ -82,7 +91,9 @@ def train(
 
     Raises:
         ConfigError: settings that do not fit the data or the bundles that are continued.
-        DataError: the files break a rule, or definitions do not fit them.
+        DataError: the files break a rule, definitions do not fit them, or there is nothing to
+            learn.
+        CollapseError: towers that continue a bundle, where others would be left out.
         ArtifactError: a bundle that is continued is damaged, or saw what is held out now.
         LeakageError: a ranking example could see its own future.
     """
@@ -93,18 +104,36 @@ def train(
             f"{', '.join(config.retrieval.sources)}"
         )
     work = config.output.directory / "work"
-    run = _Run(config, lineage.continued(read_dataset(config)), work, workers, lineage)
-    stages = run.stages()
-    if explain_noise:
-        stages.append(Stage("noise", "of every training event", run.noise, ("retrieval",)))
-    run_stages(stages, work, progress=progress, fresh=fresh)
+    data = lineage.continued(read_dataset(config))
+    fitness = find_fitness(config, data)
+    if fitness.problems:
+        raise DataError(problems=fitness.problems)
+    for one in fitness.left_out:
+        progress.note(str(one))
+
+    def attempt(fitness: Fitness) -> _Run:
+        run = _Run(fitness, data, work, workers, lineage)
+        stages = run.stages()
+        if explain_noise and run.has_towers:
+            stages.append(Stage("noise", "of every training event", run.noise, ("retrieval",)))
+        run_stages(stages, work, progress=progress, fresh=fresh)
+        return run
+
+    try:
+        run = attempt(fitness)
+    except CollapseError as error:
+        if lineage.bundles:
+            raise
+        fitness = _without_towers(fitness, str(error))
+        progress.note(str(fitness.left_out[-1]))
+        run = attempt(fitness)
     with Bundle.create(
         config.output.directory,
         config=config.as_used(),
         data_fingerprint=run.data_fingerprint,
         lineage=lineage.record(),
     ) as draft:
-        run.assemble(draft.path, noise=explain_noise)
+        run.assemble(draft.path, noise=explain_noise and run.has_towers)
         draft.metrics = {"validation": json.loads((work / "ranking/validation.json").read_text())}
     return draft.finished()
 
@@ -114,13 +143,14 @@ class _Run:
 
     def __init__(
         self,
-        config: Config,
+        fitness: Fitness,
         data: Dataset,
         work: Path,
         workers: int,
         lineage: Lineage | None = None,
     ) -> None:
-        lineage = lineage or Lineage()
+        config, lineage = fitness.config, lineage or Lineage()
+        self._fitness = fitness
         self.data_fingerprint = data.fingerprint()
         learned, held_out = data.split(config)
         lineage.check(config, data, held_out)
@@ -132,6 +162,11 @@ class _Run:
         # From here on the log is the training part; nothing holds the rest in memory.
         self._data = replace(data, interactions=learned)
         self._features = RankerFeatures.of_run(config, self._data, lineage)
+
+    @property
+    def has_towers(self) -> bool:
+        """Whether there are towers among the retrievers."""
+        return TwoTowerRetriever.name in self._config.retrieval.sources
 
     @cached_property
     def _trained(self) -> Histories:
@@ -171,7 +206,9 @@ class _Run:
                 ),
                 Stage(
                     "ranking",
-                    fingerprint(config.ranking.fingerprint(), features),
+                    fingerprint(
+                        config.ranking.fingerprint(), features, self._fitness.lacks(RANKING)
+                    ),
                     self.ranking,
                     (*items, "retrieval-past"),
                 ),
@@ -219,11 +256,14 @@ class _Run:
     def ranking(self, out: Path, progress: Progress) -> None:
         """Both ranking stages, chosen on held-out users."""
         config, data = self._config.ranking, self._data
+        names, definitions = self._config.retrieval.sources, self._features.definitions
+        if self._fitness.lacks(RANKING):
+            write_fusion(out, definitions, names)
+            return
         past, future = self._past_and_future
         cut = cut_histories(past, future)
         # A user's past may share its last timestamp with the moment's first target.
         check_time_leakage(cut.history, cut.target, past, cut.moment)
-        names = self._config.retrieval.sources
         retrievers = load_sources(self._work / "retrieval-past", names)
         asked = np.nonzero(cut.target.counts > 0)[0]
         cut = Cut(cut.history.take(asked), cut.target.take(asked), cut.moment[asked])
@@ -240,10 +280,17 @@ class _Run:
         wanted = cut.target.seen_mask(data.num_items)
         user_ids = [data.user_list[row] for row in asked]
         rows = inputs.rows(pool, user_ids, cut.moment, self._past_log(), label=wanted)
-        check_feature_leakage(rows)
+        folds = draw_folds(rows, asked.size, folds=config.folds, seed=self._config.seed)
+        if folds is None:
+            reason = (
+                "left out: fewer than two users went on to one of their candidates; these are "
+                "ordered by what the retrievers agree on"
+            )
+            write_fusion(out, definitions, names, [LeftOut(RANKING, reason)])
+            return
+        check_rows(rows, definitions)
         truth = Truth.from_histories(cut.target)
         quality = partial(_held_out_ndcg, rows, pool.item_index[pool.real], truth)
-        folds = np.random.default_rng(self._config.seed).integers(0, config.folds, asked.size)
         steps = config.folds * (1 + int(config.listwise.enabled)) + 1 + int(config.listwise.enabled)
         with progress.bar(steps, "train the ranker", unit="model") as advance:
             fitted = fit_ranker(
@@ -274,9 +321,7 @@ class _Run:
             "importance": fitted.ranker.gbdt.importance(),
         }
         (out / "validation.json").write_text(json.dumps(validation, indent=2) + "\n")
-        (out / "definitions.json").write_text(
-            json.dumps(dump_definitions(self._features.definitions), indent=2) + "\n"
-        )
+        write_definitions(out, definitions)
 
     def retrieval(self, out: Path, progress: Progress) -> None:
         """The retrievers that are served, on the whole training part."""
@@ -287,7 +332,7 @@ class _Run:
             load_item_inputs(self._work),
             settings,
             seed=self._config.seed,
-            plan=self._plan() if TwoTowerRetriever.name in settings.sources else None,
+            plan=self._plan() if self.has_towers else None,
             workers=self._workers,
             progress=progress,
             on_epoch=curve.append,
@@ -318,7 +363,7 @@ class _Run:
         out.mkdir(parents=True, exist_ok=True)
         kind = self._config.retrieval.index
         # The exact search reads the tower's own (int8) vectors and needs nothing beside them.
-        if kind == "exact" or TwoTowerRetriever.name not in self._config.retrieval.sources:
+        if kind == "exact" or not self.has_towers:
             return
         start = self._lineage.start
         if self._lineage.frozen_items and start is not None and _index_of(start) == kind:
@@ -350,11 +395,25 @@ class _Run:
         write_bundle(
             out, self._work, self._config, self._features, self._trained, self._lineage, noise=noise
         )
+        found = read_left_out(self._work / "ranking")
+        write_left_out(out, [*self._fitness.left_out, *found])
 
     def _past_log(self) -> Interactions:
         """The training events without the targets, as a log."""
         fraction = self._config.split.fraction
         return split_per_user(self._data.interactions, fraction=fraction, min_events=1).train
+
+
+def _without_towers(fitness: Fitness, reason: str) -> Fitness:
+    """The run without towers that do not train on its data."""
+    text = (
+        f"left out: {reason}; retrieval.least_rank = 0 takes them as they are, a smaller "
+        "retrieval.dim may do"
+    )
+    return Fitness(
+        without(fitness.config, TwoTowerRetriever.name),
+        (*fitness.left_out, LeftOut(TwoTowerRetriever.name, text)),
+    )
 
 
 def _index_of(bundle: Bundle) -> str:

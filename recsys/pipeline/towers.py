@@ -47,15 +47,16 @@ class ItemInputs:
     """What is known of the items besides who met them.
 
     Attributes:
-        content: [N + 1, D] float32 content vectors, row 0 zero.
-        prefix_tokens: [N + 1, L] int64 Semantic-ID prefix tokens, row 0 zero.
+        content: [N + 1, D] float32 content vectors, row 0 zero. None: nothing tells items apart.
+        prefix_tokens: [N + 1, L] int64 Semantic-ID prefix tokens, row 0 zero. None: there are no
+            Semantic IDs.
         num_prefix_tokens: largest token of the table.
         fields: [N + 1, F] int64 tokens of categorical fields, row 0 zero.
         num_field_tokens: largest token of the fields.
     """
 
-    content: np.ndarray
-    prefix_tokens: np.ndarray
+    content: np.ndarray | None
+    prefix_tokens: np.ndarray | None
     num_prefix_tokens: int
     fields: np.ndarray
     num_field_tokens: int
@@ -63,7 +64,7 @@ class ItemInputs:
     @property
     def num_items(self) -> int:
         """N."""
-        return len(self.content) - 1
+        return len(self.fields) - 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ import torch
 
 from recsys.errors import ArtifactError
 from recsys.files.headers import read_header, write_header
+from recsys.ranking.fusion import ShareFusion
 from recsys.ranking.gbdt import GbdtRanker
 from recsys.ranking.listwise import ListwiseRanker
 from recsys.ranking.options import GbdtOptions, ListwiseOptions, ListwiseStage
@@ -95,11 +96,16 @@ class Ranker:
     The score keeps the trees' scale: the best rows share out the values the trees gave them, in
     the order the network put them in. So scores fall along the list, compare between requests,
     and nothing below ``top`` can overtake.
+
+    Attributes:
+        gbdt: the first stage; a `ShareFusion` where there was nothing to learn from.
+        listwise: the second one. None: there is none.
+        top: candidates that it sees.
     """
 
     def __init__(
         self,
-        gbdt: GbdtRanker,
+        gbdt: GbdtRanker | ShareFusion,
         listwise: ListwiseRanker | None,
         *,
         top: int = ListwiseStage.default("top"),
@@ -141,6 +147,8 @@ class Ranker:
         if self.listwise is not None:
             self.listwise.save(directory / "listwise")
         header = {"top": self.top, "listwise": self.listwise is not None}
+        if isinstance(self.gbdt, ShareFusion):
+            header["first"] = "fusion"
         write_header(directory / "ranker.json", FORMAT, header)
 
     @classmethod
@@ -155,7 +163,8 @@ class Ranker:
         except FileNotFoundError as error:
             raise ArtifactError(f"no ranker in {directory}; train again") from error
         listwise = ListwiseRanker.load(directory / "listwise") if header["listwise"] else None
-        return cls(GbdtRanker.load(directory / "gbdt"), listwise, top=header["top"])
+        first = ShareFusion if header.get("first") == "fusion" else GbdtRanker
+        return cls(first.load(directory / "gbdt"), listwise, top=header["top"])
 
 
 def _shared_out(first: np.ndarray, lists: np.ndarray, second: np.ndarray) -> np.ndarray:

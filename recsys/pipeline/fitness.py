@@ -1,0 +1,168 @@
+"""What a run can be made of its data: the least each stage needs, before anything starts.
+
+A stage that lacks what it needs is left out, and the run says so and goes on. Where there is
+nothing to learn at all, that is a problem like any other of the data. `recsys validate` asks the
+same question as `recsys train`.
+
+- **content**, and with it **semantic ids**: two items that differ in what is said of them.
+- **two_tower**: two users with events at different times, and events to choose the epoch on.
+- **ranking**: two users who went on to an item that is new to them, and a past to find it by.
+- **evaluation**: an event that is held out.
+
+Some of it shows only in the work: vectors that collapse, candidates among which nobody wanted any.
+Stages say that in a `recsys.bundle.left_out.LEFT_OUT` of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from features.definitions import Definition, RetrievalRank, RetrievalScore, SlateRelative
+from features.errors import Problem
+from features.tables import ITEM, TIMESTAMP, USER, Interactions
+from recsys.bundle.left_out import LeftOut
+from recsys.config import Config
+from recsys.content.variety import different_descriptions
+from recsys.dataset import Dataset
+
+__all__ = ["CONTENT", "EVALUATION", "RANKING", "TOWERS", "Fitness", "find_fitness", "without"]
+
+CONTENT, RANKING, EVALUATION = "content", "ranking", "evaluation"
+TOWERS = "two_tower"
+_LEAST_USERS = 2
+
+
+@dataclass(frozen=True)
+class Fitness:
+    """What the data allow.
+
+    Attributes:
+        config: the configuration without what is left out.
+        left_out: what that is, and why.
+        problems: why there is nothing to learn; empty where there is.
+    """
+
+    config: Config
+    left_out: tuple[LeftOut, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+    def lacks(self, stage: str) -> bool:
+        """Whether a stage is left out."""
+        return any(one.stage == stage for one in self.left_out)
+
+
+def find_fitness(config: Config, data: Dataset) -> Fitness:
+    """What can be made of a run's data with its settings.
+
+    Args:
+        config: the run.
+        data: checked.
+    """
+    problems = _nothing_to_learn(config, data)
+    if problems:
+        return Fitness(config, problems=tuple(problems))
+    learned, held_out = data.split(config)
+    past, future = data.split_again(learned, config)
+    left_out = _of_items(config, data)
+    if TOWERS in config.retrieval.sources and (reason := _no_towers(learned, past, future)):
+        left_out.append(LeftOut(TOWERS, f"left out: {reason}"))
+        config = without(config, TOWERS)
+    if reason := _no_ranking(past, future):
+        text = f"left out: {reason}; candidates are ordered by what the retrievers agree on"
+        left_out.append(LeftOut(RANKING, text))
+    if not len(held_out):
+        text = "left out: no user has an event that could be held out"
+        left_out.append(LeftOut(EVALUATION, text))
+    return Fitness(config, tuple(left_out))
+
+
+def without(config: Config, source: str) -> Config:
+    """The configuration without a retriever, and without the declared features of it."""
+    retrieval = config.retrieval
+    kept = tuple(name for name in retrieval.sources if name != source)
+    features = config.features
+    if features is not None:
+        features = _not_of(features, source)
+        if not features and not config.ranking.retrieval_features:
+            features = None
+    changed = {"retrieval": retrieval.model_copy(update={"sources": kept}), "features": features}
+    return config.model_copy(update=changed)
+
+
+def _nothing_to_learn(config: Config, data: Dataset) -> list[Problem]:
+    problems = []
+    if data.num_items < 2:
+        names = ", ".join(data.items.ids) or "none"
+        rule, remedy = "must be at least two, to choose from", "Add items, or events of others."
+        problems.append(Problem("items", ITEM, rule, 0, names, remedy))
+    if not len(data.interactions):
+        rule, remedy = "must have events, to learn from", "Give a log with events."
+        problems.append(Problem("events", USER, rule, 0, "there is none that counts", remedy))
+    elif not len(data.split(config).train):
+        rule = f"must leave events to learn from when split.kind is {config.split.kind!r}"
+        first = f"all are held out, from {data.interactions.frame[TIMESTAMP][0]}"
+        remedy = "Set split.kind = 'per_user', or give a longer log."
+        problems.append(Problem("events", "timestamp", rule, 0, first, remedy))
+    return problems
+
+
+def _of_items(config: Config, data: Dataset) -> list[LeftOut]:
+    different = different_descriptions(data.items)
+    if different < 2:
+        why = "left out: nothing is said of the items that tells them apart"
+        return [LeftOut(CONTENT, why), LeftOut("semantic ids", f"{why}, so there are no vectors")]
+    wanted = config.semantic_ids.codes
+    if different < wanted:
+        many = f"{different:,} codes a level in place of {wanted:,}"
+        why = f"{many}: there are so many different descriptions"
+        return [LeftOut("semantic ids", why)]
+    return []
+
+
+def _no_towers(learned: Interactions, past: Interactions, future: Interactions) -> str | None:
+    times = learned.frame.select(USER, TIMESTAMP).unique().group_by(USER).len()
+    users = times.filter(pl.col("len") > 1).height
+    if users < _LEAST_USERS:
+        return (
+            f"{_users(users)} events at different times in the part that is learned from; the "
+            f"towers learn what follows what and need {_LEAST_USERS}"
+        )
+    if not len(past) or not len(future):
+        return "there is no past and future in the part that is learned from to choose an epoch on"
+    return None
+
+
+def _no_ranking(past: Interactions, future: Interactions) -> str | None:
+    if not len(past):
+        return "there is no past that candidates could be found by"
+    new = future.frame.join(past.frame, on=[USER, ITEM], how="anti")
+    users = new[USER].n_unique()
+    if users < _LEAST_USERS:
+        return (
+            f"{_users(users)} events of new items after a past, and the ranker is chosen on "
+            f"{_LEAST_USERS} or more"
+        )
+    return None
+
+
+def _users(count: int) -> str:
+    return "one user has" if count == 1 else "no user has" if not count else f"{count:,} users have"
+
+
+def _not_of(definitions: tuple[Definition, ...], source: str) -> tuple[Definition, ...]:
+    """The definitions that read nothing of a retriever."""
+    gone = {f"{kind}__{source}" for kind in ("score", "rank", "share")}
+    gone |= {
+        one.name
+        for one in definitions
+        if isinstance(one, RetrievalScore | RetrievalRank)
+        and one.retriever in (source, f"{source}_share")
+    }
+    kept = []
+    for one in definitions:
+        read = one.of if isinstance(one, SlateRelative) else one.name
+        if one.name not in gone and read not in gone:
+            kept.append(one)
+    return tuple(kept)
