@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recsys.bundle import Bundle, latest
 from recsys.config import Config
@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     import redis
 
     from features.errors import Problem
+    from recsys.bundle.left_out import LeftOut
 
 __all__ = [
+    "Findings",
     "bundled_popular",
     "find_problems",
     "is_embedded",
@@ -177,23 +179,46 @@ def read_titles(config: Config) -> dict[str, str]:
     return item_titles(config)
 
 
-def find_problems(config: Config) -> tuple[list[Problem], dict[str, Any] | None, list[str]]:
+class Findings(NamedTuple):
+    """What `find_problems` found.
+
+    Attributes:
+        problems: nothing can be trained while there are any.
+        features: what definitions there are; None while the tables have problems.
+        dropped: what was left out of files whose bad rows are dropped.
+        left_out: stages that a run will go on without, and why.
+    """
+
+    problems: list[Problem]
+    features: dict[str, Any] | None
+    dropped: list[str]
+    left_out: tuple[LeftOut, ...] = ()
+
+
+def find_problems(config: Config) -> Findings:
     """All problems of the configured tables at once, or of definitions that do not fit them.
 
-    Returns:
-        The problems; what definitions there are, None while the tables have problems; what was
-        dropped of files whose bad rows are dropped.
+    Every rule that `recsys.pipeline.train` applies to data is applied, on all rows.
 
     Raises:
         DataError: the views cannot be read.
     """
+    from recsys.dataset import dataset_of
     from recsys.dataset.definitions import find_definition_problems
     from recsys.dataset.tables import open_tables
+    from recsys.pipeline.fitness import find_fitness
 
     tables = open_tables(config)
     if tables.problems:
-        return tables.problems, None, tables.dropped
-    return *find_definition_problems(config, tables), tables.dropped
+        return Findings(tables.problems, None, tables.dropped)
+    problems, _ = find_definition_problems(config, tables)
+    if problems:
+        return Findings(problems, None, tables.dropped)
+    fitness = find_fitness(config, dataset_of(tables))
+    if fitness.problems:
+        return Findings(list(fitness.problems), None, tables.dropped)
+    problems, features = find_definition_problems(fitness.config, tables)
+    return Findings(problems, features, tables.dropped, fitness.left_out)
 
 
 def is_embedded(config: Config) -> bool:

@@ -36,7 +36,7 @@ class Tables:
 
     Attributes:
         events: the log, as a frame or a file.
-        items: what describes the items. None: nothing; the catalogue check is left out.
+        items: what describes the items. None: nothing; the catalogue is those of the log.
         users: what describes the users. None: nothing.
         columns: roles of the events' columns.
         item_options: roles of the items' columns, as `ItemTable.from_frame` takes them.
@@ -124,11 +124,13 @@ class Tables:
 
     @cached_property
     def item_table(self) -> ItemTable:
-        """The checked catalogue.
+        """The checked catalogue; without a table of items those of the log, ids alone.
 
         Raises:
             DataError: with one `Problem` for every rule that is broken.
         """
+        if self.items is None:
+            return ItemTable(self._items_of_log())
         return ItemTable.from_frame(**self._checked("items"))
 
     @cached_property
@@ -145,6 +147,10 @@ class Tables:
 
     def _options(self, role: Role) -> dict[str, Any]:
         return self.item_options if role == "items" else self.user_options
+
+    def _items_of_log(self) -> pl.DataFrame:
+        """One row an item, in the order of the first events."""
+        return self.interactions.frame.select(pl.col(ITEM).unique(maintain_order=True))
 
     def _undescribed(self) -> list[Problem]:
         items, key = self.frame("items"), self.item_options["id_column"]

@@ -52,6 +52,15 @@ class Fitness:
         """Whether a stage is left out."""
         return any(one.stage == stage for one in self.left_out)
 
+    def without_towers(self, reason: str) -> Fitness:
+        """The same without towers that do not train on these data."""
+        text = (
+            f"left out: {reason}; retrieval.least_rank = 0 takes them as they are, a smaller "
+            "retrieval.dim may do"
+        )
+        left_out = (*self.left_out, LeftOut(TOWERS, text))
+        return Fitness(without(self.config, TOWERS), left_out)
+
 
 def find_fitness(config: Config, data: Dataset) -> Fitness:
     """What can be made of a run's data with its settings.

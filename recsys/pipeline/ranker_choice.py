@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,23 @@ import numpy as np
 from features.computation.declarations import dump_definitions
 from features.definitions import Definition, RetrievalScore
 from recsys.bundle.left_out import LeftOut, write_left_out
+from recsys.evaluation import Truth, judge
+from recsys.evaluation.metrics import ndcg
+from recsys.pipeline.measuring import MEASURED_AT
 from recsys.ranking.fusion import ShareFusion
 from recsys.ranking.leakage import check_feature_leakage
-from recsys.ranking.ranker import Ranker, RankingRows
+from recsys.ranking.ranker import Ranker, RankerFit, RankingRows, lists_of
+from recsys.recommender.pool import CandidatePool
 
-__all__ = ["LEAST_WANTED", "check_rows", "draw_folds", "write_definitions", "write_fusion"]
+__all__ = [
+    "LEAST_WANTED",
+    "check_rows",
+    "draw_folds",
+    "held_out_ndcg",
+    "write_definitions",
+    "write_fusion",
+    "write_validation",
+]
 
 LEAST_WANTED = 50
 """Below this many wanted candidates an honest feature can separate them by luck."""
@@ -66,6 +78,15 @@ def check_rows(rows: RankingRows, definitions: Sequence[Definition]) -> None:
     )
 
 
+def held_out_ndcg(
+    rows: RankingRows, item_index: np.ndarray, truth: Truth, score: np.ndarray
+) -> float:
+    """Mean ndcg of the lists that [R] scores of candidates make of them."""
+    lists = lists_of(score, rows.request_index, MEASURED_AT)
+    items = np.where(lists >= 0, item_index[np.maximum(lists, 0)], -1)
+    return float(ndcg(judge(items, truth), MEASURED_AT).mean())
+
+
 def write_fusion(
     out: Path,
     definitions: Sequence[Definition],
@@ -98,6 +119,38 @@ def write_fusion(
     (out / "validation.json").write_text(json.dumps({"users": 0}) + "\n")
     write_definitions(out, definitions)
     write_left_out(out, left_out)
+
+
+def write_validation(
+    out: Path,
+    fitted: RankerFit,
+    pool: CandidatePool,
+    quality: Callable[[np.ndarray], float],
+    users: int,
+) -> None:
+    """Say beside the ranker what it was chosen by.
+
+    Args:
+        out: directory of the ranker.
+        fitted: on the candidates of ``pool``.
+        pool: of all users asked.
+        quality: of [R] scores of its real entries.
+        users: that were asked.
+    """
+    validation = {
+        f"ndcg@{MEASURED_AT}": {
+            "trees": quality(fitted.held_out_first),
+            "trees and listwise": quality(fitted.held_out),
+            **{name: quality(pool.score[name][pool.real]) for name in pool.names},
+        },
+        "users": users,
+        "num_trees": fitted.num_trees,
+        "listwise_strength": fitted.strength,
+        "by_num_trees": fitted.first_value,
+        "by_listwise_strength": fitted.listwise_value,
+        "importance": fitted.ranker.gbdt.importance(),
+    }
+    (out / "validation.json").write_text(json.dumps(validation, indent=2) + "\n")
 
 
 def write_definitions(out: Path, definitions: Sequence[Definition]) -> None:

@@ -28,31 +28,31 @@ from recsys.bundle.left_out import LeftOut, read_left_out, write_left_out
 from recsys.config import Config
 from recsys.dataset import Cut, Dataset, cut_histories, read_dataset
 from recsys.errors import CollapseError, ConfigError
-from recsys.evaluation import Truth, judge
-from recsys.evaluation.metrics import ndcg
+from recsys.evaluation import Truth
 from recsys.evaluation.splits import split_per_user
 from recsys.files.provenance import fingerprint
 from recsys.index.choices import make_index
 from recsys.pipeline.calibration import fit_map, write_map
-from recsys.pipeline.fitness import RANKING, Fitness, find_fitness, without
+from recsys.pipeline.fitness import RANKING, Fitness, find_fitness
 from recsys.pipeline.item_stages import item_stages, load_content, load_item_inputs
 from recsys.pipeline.lineage import Lineage
-from recsys.pipeline.measuring import MEASURED_AT
 from recsys.pipeline.ranker_choice import (
     check_rows,
     draw_folds,
+    held_out_ndcg,
     write_definitions,
     write_fusion,
+    write_validation,
 )
 from recsys.pipeline.ranker_features import RankerFeatures
 from recsys.pipeline.retrievers import fit_sources
 from recsys.pipeline.stages import Stage, run_stages
 from recsys.pipeline.towers import Plan, plan_of_past, write_curve
-from recsys.pipeline.writing import TOWERS, write_bundle, write_noise
+from recsys.pipeline.writing import TOWERS, index_of, write_bundle, write_noise
 from recsys.progress import Progress
 from recsys.ranking.leakage import check_time_leakage
 from recsys.ranking.options import ListwiseOptions
-from recsys.ranking.ranker import RankingRows, fit_ranker, lists_of
+from recsys.ranking.ranker import fit_ranker
 from recsys.recommender.features import FeatureInputs
 from recsys.recommender.pool import pool_candidates
 from recsys.retrieval.choices import load_sources
@@ -111,22 +111,17 @@ def train(
     for one in fitness.left_out:
         progress.note(str(one))
 
-    def attempt(fitness: Fitness) -> _Run:
-        run = _Run(fitness, data, work, workers, lineage)
-        stages = run.stages()
-        if explain_noise and run.has_towers:
-            stages.append(Stage("noise", "of every training event", run.noise, ("retrieval",)))
-        run_stages(stages, work, progress=progress, fresh=fresh)
-        return run
-
+    run = _Run(fitness, data, work, workers, lineage)
+    del data
     try:
-        run = attempt(fitness)
+        run.work(progress, fresh=fresh, noise=explain_noise)
     except CollapseError as error:
         if lineage.bundles:
             raise
-        fitness = _without_towers(fitness, str(error))
+        fitness = fitness.without_towers(str(error))
         progress.note(str(fitness.left_out[-1]))
-        run = attempt(fitness)
+        run = _Run(fitness, read_dataset(config), work, workers, lineage)
+        run.work(progress, fresh=fresh, noise=explain_noise)
     with Bundle.create(
         config.output.directory,
         config=config.as_used(),
@@ -167,6 +162,13 @@ class _Run:
     def has_towers(self) -> bool:
         """Whether there are towers among the retrievers."""
         return TwoTowerRetriever.name in self._config.retrieval.sources
+
+    def work(self, progress: Progress, *, fresh: bool, noise: bool) -> None:
+        """Bring every stage up to date; the noise too, if it is wanted and there are towers."""
+        stages = self.stages()
+        if noise and self.has_towers:
+            stages.append(Stage("noise", "of every training event", self.noise, ("retrieval",)))
+        run_stages(stages, self._work, progress=progress, fresh=fresh)
 
     @cached_property
     def _trained(self) -> Histories:
@@ -290,7 +292,7 @@ class _Run:
             return
         check_rows(rows, definitions)
         truth = Truth.from_histories(cut.target)
-        quality = partial(_held_out_ndcg, rows, pool.item_index[pool.real], truth)
+        quality = partial(held_out_ndcg, rows, pool.item_index[pool.real], truth)
         steps = config.folds * (1 + int(config.listwise.enabled)) + 1 + int(config.listwise.enabled)
         with progress.bar(steps, "train the ranker", unit="model") as advance:
             fitted = fit_ranker(
@@ -307,20 +309,7 @@ class _Run:
         rates = fit_map(fitted.held_out, rows.label)
         if rates is not None:
             write_map(out, rates)
-        validation = {
-            f"ndcg@{MEASURED_AT}": {
-                "trees": quality(fitted.held_out_first),
-                "trees and listwise": quality(fitted.held_out),
-                **{name: quality(pool.score[name][pool.real]) for name in pool.names},
-            },
-            "users": int(asked.size),
-            "num_trees": fitted.num_trees,
-            "listwise_strength": fitted.strength,
-            "by_num_trees": fitted.first_value,
-            "by_listwise_strength": fitted.listwise_value,
-            "importance": fitted.ranker.gbdt.importance(),
-        }
-        (out / "validation.json").write_text(json.dumps(validation, indent=2) + "\n")
+        write_validation(out, fitted, pool, quality, asked.size)
         write_definitions(out, definitions)
 
     def retrieval(self, out: Path, progress: Progress) -> None:
@@ -366,7 +355,7 @@ class _Run:
         if kind == "exact" or not self.has_towers:
             return
         start = self._lineage.start
-        if self._lineage.frozen_items and start is not None and _index_of(start) == kind:
+        if self._lineage.frozen_items and start is not None and index_of(start) == kind:
             shutil.copytree(start.file("index"), out, dirs_exist_ok=True)
         else:
             tower = TwoTowerRetriever.load(self._work / TOWERS)
@@ -402,29 +391,3 @@ class _Run:
         """The training events without the targets, as a log."""
         fraction = self._config.split.fraction
         return split_per_user(self._data.interactions, fraction=fraction, min_events=1).train
-
-
-def _without_towers(fitness: Fitness, reason: str) -> Fitness:
-    """The run without towers that do not train on its data."""
-    text = (
-        f"left out: {reason}; retrieval.least_rank = 0 takes them as they are, a smaller "
-        "retrieval.dim may do"
-    )
-    return Fitness(
-        without(fitness.config, TwoTowerRetriever.name),
-        (*fitness.left_out, LeftOut(TwoTowerRetriever.name, text)),
-    )
-
-
-def _index_of(bundle: Bundle) -> str:
-    """Kind of the index that a bundle has over its item vectors."""
-    kind: str = json.loads(bundle.file("recommender.json").read_text())["index"]
-    return kind
-
-
-def _held_out_ndcg(
-    rows: RankingRows, item_index: np.ndarray, truth: Truth, score: np.ndarray
-) -> float:
-    lists = lists_of(score, rows.request_index, MEASURED_AT)
-    items = np.where(lists >= 0, item_index[np.maximum(lists, 0)], -1)
-    return float(ndcg(judge(items, truth), MEASURED_AT).mean())

@@ -146,7 +146,10 @@ class Ranker:
         self.gbdt.save(directory / "gbdt")
         if self.listwise is not None:
             self.listwise.save(directory / "listwise")
-        header = {"top": self.top, "listwise": self.listwise is not None}
+        header: dict[str, int | bool | str] = {
+            "top": self.top,
+            "listwise": self.listwise is not None,
+        }
         if isinstance(self.gbdt, ShareFusion):
             header["first"] = "fusion"
         write_header(directory / "ranker.json", FORMAT, header)
@@ -163,7 +166,9 @@ class Ranker:
         except FileNotFoundError as error:
             raise ArtifactError(f"no ranker in {directory}; train again") from error
         listwise = ListwiseRanker.load(directory / "listwise") if header["listwise"] else None
-        first = ShareFusion if header.get("first") == "fusion" else GbdtRanker
+        first: type[GbdtRanker | ShareFusion] = GbdtRanker
+        if header.get("first") == "fusion":
+            first = ShareFusion
         return cls(first.load(directory / "gbdt"), listwise, top=header["top"])
 
 

@@ -85,18 +85,20 @@ def validate(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> No
         from serving.assembly import find_problems
 
         settings = read_config(config)
-        problems, features, dropped = find_problems(settings)
+        problems, features, dropped, left_out = find_problems(settings)
         count = len(problems)
         verdict = f"{count} problem{'s' if count != 1 else ''}" if problems else "no problems"
         told = (*dropped, *(str(problem) for problem in problems))
         lines = [*told, f"{verdict} in {settings.data.shown}"]
         if features is not None:
             lines.append(f"ranker: {features_line(features)}")
+        lines += [str(one) for one in left_out]
         out.emit(
             {
                 "valid": not problems,
                 "problems": [asdict(problem) for problem in problems],
                 "dropped": dropped,
+                "left_out": [one._asdict() for one in left_out],
                 "features": features,
             },
             "\n".join(lines),

@@ -84,7 +84,7 @@ def _one_line(error: Exception) -> str:
 
 def _data(config: Config) -> Iterator[Finding]:
     try:
-        problems, features, dropped = find_problems(config)
+        problems, features, dropped, _ = find_problems(config)
     except DataError as error:
         yield Finding("FAIL", "data", _one_line(error), "correct [data.feast]")
         return
