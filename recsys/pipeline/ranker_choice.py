@@ -81,9 +81,12 @@ def check_rows(rows: RankingRows, definitions: Sequence[Definition]) -> None:
 def held_out_ndcg(
     rows: RankingRows, item_index: np.ndarray, truth: Truth, score: np.ndarray
 ) -> float:
-    """Mean ndcg of the lists that [R] scores of candidates make of them."""
+    """Mean ndcg of the lists that [R] scores of candidates make; 0 of a request without any."""
     lists = lists_of(score, rows.request_index, MEASURED_AT)
-    items = np.where(lists >= 0, item_index[np.maximum(lists, 0)], -1)
+    items = np.full((len(truth), MEASURED_AT), -1, dtype=np.int64)
+    items[np.unique(rows.request_index)] = np.where(
+        lists >= 0, item_index[np.maximum(lists, 0)], -1
+    )
     return float(ndcg(judge(items, truth), MEASURED_AT).mean())
 
 

@@ -306,6 +306,11 @@ class _Run:
                 on_step=lambda text: advance(1),
             )
         fitted.ranker.save(out)
+        if config.listwise.enabled and fitted.ranker.listwise is None:
+            reason = (
+                "left out: the best candidates of fewer than two users hold one they went on to"
+            )
+            write_left_out(out, [LeftOut("listwise", reason)])
         rates = fit_map(fitted.held_out, rows.label)
         if rates is not None:
             write_map(out, rates)
@@ -327,6 +332,7 @@ class _Run:
             on_epoch=curve.append,
         )
         fitted.save(out)
+        write_left_out(out, fitted.left_out(settings))
         write_curve(curve, out)
 
     def _plan(self) -> Plan:
@@ -384,7 +390,9 @@ class _Run:
         write_bundle(
             out, self._work, self._config, self._features, self._trained, self._lineage, noise=noise
         )
-        found = read_left_out(self._work / "ranking")
+        found = [
+            one for name in ("retrieval", "ranking") for one in read_left_out(self._work / name)
+        ]
         write_left_out(out, [*self._fitness.left_out, *found])
 
     def _past_log(self) -> Interactions:

@@ -194,7 +194,10 @@ def fit_towers(
             )
         if settings.int8:
             retriever.quantize()
-        return _finish(retriever, histories, validation, settings, seed, soup, plan.past)
+        extras = settings.only(TowerExtras)
+        return finish_towers(
+            retriever, histories, validation, extras, seed=seed, soup=soup, past=plan.past
+        )
 
 
 def write_curve(curve: list[EpochReport], directory: Path) -> None:
@@ -243,23 +246,3 @@ def _fields(settings: RetrievalConfig, items: ItemInputs) -> np.ndarray | None:
             "more category or list columns in data.item_columns"
         )
     return items.fields
-
-
-def _finish(
-    retriever: TwoTowerRetriever,
-    histories: Histories,
-    validation: Histories | None,
-    settings: RetrievalConfig,
-    seed: int,
-    soup: SoupPlan | None,
-    past: FinishedTowers | None,
-) -> FinishedTowers:
-    extras = settings.only(TowerExtras)
-    try:
-        return finish_towers(
-            retriever, histories, validation, extras, seed=seed, soup=soup, past=past
-        )
-    except ValueError as error:
-        raise ConfigError(
-            f"retrieval.threshold_head and light_user_tower must be false for these data: {error}"
-        ) from error

@@ -205,7 +205,8 @@ def fit_ranker(
         fold: [R] int, the same within a request; at least two values.
         measure: [R] held-out scores -> quality, higher is better.
         gbdt: options of the trees; ``num_trees`` is the most.
-        listwise: options of the network; None: no second stage.
+        listwise: options of the network; None: no second stage. Neither is there one where the
+            best candidates of too few requests hold a wanted one.
         top: candidates that the network sees.
         seed: of everything.
         on_step: called with a short text before each training.
@@ -248,14 +249,13 @@ def fit_ranker(
     note("trees on all requests")
     final_trees = grow(rows, options.but(num_trees=num_trees))
     first = by_size[num_trees]
-    if listwise is None:
-        ranker = Ranker(final_trees, None, top=top)
-        return RankerFit(ranker, first, first, num_trees, 0.0, first_value, {})
-
     lists = lists_of(first, rows.request_index, top)
     mask = lists >= 0
     list_fold = fold[lists[:, 0]]
     label = np.where(mask, rows.label[lists], 0).astype(np.float32)
+    if listwise is None or np.unique(list_fold[(label > 0).any(axis=1)]).size < 2:
+        ranker = Ranker(final_trees, None, top=top)
+        return RankerFit(ranker, first, first, num_trees, 0.0, first_value, {})
 
     def train_lists(part: np.ndarray) -> ListwiseRanker:
         return ListwiseRanker.fit(
