@@ -211,9 +211,9 @@ def find_problems(config: Config) -> Findings:
     tables = open_tables(config)
     if tables.problems:
         return Findings(tables.problems, None, tables.dropped)
-    problems, _ = find_definition_problems(config, tables)
+    problems, features = find_definition_problems(config, tables)
     if problems:
-        return Findings(problems, None, tables.dropped)
+        return Findings(problems, features, tables.dropped)
     fitness = find_fitness(config, dataset_of(tables))
     if fitness.problems:
         return Findings(list(fitness.problems), None, tables.dropped)

@@ -15,7 +15,7 @@ Stages say that in a `recsys.bundle.left_out.LEFT_OUT` of their own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -26,6 +26,7 @@ from recsys.bundle.left_out import LeftOut
 from recsys.config import Config
 from recsys.content.variety import different_descriptions
 from recsys.dataset import Dataset
+from recsys.evaluation.splits import Split
 
 __all__ = ["CONTENT", "EVALUATION", "RANKING", "TOWERS", "Fitness", "find_fitness", "without"]
 
@@ -40,11 +41,15 @@ class Fitness:
 
     Attributes:
         config: the configuration without what is left out.
-        left_out: what that is, and why.
+        data: the run's.
+        split: what is learned from, and what is held out. None: there are problems.
+        left_out: what is left out, and why.
         problems: why there is nothing to learn; empty where there is.
     """
 
     config: Config
+    data: Dataset
+    split: Split | None = None
     left_out: tuple[LeftOut, ...] = ()
     problems: tuple[Problem, ...] = ()
 
@@ -59,7 +64,7 @@ class Fitness:
             "retrieval.dim may do"
         )
         left_out = (*self.left_out, LeftOut(TOWERS, text))
-        return Fitness(without(self.config, TOWERS), left_out)
+        return replace(self, config=without(self.config, TOWERS), left_out=left_out)
 
 
 def find_fitness(config: Config, data: Dataset) -> Fitness:
@@ -69,10 +74,13 @@ def find_fitness(config: Config, data: Dataset) -> Fitness:
         config: the run.
         data: checked.
     """
-    problems = _nothing_to_learn(config, data)
-    if problems:
-        return Fitness(config, problems=tuple(problems))
-    learned, held_out = data.split(config)
+    problems = _too_little(data)
+    split = None if problems else data.split(config)
+    if split is not None and not len(split.train):
+        problems.append(_nothing_to_learn(config, data))
+    if split is None or problems:
+        return Fitness(config, data, problems=tuple(problems))
+    learned, held_out = split
     past, future = data.split_again(learned, config)
     left_out = _of_items(config, data)
     if TOWERS in config.retrieval.sources and (reason := _no_towers(learned, past, future)):
@@ -84,7 +92,7 @@ def find_fitness(config: Config, data: Dataset) -> Fitness:
     if not len(held_out):
         text = "left out: no user has an event that could be held out"
         left_out.append(LeftOut(EVALUATION, text))
-    return Fitness(config, tuple(left_out))
+    return Fitness(config, data, split, tuple(left_out))
 
 
 def without(config: Config, source: str) -> Config:
@@ -100,7 +108,7 @@ def without(config: Config, source: str) -> Config:
     return config.model_copy(update=changed)
 
 
-def _nothing_to_learn(config: Config, data: Dataset) -> list[Problem]:
+def _too_little(data: Dataset) -> list[Problem]:
     problems = []
     if data.num_items < 2:
         names = ", ".join(data.items.ids) or "none"
@@ -109,12 +117,14 @@ def _nothing_to_learn(config: Config, data: Dataset) -> list[Problem]:
     if not len(data.interactions):
         rule, remedy = "must have events, to learn from", "Give a log with events."
         problems.append(Problem("events", USER, rule, 0, "there is none that counts", remedy))
-    elif not len(data.split(config).train):
-        rule = f"must leave events to learn from when split.kind is {config.split.kind!r}"
-        first = f"all are held out, from {data.interactions.frame[TIMESTAMP][0]}"
-        remedy = "Set split.kind = 'per_user', or give a longer log."
-        problems.append(Problem("events", "timestamp", rule, 0, first, remedy))
     return problems
+
+
+def _nothing_to_learn(config: Config, data: Dataset) -> Problem:
+    rule = f"must leave events to learn from when split.kind is {config.split.kind!r}"
+    first = f"all are held out, from {data.interactions.frame[TIMESTAMP][0]}"
+    remedy = "Set split.kind = 'per_user', or give a longer log."
+    return Problem("events", "timestamp", rule, 0, first, remedy)
 
 
 def _of_items(config: Config, data: Dataset) -> list[LeftOut]:
@@ -125,7 +135,7 @@ def _of_items(config: Config, data: Dataset) -> list[LeftOut]:
     wanted = config.semantic_ids.codes
     if different < wanted:
         many = f"{different:,} codes a level in place of {wanted:,}"
-        why = f"{many}: there are so many different descriptions"
+        why = f"{many}, because the items have {different:,} different descriptions"
         return [LeftOut("semantic ids", why)]
     return []
 

@@ -26,7 +26,7 @@ from features.tables import TIMESTAMP, Histories, Interactions
 from recsys.bundle import Bundle
 from recsys.bundle.left_out import LeftOut, read_left_out, write_left_out
 from recsys.config import Config
-from recsys.dataset import Cut, Dataset, cut_histories, read_dataset
+from recsys.dataset import Cut, cut_histories, read_dataset
 from recsys.errors import CollapseError, ConfigError
 from recsys.evaluation import Truth
 from recsys.evaluation.splits import split_per_user
@@ -104,23 +104,19 @@ def train(
             f"{', '.join(config.retrieval.sources)}"
         )
     work = config.output.directory / "work"
-    data = lineage.continued(read_dataset(config))
-    fitness = find_fitness(config, data)
-    if fitness.problems:
-        raise DataError(problems=fitness.problems)
-    for one in fitness.left_out:
+    fitness = find_fitness(config, lineage.continued(read_dataset(config)))
+    run = _Run(fitness, work, workers, lineage)
+    del fitness  # with all of the log
+    for one in run.left_out:
         progress.note(str(one))
-
-    run = _Run(fitness, data, work, workers, lineage)
-    del data
     try:
         run.work(progress, fresh=fresh, noise=explain_noise)
     except CollapseError as error:
         if lineage.bundles:
             raise
-        fitness = fitness.without_towers(str(error))
-        progress.note(str(fitness.left_out[-1]))
-        run = _Run(fitness, read_dataset(config), work, workers, lineage)
+        reason = str(error)
+        run = _Run(find_fitness(config, read_dataset(config)).without_towers(reason), work, workers)
+        progress.note(str(run.left_out[-1]))
         run.work(progress, fresh=fresh, noise=explain_noise)
     with Bundle.create(
         config.output.directory,
@@ -139,15 +135,18 @@ class _Run:
     def __init__(
         self,
         fitness: Fitness,
-        data: Dataset,
         work: Path,
         workers: int,
         lineage: Lineage | None = None,
     ) -> None:
-        config, lineage = fitness.config, lineage or Lineage()
-        self._fitness = fitness
+        if fitness.problems or fitness.split is None:
+            raise DataError(problems=fitness.problems)
+        config, data, lineage = fitness.config, fitness.data, lineage or Lineage()
+        lineage.check_towers(fitness.left_out)
+        self.left_out = fitness.left_out
+        self._has_ranking = not fitness.lacks(RANKING)
         self.data_fingerprint = data.fingerprint()
-        learned, held_out = data.split(config)
+        learned, held_out = fitness.split
         lineage.check(config, data, held_out)
         self._config = config
         self._work = work
@@ -208,9 +207,7 @@ class _Run:
                 ),
                 Stage(
                     "ranking",
-                    fingerprint(
-                        config.ranking.fingerprint(), features, self._fitness.lacks(RANKING)
-                    ),
+                    fingerprint(config.ranking.fingerprint(), features, self._has_ranking),
                     self.ranking,
                     (*items, "retrieval-past"),
                 ),
@@ -259,7 +256,7 @@ class _Run:
         """Both ranking stages, chosen on held-out users."""
         config, data = self._config.ranking, self._data
         names, definitions = self._config.retrieval.sources, self._features.definitions
-        if self._fitness.lacks(RANKING):
+        if not self._has_ranking:
             write_fusion(out, definitions, names)
             return
         past, future = self._past_and_future
@@ -393,7 +390,7 @@ class _Run:
         found = [
             one for name in ("retrieval", "ranking") for one in read_left_out(self._work / name)
         ]
-        write_left_out(out, [*self._fitness.left_out, *found])
+        write_left_out(out, [*self.left_out, *found])
 
     def _past_log(self) -> Interactions:
         """The training events without the targets, as a log."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from features.tables import Histories
 from recsys.config import RetrievalConfig
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, TooFewUsersError
 from recsys.progress import Progress
 from recsys.retrieval.finishing.extras import (
     FinishedTowers,
@@ -38,6 +39,9 @@ __all__ = [
     "write_curve",
 ]
 
+log = logging.getLogger(__name__)
+
+_EXTRAS = ("threshold_head", "light_user_tower")
 CURVE = "curve.json"
 """What was measured after each epoch, beside the retrievers of a stage."""
 
@@ -194,10 +198,7 @@ def fit_towers(
             )
         if settings.int8:
             retriever.quantize()
-        extras = settings.only(TowerExtras)
-        return finish_towers(
-            retriever, histories, validation, extras, seed=seed, soup=soup, past=plan.past
-        )
+        return _finish(retriever, histories, validation, settings, seed, soup, plan.past)
 
 
 def write_curve(curve: list[EpochReport], directory: Path) -> None:
@@ -246,3 +247,36 @@ def _fields(settings: RetrievalConfig, items: ItemInputs) -> np.ndarray | None:
             "more category or list columns in data.item_columns"
         )
     return items.fields
+
+
+def _finish(
+    retriever: TwoTowerRetriever,
+    histories: Histories,
+    validation: Histories | None,
+    settings: RetrievalConfig,
+    seed: int,
+    soup: SoupPlan | None,
+    past: FinishedTowers | None,
+) -> FinishedTowers:
+    """What the settings ask for, less what there are too few users for."""
+    extras = settings.only(TowerExtras)
+    for gone in ((), ("threshold_head",), ("light_user_tower",), _EXTRAS):
+        less = extras.but(**dict.fromkeys(gone, False))
+        try:
+            return finish_towers(
+                retriever,
+                histories,
+                validation,
+                less,
+                seed=seed,
+                soup=soup,
+                past=past,
+            )
+        except TooFewUsersError as error:
+            log.warning("%s", error)
+        except ValueError as error:
+            raise ConfigError(
+                "retrieval.threshold_head and light_user_tower must be false for these data: "
+                f"{error}"
+            ) from error
+    raise RuntimeError("towers of which nothing more is asked were not finished")

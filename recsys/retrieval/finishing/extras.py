@@ -6,11 +6,9 @@ whole training part          train_soup(plan) -> finish_towers(past)  -> save
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 import numpy as np
 import torch
@@ -27,10 +25,6 @@ from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.topk import TopK
 
 __all__ = ["FinishedTowers", "SoupPlan", "finish_towers", "train_soup"]
-
-log = logging.getLogger(__name__)
-
-Made = TypeVar("Made")
 
 _LIGHT, _THRESHOLD, _ACTIVITY, _SOUP = "light_user_tower", "threshold", "activity", "soup.json"
 _LEARNED_ROWS = 50_000  # users that student and head learn from
@@ -155,8 +149,6 @@ def finish_towers(
     pooled AUC after the retraining: score alone .562, activity .718, and .720 if it could be
     fitted anew; with vectors .698, and 9 % of the wanted items lost instead of 5 %.)
 
-    What there are too few users for is left out.
-
     Args:
         retriever: trained on ``histories``.
         histories: U rows, in the order of the retriever's user table if it has one.
@@ -168,39 +160,23 @@ def finish_towers(
 
     Raises:
         ValueError: a head is asked for without validation and without a past retriever.
+        TooFewUsersError: too few users have a history, or a positive among their candidates; or
+            the past has no head, for that reason.
     """
-    light = _or_none(lambda: _distilled(retriever, histories, seed), wanted=extras.light_user_tower)
+    light = _distilled(retriever, histories, seed) if extras.light_user_tower else None
     made = FinishedTowers(retriever, light, soup=soup)
     if not extras.threshold_head:
         return made
-    if validation is None and past is None:
-        raise ValueError(
-            "validation must be given to fit the threshold head, or what was made of the past; got "
+    made = replace(made, activity=np.concatenate([[0], histories.counts]))
+    if validation is not None:
+        return replace(made, head=_fitted_head(made.online, histories, validation, seed))
+    if past is None or past.head is None:
+        error = ValueError if past is None else TooFewUsersError
+        raise error(
+            "validation must be given to fit the threshold head, or past with a fitted one; got "
             "neither: finish the retriever of the past first"
         )
-
-    def head() -> ThresholdHead:
-        if validation is not None:
-            return _fitted_head(made.online, histories, validation, seed)
-        if past is None or past.head is None:
-            raise TooFewUsersError("the retriever of the past has no threshold head either")
-        return _carried_over(past.head, made.online, histories, seed)
-
-    found = _or_none(head, wanted=True)
-    if found is None:
-        return made
-    return replace(made, head=found, activity=np.concatenate([[0], histories.counts]))
-
-
-def _or_none(make: Callable[[], Made], *, wanted: bool) -> Made | None:
-    """What is made; None where it is not wanted, or there are too few users to learn it from."""
-    if not wanted:
-        return None
-    try:
-        return make()
-    except TooFewUsersError as error:
-        log.warning("%s", error)
-        return None
+    return replace(made, head=_carried_over(past.head, made.online, histories, seed))
 
 
 def _joined(retriever: TwoTowerRetriever, student: UserStudent) -> DistilledTwoTower:
