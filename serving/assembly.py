@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from recsys.bundle import Bundle, latest
 from recsys.config import Config
@@ -15,8 +15,9 @@ from recsys.config.impressions import RowLogLimits
 from recsys.config.serving import RequestSettings, ServiceSettings
 from recsys.errors import ArtifactError
 from recsys.files.headers import read_header
-from serving.connection import EMBEDDED, URL_VARIABLE, connect, redact
+from serving.connection import EMBEDDED, connect, redact
 from serving.connection.clients import TlsFiles
+from serving.connection.environment import url_of_environment
 from serving.events.event_stream import EventStream
 from serving.events.sessions import Sessions
 from serving.impressions.log import FeedbackLog, ImpressionLog
@@ -60,7 +61,7 @@ CONTENT_FIELD = "content"
 
 def store_url(config: Config) -> str:
     """URL of the store without a password, fit for a message; the environment goes first."""
-    return redact(os.environ.get(URL_VARIABLE) or config.store.url)
+    return redact(url_of_environment() or config.store.url)
 
 
 def store_directory(config: Config) -> Path:
@@ -77,7 +78,7 @@ def open_store(config: Config, *, timeout_s: float = 2.0) -> GenerationStore:
 
     Raises:
         StageUnavailable: the embedded server could not be started.
-        ValueError: the URL in the environment is malformed.
+        ConfigError: a variable of the environment is wrong, or it does not go with the TLS files.
     """
     return GenerationStore(
         open_client(config, timeout_s=timeout_s), namespace=config.store.namespace
@@ -90,7 +91,7 @@ def open_client(config: Config, *, timeout_s: float = 2.0) -> redis.Redis:
     files = (store.tls_ca_file, store.tls_cert_file, store.tls_key_file)
     has_tls = any(files) or not store.tls_check_hostname
     return connect(
-        None if os.environ.get(URL_VARIABLE) else store.url,
+        None if url_of_environment() else store.url,
         directory=store_directory(config),
         timeout_s=timeout_s,
         connect_timeout_s=store.connect_timeout_s,
@@ -179,19 +180,23 @@ def read_titles(config: Config) -> dict[str, str]:
     return item_titles(config)
 
 
-class Findings(NamedTuple):
-    """What `find_problems` found.
+@dataclass(frozen=True)
+class Findings:
+    """What `recsys validate` finds.
 
     Attributes:
-        problems: nothing can be trained while there are any.
+        problems: broken rules of the tables, or of definitions that do not fit them, or that there
+            is nothing to learn.
         features: what definitions there are; None while the tables have problems.
-        dropped: what was left out of files whose bad rows are dropped.
+        dropped: what was left out of files whose bad rows are dropped, as sentences.
+        notes: what breaks no rule and is hardly meant, as sentences.
         left_out: stages that a run will go on without, and why.
     """
 
     problems: list[Problem]
     features: dict[str, Any] | None
     dropped: list[str]
+    notes: list[str]
     left_out: tuple[LeftOut, ...] = ()
 
 
@@ -210,20 +215,21 @@ def find_problems(config: Config) -> Findings:
 
     tables = open_tables(config)
     if tables.problems:
-        return Findings(tables.problems, None, tables.dropped)
+        return Findings(tables.problems, None, tables.dropped, tables.notes)
     problems, features = find_definition_problems(config, tables)
+    told = tables.dropped, tables.notes
     if problems:
-        return Findings(problems, features, tables.dropped)
+        return Findings(problems, features, *told)
     fitness = find_fitness(config, dataset_of(tables))
     if fitness.problems:
-        return Findings(list(fitness.problems), None, tables.dropped)
+        return Findings(list(fitness.problems), None, *told)
     problems, features = find_definition_problems(fitness.config, tables)
-    return Findings(problems, features, tables.dropped, fitness.left_out)
+    return Findings(problems, features, *told, fitness.left_out)
 
 
 def is_embedded(config: Config) -> bool:
     """True when the store is the server beside the artifacts."""
-    return (os.environ.get(URL_VARIABLE) or config.store.url) == EMBEDDED
+    return (url_of_environment() or config.store.url) == EMBEDDED
 
 
 def open_impression_log(config: Config) -> ImpressionLog | None:

@@ -8,20 +8,36 @@ import polars as pl
 
 from features.errors import Problem
 from features.moments import microseconds
+from features.tables.id_rules import MAX_ID_LENGTH, has_control, is_too_long
+from features.tables.rules import EventRules, fulfils
 from features.tables.schema import MICROSECONDS_PER, EventColumns
 
-__all__ = ["ADD_ITEMS", "catalogue_problems", "entity_problems", "event_problems"]
+__all__ = ["ADD_ITEMS", "catalogue_problems", "entity_problems", "event_problems", "is_id"]
 
-ADD_ITEMS = "Add the items to the table, or drop their events."
+ADD_ITEMS = (
+    "Add the items to the table, or set data.rules.undescribed to 'take' or 'drop' these events."
+)
+_MERGE = (
+    "Say in data.rules.repeats what they are: one event of their 'sum', the 'first' of them, or "
+    "'keep' for as many events."
+)
 
+_RENAME = "Rename it in every table: no request could ask for it."
 _ROW = "__row"
+_SHOWN = 60
 _EARLIEST = datetime(1971, 1, 1)
 
 
 def event_problems(
-    frame: pl.DataFrame, columns: EventColumns, *, source: str, now: datetime | None = None
+    frame: pl.DataFrame,
+    columns: EventColumns,
+    *,
+    source: str,
+    now: datetime | None = None,
+    rules: EventRules | None = None,
 ) -> list[Problem]:
-    """Problems of one raw event frame."""
+    """Problems of one raw event frame whose rows mean what ``rules`` say."""
+    rules = rules or EventRules()
     problems: list[Problem] = []
     present = frame.columns
     event = columns.optional("event", present)
@@ -31,7 +47,11 @@ def event_problems(
     required = [columns.user, columns.item, columns.timestamp]
     for name in [
         *required,
-        *(name for name in (event, weight, created, event_id) if name is not None),
+        *(
+            name
+            for name in (event, weight, created, event_id, columns.order, columns.quantity)
+            if name is not None
+        ),
     ]:
         if name not in present:
             problems.append(_missing(source, name, present))
@@ -45,13 +65,20 @@ def event_problems(
         arrived = frame.filter(pl.col(created).is_not_null())
         problems += _time_problems(arrived, created, columns.unit, source, now)
     if event is not None and event in present:
-        problems += _kind_problems(frame, event, source)
+        problems += _kind_problems(frame, event, source, rules)
+    elif rules.kinds and event is None:
+        problems += _default_kind_problems(columns.default_event, source, rules)
     if weight is not None and weight in present:
-        problems += _weight_problems(frame, weight, source)
+        problems += _weight_problems(frame, weight, source, rules)
+    elif weight is None:
+        problems += _unweighted_problems(source, rules)
+    if columns.quantity is not None and columns.quantity in present:
+        problems += _quantity_problems(frame, columns.quantity, source)
     once = created is not None or event_id is not None
-    if not once and all(name in present for name in required):
+    if not once and rules.repeats == "refuse" and all(name in present for name in required):
         key = [*required, *([event] if event in present else [])]
-        problems += _duplicate_problems(frame, key, source, "user, item, time and kind")
+        what = "user, item, time and kind"
+        problems += _duplicate_problems(frame, key, source, what, _MERGE)
     return problems
 
 
@@ -67,7 +94,7 @@ def catalogue_problems(
         source: what to call the log in messages.
         remedy: what to do about it.
     """
-    if not (_is_id(frame.schema.get(column)) and _is_id(item_ids.dtype)):
+    if not (is_id(frame.schema.get(column)) and is_id(item_ids.dtype)):
         return []
     known = item_ids.cast(pl.String).drop_nulls().implode()
     met = frame[column].unique().cast(pl.String).drop_nulls()
@@ -85,7 +112,9 @@ def entity_problems(frame: pl.DataFrame, id_column: str, *, source: str) -> list
         return [_missing(source, id_column, frame.columns)]
     frame = frame.select(id_column).with_row_index(_ROW)
     problems = _id_problems(frame, id_column, source)
-    return problems + _duplicate_problems(frame.drop_nulls(), [id_column], source, id_column)
+    return problems + _duplicate_problems(
+        frame.drop_nulls(), [id_column], source, id_column, "Keep one row of each."
+    )
 
 
 def time_in_microseconds(column: str, dtype: pl.DataType, unit: str) -> pl.Expr:
@@ -115,7 +144,8 @@ def _parse_iso(raw: pl.Expr) -> pl.Expr:
     return pl.coalesce(zoned.dt.replace_time_zone(None), naive, short, day)
 
 
-def _is_id(dtype: pl.DataType | None) -> bool:
+def is_id(dtype: pl.DataType | None) -> bool:
+    """Whether a column of this type can hold ids; None: there is none."""
     return dtype is not None and (
         dtype.is_integer() or dtype == pl.String or isinstance(dtype, pl.Categorical | pl.Enum)
     )
@@ -138,8 +168,15 @@ def _broken(
     """One problem for the rows of ``bad``, none if it is empty."""
     if bad.height == 0:
         return []
-    first = f"{bad[shown][0]!r} (row {bad[_ROW][0]})"
+    first = f"{_shown(bad[shown][0])} (row {bad[_ROW][0]})"
     return [Problem(source, column, rule, bad.height, first, remedy)]
+
+
+def _shown(value: object) -> str:
+    """The value; of long text the beginning, and how long it is."""
+    if isinstance(value, str) and len(value) > 2 * _SHOWN:
+        return f"{value[:_SHOWN]!r}... of {len(value):,} characters"
+    return repr(value)
 
 
 def _wrong_type(source: str, column: str, rule: str, dtype: pl.DataType, remedy: str) -> Problem:
@@ -149,14 +186,27 @@ def _wrong_type(source: str, column: str, rule: str, dtype: pl.DataType, remedy:
 def _id_problems(frame: pl.DataFrame, column: str, source: str) -> list[Problem]:
     dtype = frame.schema[column]
     rule = "must be an integer or a string"
-    if not _is_id(dtype):
+    if not is_id(dtype):
         remedy = "Cast it; an id that went through floating point may have lost digits."
         return [_wrong_type(source, column, rule, dtype, remedy)]
+    text = pl.col(column).cast(pl.String)
     bad = pl.col(column).is_null()
     if not dtype.is_integer():
-        bad |= pl.col(column).cast(pl.String).str.strip_chars() == ""
+        bad |= text.str.strip_chars() == ""
     rule, remedy = "must not be null or empty", "Drop these rows or fill in the id."
-    return _broken(frame.filter(bad), column, column, source, rule, remedy)
+    problems = _broken(frame.filter(bad), column, column, source, rule, remedy)
+    if dtype.is_integer():
+        return problems
+    met = frame.select(text.unique())
+    for wrong, rule in (
+        (has_control(text), "must hold no control character, such as a tab or a line break"),
+        (is_too_long(text), f"must have at most {MAX_ID_LENGTH:,} characters"),
+    ):
+        refused = met.filter(wrong & (text.str.strip_chars() != ""))[column]
+        if len(refused):
+            bad_rows = frame.filter(text.is_in(refused.implode()))
+            problems += _broken(bad_rows, column, column, source, rule, _RENAME)
+    return problems
 
 
 def _time_problems(
@@ -216,30 +266,83 @@ def _unit_remedy(
     return "No unit makes the first value plausible; repair or drop these rows."
 
 
-def _kind_problems(frame: pl.DataFrame, column: str, source: str) -> list[Problem]:
+def _kind_problems(
+    frame: pl.DataFrame, column: str, source: str, rules: EventRules
+) -> list[Problem]:
     dtype = frame.schema[column]
     if not (dtype == pl.String or isinstance(dtype, pl.Categorical | pl.Enum)):
         remedy = "Cast it, or leave the role out."
         return [_wrong_type(source, column, "must be a string", dtype, remedy)]
     bad = frame.filter(pl.col(column).is_null())
-    remedy = "Fill in the kind of event, or drop these rows."
-    return _broken(bad, column, column, source, "must not be null", remedy)
+    remedy = "Fill in the kind of event, or set data.rules.missing to 'drop'."
+    problems = _broken(bad, column, column, source, "must not be null", remedy)
+    kinds = frame[column].cast(pl.String).drop_nulls()
+    if rules.kinds:
+        unknown = frame.filter(~pl.col(column).cast(pl.String).is_in(list(rules.kinds)))
+        named = ", ".join(unknown[column].cast(pl.String).unique().sort().head(5).to_list())
+        rule = "must be one of the kinds in [data.kinds]"
+        remedy = f"Say there what these weigh, 0 for nothing: {named}."
+        problems += _broken(unknown, column, column, source, rule, remedy)
+    missing = [kind for kind in rules.targets if not bool((kinds == kind).any())]
+    if missing and frame.height:
+        first = f"{missing[0]!r} never occurs"
+        remedy = "Correct data.rules.targets."
+        rule = "must hold the kinds that are to be predicted"
+        problems.append(Problem(source, column, rule, 0, first, remedy))
+    return problems
 
 
-def _weight_problems(frame: pl.DataFrame, column: str, source: str) -> list[Problem]:
+def _default_kind_problems(kind: str, source: str, rules: EventRules) -> list[Problem]:
+    if kind in rules.kinds:
+        return []
+    first = f"all events are of the kind {kind!r}"
+    remedy = "Name the column with the kinds in data.columns.event, or remove [data.kinds]."
+    rule = "must exist where [data.kinds] weighs kinds"
+    return [Problem(source, "event", rule, 0, first, remedy)]
+
+
+def _unweighted_problems(source: str, rules: EventRules) -> list[Problem]:
+    named = [name for name in ("positive", "negative") if getattr(rules, name) is not None]
+    if not named:
+        return []
+    first = f"data.rules.{named[0]} is {getattr(rules, named[0])!r}"
+    remedy = "Name the column that it compares in data.columns.weight."
+    rule = "must exist where a rule compares it"
+    return [Problem(source, "weight", rule, 0, first, remedy)]
+
+
+def _quantity_problems(frame: pl.DataFrame, column: str, source: str) -> list[Problem]:
+    dtype = frame.schema[column]
+    if not dtype.is_numeric():
+        remedy = "Cast it to a number, or leave the role out."
+        return [_wrong_type(source, column, "must be a number", dtype, remedy)]
+    bad = frame.filter(pl.col(column).cast(pl.Float64).is_finite().not_())
+    remedy = "Repair these rows, or drop them."
+    return _broken(bad, column, column, source, "must be finite", remedy)
+
+
+def _weight_problems(
+    frame: pl.DataFrame, column: str, source: str, rules: EventRules
+) -> list[Problem]:
     dtype = frame.schema[column]
     if not dtype.is_numeric():
         remedy = "Cast it to a number, or leave the role out."
         return [_wrong_type(source, column, "must be a number", dtype, remedy)]
     weight = pl.col(column).cast(pl.Float32)
-    fine = weight.is_finite() & (weight >= 0)
+    known = weight >= 0
+    for condition in (rules.positive, rules.negative):
+        known = known if condition is None else known | fulfils(condition, weight)
+    fine = weight.is_finite() & known
     bad = frame.filter(fine.not_().fill_null(True))
-    remedy = "Drop these rows, or shift the scale so that the smallest weight is 0."
+    remedy = (
+        "Say what they mean: data.rules.negative = '< 0' takes them for dislikes; or set "
+        "data.rules.missing to 'drop' where they are missing."
+    )
     return _broken(bad, column, column, source, "must be finite and >= 0", remedy)
 
 
 def _duplicate_problems(
-    frame: pl.DataFrame, key: list[str], source: str, what: str
+    frame: pl.DataFrame, key: list[str], source: str, what: str, remedy: str
 ) -> list[Problem]:
     # Hashes first: of a log that repeats nothing the keys themselves need not be kept.
     if frame.select(key).hash_rows().n_unique() == frame.height:
@@ -251,5 +354,4 @@ def _duplicate_problems(
     values = ", ".join(f"{name}={value}" for name, value in shown["__key"][0].items())
     first = f"{values} (row {shown[_ROW][0]})"
     rule = f"must not repeat ({what})"
-    remedy = "Keep one of each, for example with unique()."
     return [Problem(source, ", ".join(key), rule, again.height, first, remedy)]

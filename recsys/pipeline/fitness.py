@@ -17,11 +17,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import polars as pl
 
 from features.definitions import Definition, RetrievalRank, RetrievalScore, SlateRelative
 from features.errors import Problem
-from features.tables import ITEM, TIMESTAMP, USER, Interactions
+from features.tables import EVENT, ITEM, TIMESTAMP, USER, Histories, Interactions
 from recsys.bundle.left_out import LeftOut
 from recsys.config import Config
 from recsys.content.variety import different_descriptions
@@ -35,21 +36,36 @@ TOWERS = "two_tower"
 _LEAST_USERS = 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """The parts of a run's data.
+
+    Attributes:
+        split: what is learned from, and what is held out.
+        trained: U rows, what is learned from.
+        again: that cut once more; see `recsys.dataset.Dataset.past_and_future`.
+    """
+
+    split: Split
+    trained: Histories
+    again: tuple[Interactions, Histories, Histories]
+
+
+@dataclass(frozen=True, eq=False)
 class Fitness:
     """What the data allow.
 
     Attributes:
         config: the configuration without what is left out.
         data: the run's.
-        split: what is learned from, and what is held out. None: there are problems.
+        parts: of the data. None: there are problems.
         left_out: what is left out, and why.
         problems: why there is nothing to learn; empty where there is.
     """
 
     config: Config
     data: Dataset
-    split: Split | None = None
+    parts: Parts | None = None
     left_out: tuple[LeftOut, ...] = ()
     problems: tuple[Problem, ...] = ()
 
@@ -80,19 +96,20 @@ def find_fitness(config: Config, data: Dataset) -> Fitness:
         problems.append(_nothing_to_learn(config, data))
     if split is None or problems:
         return Fitness(config, data, problems=tuple(problems))
-    learned, held_out = split
-    past, future = data.split_again(learned, config)
+    trained = data.histories(split.train)
+    again = data.past_and_future(split.train, trained, config.split)
+    parts = Parts(split, trained, again)
     left_out = _of_items(config, data)
-    if TOWERS in config.retrieval.sources and (reason := _no_towers(learned, past, future)):
+    if TOWERS in config.retrieval.sources and (reason := _no_towers(parts)):
         left_out.append(LeftOut(TOWERS, f"left out: {reason}"))
         config = without(config, TOWERS)
-    if reason := _no_ranking(past, future):
+    if reason := _no_ranking(parts):
         text = f"left out: {reason}; candidates are ordered by what the retrievers agree on"
         left_out.append(LeftOut(RANKING, text))
-    if not len(held_out):
+    if _no_evaluation(data, split.test):
         text = "left out: no user has an event that could be held out"
         left_out.append(LeftOut(EVALUATION, text))
-    return Fitness(config, data, split, tuple(left_out))
+    return Fitness(config, data, parts, tuple(left_out))
 
 
 def without(config: Config, source: str) -> Config:
@@ -140,30 +157,44 @@ def _of_items(config: Config, data: Dataset) -> list[LeftOut]:
     return []
 
 
-def _no_towers(learned: Interactions, past: Interactions, future: Interactions) -> str | None:
-    times = learned.frame.select(USER, TIMESTAMP).unique().group_by(USER).len()
-    users = times.filter(pl.col("len") > 1).height
+def _no_towers(parts: Parts) -> str | None:
+    trained, past, future = parts.trained, *parts.again[1:]
+    start = np.zeros(len(trained), dtype=np.int64)
+    known = trained.counts > 0
+    start[known] = trained.timestamp[trained.indptr[:-1][known]]
+    later = trained.timestamp > np.repeat(start, trained.counts)
+    if trained.target is not None:
+        later &= trained.target
+    users = np.unique(trained.rows[later]).size
     if users < _LEAST_USERS:
         return (
-            f"{_users(users)} events at different times in the part that is learned from; the "
-            f"towers learn what follows what and need {_LEAST_USERS}"
+            f"{_users(users)} an event to learn from after another one; the towers learn what "
+            f"follows what, of {_LEAST_USERS} users or more"
         )
-    if not len(past) or not len(future):
+    if not past.item_index.size or not future.targets().item_index.size:
         return "there is no past and future in the part that is learned from to choose an epoch on"
     return None
 
 
-def _no_ranking(past: Interactions, future: Interactions) -> str | None:
-    if not len(past):
+def _no_ranking(parts: Parts) -> str | None:
+    past, future = parts.again[1], parts.again[2].targets()
+    if not past.item_index.size:
         return "there is no past that candidates could be found by"
-    new = future.frame.join(past.frame, on=[USER, ITEM], how="anti")
-    users = new[USER].n_unique()
+    width = 1 + max(int(each.item_index.max(initial=0)) for each in (past, future))
+    new = ~np.isin(future.rows * width + future.item_index, past.rows * width + past.item_index)
+    users = np.unique(future.rows[new]).size
     if users < _LEAST_USERS:
         return (
             f"{_users(users)} events of new items after a past, and the ranker is chosen on "
             f"{_LEAST_USERS} or more"
         )
     return None
+
+
+def _no_evaluation(data: Dataset, held_out: Interactions) -> bool:
+    kinds = data.targets
+    frame = held_out.frame.filter(pl.col(EVENT).is_in(list(kinds))) if kinds else held_out.frame
+    return frame.is_empty()
 
 
 def _users(count: int) -> str:

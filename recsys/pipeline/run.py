@@ -14,7 +14,7 @@ import logging
 import shutil
 from dataclasses import replace
 from datetime import timedelta
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,13 @@ import numpy as np
 import polars as pl
 
 from features.errors import DataError
-from features.tables import TIMESTAMP, Histories, Interactions
+from features.tables import TIMESTAMP
 from recsys.bundle import Bundle
 from recsys.bundle.left_out import LeftOut, read_left_out, write_left_out
 from recsys.config import Config
 from recsys.dataset import Cut, cut_histories, read_dataset
 from recsys.errors import CollapseError, ConfigError
 from recsys.evaluation import Truth
-from recsys.evaluation.splits import split_per_user
 from recsys.files.provenance import fingerprint
 from recsys.index.choices import make_index
 from recsys.pipeline.calibration import fit_map, write_map
@@ -139,14 +138,16 @@ class _Run:
         workers: int,
         lineage: Lineage | None = None,
     ) -> None:
-        if fitness.problems or fitness.split is None:
+        if fitness.problems or fitness.parts is None:
             raise DataError(problems=fitness.problems)
         config, data, lineage = fitness.config, fitness.data, lineage or Lineage()
         lineage.check_towers(fitness.left_out)
         self.left_out = fitness.left_out
         self._has_ranking = not fitness.lacks(RANKING)
         self.data_fingerprint = data.fingerprint()
-        learned, held_out = fitness.split
+        learned, held_out = fitness.parts.split
+        self._trained = fitness.parts.trained
+        self._past_log, *self._past_and_future = fitness.parts.again
         lineage.check(config, data, held_out)
         self._config = config
         self._work = work
@@ -168,16 +169,6 @@ class _Run:
         if noise and self.has_towers:
             stages.append(Stage("noise", "of every training event", self.noise, ("retrieval",)))
         run_stages(stages, self._work, progress=progress, fresh=fresh)
-
-    @cached_property
-    def _trained(self) -> Histories:
-        """U rows, the training part."""
-        return self._data.histories()
-
-    @cached_property
-    def _past_and_future(self) -> tuple[Histories, Histories]:
-        """U rows each: what the retrievers of the past see, and what they are asked about."""
-        return self._trained.head_fraction(self._config.split.fraction)
 
     def stages(self) -> list[Stage]:
         """What is to be done, in order."""
@@ -239,7 +230,7 @@ class _Run:
             load_item_inputs(self._work),
             self._config.retrieval,
             seed=self._config.seed,
-            validation=future,
+            validation=future.targets(),
             workers=self._workers,
             progress=progress,
             on_epoch=curve.append,
@@ -278,7 +269,7 @@ class _Run:
         )
         wanted = cut.target.seen_mask(data.num_items)
         user_ids = [data.user_list[row] for row in asked]
-        rows = inputs.rows(pool, user_ids, cut.moment, self._past_log(), label=wanted)
+        rows = inputs.rows(pool, user_ids, cut.moment, self._past_log, label=wanted)
         folds = draw_folds(rows, asked.size, folds=config.folds, seed=self._config.seed)
         if folds is None:
             reason = (
@@ -391,8 +382,3 @@ class _Run:
             one for name in ("retrieval", "ranking") for one in read_left_out(self._work / name)
         ]
         write_left_out(out, [*self.left_out, *found])
-
-    def _past_log(self) -> Interactions:
-        """The training events without the targets, as a log."""
-        fraction = self._config.split.fraction
-        return split_per_user(self._data.interactions, fraction=fraction, min_events=1).train

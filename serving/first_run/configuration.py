@@ -15,6 +15,7 @@ from features.feast.training_data import TrainingViews, find_training_views
 from features.sources.protocol import ViewDescription
 from features.tables import ItemTable, Tables, UserTable
 from features.tables.reading import find_options
+from features.whole_files import whole_file
 from recsys.config import Config
 from recsys.dataset.tables import open_tables
 from recsys.tuning.toml_text import to_toml
@@ -92,7 +93,8 @@ class FirstConfig:
         if path.exists() and not force:
             raise DataError(f"{path} must not be there yet; give --force to replace it, or --out")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.to_toml(), encoding="utf-8")
+        with whole_file(path) as draft:
+            draft.write_text(self.to_toml(), encoding="utf-8")
 
 
 def first_config_of_feast(
