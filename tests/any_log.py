@@ -102,6 +102,7 @@ def any_log(seed: int, directory: Path) -> Config:
         people = [f"u{k}" for k in range(users)]
         _written(_described(rng, people, "user_id"), directory / "users.parquet")
         data["users"] = directory / "users.parquet"
+    data |= _rules(rng, events.columns)
     settings = {**_settings(rng), "data": data, "output": {"directory": directory}}
     return Config.model_validate(settings)
 
@@ -109,6 +110,23 @@ def any_log(seed: int, directory: Path) -> Config:
 def _written(frame: pl.DataFrame, path: Path) -> None:
     wide = [name for name, dtype in frame.schema.items() if dtype == pl.Int128]
     frame.with_columns(pl.col(wide).cast(pl.Decimal(38, 0))).write_parquet(path)
+
+
+def _rules(rng: Rng, columns: list[str]) -> dict[str, Any]:
+    """What the rows mean: kinds that weigh, are wanted or disliked, and stars."""
+    found: dict[str, Any] = {}
+    rules: dict[str, Any] = {}
+    if "event" in columns and rng.random() < 0.5:
+        found["kinds"] = {"view": 0.1, "buy": 1.0, "cart": float(rng.choice([-1, 0, 1]))}
+        if rng.random() < 0.5:
+            rules["targets"] = ("buy",)
+    if "weight" in columns and rng.random() < 0.5:
+        rules["positive"] = ">= 3"
+        if rng.random() < 0.5:
+            rules["negative"] = "<= 1"
+    if rng.random() < 0.3:
+        rules["same_time"] = "shuffle"
+    return {**found, "rules": rules}
 
 
 def _settings(rng: Rng) -> dict[str, Any]:
