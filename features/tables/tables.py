@@ -15,7 +15,7 @@ from features.errors import Problem
 from features.tables.described import described_note
 from features.tables.entities import ItemTable, UserTable
 from features.tables.interactions import Interactions
-from features.tables.reading import ReadOptions, read_table
+from features.tables.reading import ReadOptions, location, read_table
 from features.tables.schema import ITEM, USER, EventColumns
 from features.tables.validation import (
     ADD_ITEMS,
@@ -179,7 +179,9 @@ class Tables:
 
     def _name(self, role: Role) -> str:
         stored = getattr(self, role)
-        return self.names.get(role, role) if isinstance(stored, pl.DataFrame) else str(stored)
+        if isinstance(stored, pl.DataFrame):
+            return self.names.get(role, role)
+        return str(location(stored))
 
 
 def find_problems(
