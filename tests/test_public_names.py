@@ -160,6 +160,7 @@ PUBLIC: dict[str, list[str]] = {
         "BadRows",
         "Compression",
         "FileFormat",
+        "Places",
         "ReadOptions",
         "Reading",
         "damaged_parquet",

@@ -14,7 +14,7 @@ import polars as pl
 from features.errors import DataError, Problem
 from features.tables.entities import ItemTable
 from features.tables.hashing import update_with_series
-from features.tables.reading import ReadOptions, read_frame
+from features.tables.reading import ReadOptions, location, read_table
 from features.tables.schema import (
     CREATED,
     EVENT,
@@ -192,5 +192,11 @@ def read_interactions(
         DataError: a rule is broken, or the file cannot be read.
         FileNotFoundError: there is no such file.
     """
-    frame = read_frame(path, read, ids=(columns or EventColumns()).ids)
-    return Interactions.from_frame(frame, columns=columns, source=str(path), items=items, now=now)
+    columns, source = columns or EventColumns(), str(location(path))
+    reading = read_table(path, read, ids=columns.ids)
+    problems = event_problems(reading.frame, columns, source=source, now=now)
+    if items is not None:
+        known = items.frame[ITEM]
+        problems += catalogue_problems(reading.frame, columns.item, known, source=source)
+    problems = reading.places.named(problems)
+    return Interactions.from_frame(reading.frame, columns=columns, source=source, problems=problems)

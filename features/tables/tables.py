@@ -15,7 +15,7 @@ from features.errors import Problem
 from features.tables.described import described_note
 from features.tables.entities import ItemTable, UserTable
 from features.tables.interactions import Interactions
-from features.tables.reading import ReadOptions, location, read_table
+from features.tables.reading import Places, ReadOptions, location, read_table
 from features.tables.schema import ITEM, USER, EventColumns
 from features.tables.validation import (
     ADD_ITEMS,
@@ -63,6 +63,7 @@ class Tables:
     dropped: list[str] = field(default_factory=list, init=False)
     _frames: dict[Role, pl.DataFrame] = field(default_factory=dict, init=False)
     _own: dict[Role, list[Problem]] = field(default_factory=dict, init=False)
+    _places: dict[Role, Places] = field(default_factory=dict, init=False)
 
     def frame(self, role: Role) -> pl.DataFrame:
         """The raw frame of a table that there is.
@@ -78,6 +79,7 @@ class Tables:
             else:
                 reading = read_table(stored, self.read.get(role), ids=self._ids(role))
                 self._frames[role] = reading.frame
+                self._places[role] = reading.places
                 self.dropped += [str(one) for one in reading.dropped]
         return self._frames[role]
 
@@ -85,10 +87,11 @@ class Tables:
         """Broken rules of one table by itself; errors as of `frame`."""
         if role not in self._own:
             frame, source = self.frame(role), self._name(role)
-            self._own[role] = (
+            self._own[role] = self._placed(
+                role,
                 event_problems(frame, self.columns, source=source, now=self.now)
                 if role == "events"
-                else entity_problems(frame, self._options(role)["id_column"], source=source)
+                else entity_problems(frame, self._options(role)["id_column"], source=source),
             )
         return self._own[role]
 
@@ -173,9 +176,15 @@ class Tables:
         if key not in items.columns:
             return []
         events, source = self.frame("events"), self._name("events")
-        return catalogue_problems(
+        found = catalogue_problems(
             events, self.columns.item, items[key], source=source, remedy=self.add_items
         )
+        return self._placed("events", found)
+
+    def _placed(self, role: Role, problems: list[Problem]) -> list[Problem]:
+        """The same, with lines of the file in place of rows of the frame."""
+        places = self._places.get(role)
+        return problems if places is None else places.named(problems)
 
     def _name(self, role: Role) -> str:
         stored = getattr(self, role)

@@ -9,6 +9,7 @@ Imports of `features` only the errors; may be imported from everywhere.
 from __future__ import annotations
 
 from features.tables.reading.options import BadRows, Compression, FileFormat, ReadOptions
+from features.tables.reading.places import Places
 from features.tables.reading.remote import is_url, location
 from features.tables.reading.tables import (
     Reading,
@@ -22,6 +23,7 @@ __all__ = [
     "BadRows",
     "Compression",
     "FileFormat",
+    "Places",
     "ReadOptions",
     "Reading",
     "damaged_parquet",

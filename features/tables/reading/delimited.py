@@ -18,7 +18,7 @@ from features.tables.reading.options import ReadOptions
 from features.tables.reading.remote import File
 from features.tables.reading.rows import JOINED, csv_rows
 
-__all__ = ["Dropped", "read_delimited"]
+__all__ = ["Dropped", "good_lines", "read_delimited"]
 
 _CHUNK = 1 << 22
 _ROWS = 50_000
@@ -149,6 +149,18 @@ def _row_by_row(path: File, found: ReadOptions) -> tuple[pl.DataFrame, Dropped |
     frame = pl.concat(parts)
     full = frame.filter(~pl.all_horizontal(pl.all().is_null())) if frame.width else frame
     return full, Dropped(path, bad, first) if bad else None
+
+
+def good_lines(path: File, found: ReadOptions) -> Iterator[int]:
+    """The line that each row of `read_delimited` begins in."""
+    width = 0
+    for begin, _, row in _lines(path, found):
+        if not width and not isinstance(row, str):
+            width = len(row)
+            if found.header:
+                continue
+        if _fault(row, width, found) is None and any(row):
+            yield begin
 
 
 def _lines(path: File, found: ReadOptions) -> Iterator[tuple[int, int, list[str] | str]]:

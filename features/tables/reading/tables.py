@@ -17,6 +17,7 @@ from features.tables.reading.delimited import Dropped, read_delimited
 from features.tables.reading.files import expand
 from features.tables.reading.json_rows import read_json
 from features.tables.reading.options import ReadOptions
+from features.tables.reading.places import Places
 from features.tables.reading.remote import File, RemoteFile, location
 from features.tables.reading.sniffing import found_options
 
@@ -33,11 +34,13 @@ class Reading:
     Attributes:
         frame: its rows.
         found: what was said, and for the rest what was found.
+        places: where its rows stand in the files.
         dropped: what was left out of each file, where bad rows are dropped.
     """
 
     frame: pl.DataFrame
     found: ReadOptions
+    places: Places
     dropped: tuple[Dropped, ...] = ()
 
 
@@ -92,7 +95,9 @@ def read_table(
     if found.format != "parquet" and all(part.is_empty() for part in parts):
         what = "a header alone" if found.header else "none that can be read"
         raise DataError(f"{place}: must hold rows, got {what}; check how it was written")
-    return Reading(_joined(place, files, parts, found, ids), found, tuple(dropped))
+    heights = zip(files, (part.height for part in parts), strict=True)
+    places = Places(tuple(heights), found)
+    return Reading(_joined(place, files, parts, found, ids), found, places, tuple(dropped))
 
 
 def _is_empty(file: File) -> bool:
