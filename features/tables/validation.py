@@ -9,24 +9,46 @@ import polars as pl
 from features.errors import Problem
 from features.moments import microseconds
 from features.tables.id_rules import MAX_ID_LENGTH, has_control, is_too_long
+from features.tables.rules import EventRules, fulfils
 from features.tables.schema import MICROSECONDS_PER, EventColumns
 
-__all__ = ["ADD_ITEMS", "catalogue_problems", "entity_problems", "event_problems", "is_id"]
+__all__ = [
+    "ADD_ITEMS",
+    "ROW",
+    "catalogue_problems",
+    "entity_problems",
+    "event_problems",
+    "is_id",
+    "numbered",
+]
 
-ADD_ITEMS = "Add the items to the table, or drop their events."
+ADD_ITEMS = (
+    "Add the items to the table, or set data.rules.undescribed to 'take' or 'drop' these events."
+)
+_MERGE = (
+    "Say in data.rules.repeats what they are: one event of their 'sum', the 'first' of them, or "
+    "'keep' for as many events."
+)
 
 _RENAME = "Rename it in every table: no request could ask for it."
-_ROW = "__row"
+ROW = "__row"
+"""Column of the numbers that rows had in the file, where some have been left out since."""
 _SHOWN = 60
 _EARLIEST = datetime(1971, 1, 1)
 
 
 def event_problems(
-    frame: pl.DataFrame, columns: EventColumns, *, source: str, now: datetime | None = None
+    frame: pl.DataFrame,
+    columns: EventColumns,
+    *,
+    source: str,
+    now: datetime | None = None,
+    rules: EventRules | None = None,
 ) -> list[Problem]:
-    """Problems of one raw event frame."""
+    """Problems of one raw event frame whose rows mean what ``rules`` say."""
+    rules = rules or EventRules()
     problems: list[Problem] = []
-    present = frame.columns
+    present = [name for name in frame.columns if name != ROW]
     event = columns.optional("event", present)
     weight = columns.optional("weight", present)
     created = columns.optional("created", present)
@@ -34,11 +56,15 @@ def event_problems(
     required = [columns.user, columns.item, columns.timestamp]
     for name in [
         *required,
-        *(name for name in (event, weight, created, event_id) if name is not None),
+        *(
+            name
+            for name in (event, weight, created, event_id, columns.order, columns.quantity)
+            if name is not None
+        ),
     ]:
         if name not in present:
             problems.append(_missing(source, name, present))
-    frame = frame.select([name for name in present]).with_row_index(_ROW)
+    frame = numbered(frame)
     for name in (columns.user, columns.item):
         if name in present:
             problems += _id_problems(frame, name, source)
@@ -48,13 +74,20 @@ def event_problems(
         arrived = frame.filter(pl.col(created).is_not_null())
         problems += _time_problems(arrived, created, columns.unit, source, now)
     if event is not None and event in present:
-        problems += _kind_problems(frame, event, source)
+        problems += _kind_problems(frame, event, source, rules)
+    elif rules.kinds and event is None:
+        problems += _default_kind_problems(columns.default_event, source, rules)
     if weight is not None and weight in present:
-        problems += _weight_problems(frame, weight, source)
+        problems += _weight_problems(frame, weight, source, rules)
+    elif weight is None:
+        problems += _unweighted_problems(source, rules)
+    if columns.quantity is not None and columns.quantity in present:
+        problems += _quantity_problems(frame, columns.quantity, source)
     once = created is not None or event_id is not None
-    if not once and all(name in present for name in required):
+    if not once and rules.repeats == "refuse" and all(name in present for name in required):
         key = [*required, *([event] if event in present else [])]
-        problems += _duplicate_problems(frame, key, source, "user, item, time and kind")
+        what = "user, item, time and kind"
+        problems += _duplicate_problems(frame, key, source, what, _MERGE)
     return problems
 
 
@@ -77,7 +110,7 @@ def catalogue_problems(
     unknown = met.filter(met.is_in(known).not_())
     if unknown.is_empty():
         return []
-    bad = frame.with_row_index(_ROW).filter(pl.col(column).cast(pl.String).is_in(unknown.implode()))
+    bad = numbered(frame).filter(pl.col(column).cast(pl.String).is_in(unknown.implode()))
     rule = "must be described by a row of the item table"
     return _broken(bad, column, column, source, rule, remedy)
 
@@ -86,9 +119,16 @@ def entity_problems(frame: pl.DataFrame, id_column: str, *, source: str) -> list
     """Problems of one raw table that must have one row per ``id_column``."""
     if id_column not in frame.columns:
         return [_missing(source, id_column, frame.columns)]
-    frame = frame.select(id_column).with_row_index(_ROW)
+    frame = frame.select(id_column).with_row_index(ROW)
     problems = _id_problems(frame, id_column, source)
-    return problems + _duplicate_problems(frame.drop_nulls(), [id_column], source, id_column)
+    return problems + _duplicate_problems(
+        frame.drop_nulls(), [id_column], source, id_column, "Keep one row of each."
+    )
+
+
+def numbered(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with the number of each row in `ROW`, from 0, if that is not there already."""
+    return frame if ROW in frame.columns else frame.with_row_index(ROW)
 
 
 def time_in_microseconds(column: str, dtype: pl.DataType, unit: str) -> pl.Expr:
@@ -142,7 +182,7 @@ def _broken(
     """One problem for the rows of ``bad``, none if it is empty."""
     if bad.height == 0:
         return []
-    first = f"{_shown(bad[shown][0])} (row {bad[_ROW][0]})"
+    first = f"{_shown(bad[shown][0])} (row {bad[ROW][0]})"
     return [Problem(source, column, rule, bad.height, first, remedy)]
 
 
@@ -240,30 +280,83 @@ def _unit_remedy(
     return "No unit makes the first value plausible; repair or drop these rows."
 
 
-def _kind_problems(frame: pl.DataFrame, column: str, source: str) -> list[Problem]:
+def _kind_problems(
+    frame: pl.DataFrame, column: str, source: str, rules: EventRules
+) -> list[Problem]:
     dtype = frame.schema[column]
     if not (dtype == pl.String or isinstance(dtype, pl.Categorical | pl.Enum)):
         remedy = "Cast it, or leave the role out."
         return [_wrong_type(source, column, "must be a string", dtype, remedy)]
     bad = frame.filter(pl.col(column).is_null())
-    remedy = "Fill in the kind of event, or drop these rows."
-    return _broken(bad, column, column, source, "must not be null", remedy)
+    remedy = "Fill in the kind of event, or set data.rules.missing to 'drop'."
+    problems = _broken(bad, column, column, source, "must not be null", remedy)
+    kinds = frame[column].cast(pl.String).drop_nulls()
+    if rules.kinds:
+        unknown = frame.filter(~pl.col(column).cast(pl.String).is_in(list(rules.kinds)))
+        named = ", ".join(unknown[column].cast(pl.String).unique().sort().head(5).to_list())
+        rule = "must be one of the kinds in [data.kinds]"
+        remedy = f"Say there what these weigh, 0 for nothing: {named}."
+        problems += _broken(unknown, column, column, source, rule, remedy)
+    missing = [kind for kind in rules.targets if not bool((kinds == kind).any())]
+    if missing and frame.height:
+        first = f"{missing[0]!r} never occurs"
+        remedy = "Correct data.rules.targets."
+        rule = "must hold the kinds that are to be predicted"
+        problems.append(Problem(source, column, rule, 0, first, remedy))
+    return problems
 
 
-def _weight_problems(frame: pl.DataFrame, column: str, source: str) -> list[Problem]:
+def _default_kind_problems(kind: str, source: str, rules: EventRules) -> list[Problem]:
+    if kind in rules.kinds:
+        return []
+    first = f"all events are of the kind {kind!r}"
+    remedy = "Name the column with the kinds in data.columns.event, or remove [data.kinds]."
+    rule = "must exist where [data.kinds] weighs kinds"
+    return [Problem(source, "event", rule, 0, first, remedy)]
+
+
+def _unweighted_problems(source: str, rules: EventRules) -> list[Problem]:
+    named = [name for name in ("positive", "negative") if getattr(rules, name) is not None]
+    if not named:
+        return []
+    first = f"data.rules.{named[0]} is {getattr(rules, named[0])!r}"
+    remedy = "Name the column that it compares in data.columns.weight."
+    rule = "must exist where a rule compares it"
+    return [Problem(source, "weight", rule, 0, first, remedy)]
+
+
+def _quantity_problems(frame: pl.DataFrame, column: str, source: str) -> list[Problem]:
+    dtype = frame.schema[column]
+    if not dtype.is_numeric():
+        remedy = "Cast it to a number, or leave the role out."
+        return [_wrong_type(source, column, "must be a number", dtype, remedy)]
+    bad = frame.filter(pl.col(column).cast(pl.Float64).is_finite().not_())
+    remedy = "Repair these rows, or drop them."
+    return _broken(bad, column, column, source, "must be finite", remedy)
+
+
+def _weight_problems(
+    frame: pl.DataFrame, column: str, source: str, rules: EventRules
+) -> list[Problem]:
     dtype = frame.schema[column]
     if not dtype.is_numeric():
         remedy = "Cast it to a number, or leave the role out."
         return [_wrong_type(source, column, "must be a number", dtype, remedy)]
     weight = pl.col(column).cast(pl.Float32)
-    fine = weight.is_finite() & (weight >= 0)
+    known = weight >= 0
+    for condition in (rules.positive, rules.negative):
+        known = known if condition is None else known | fulfils(condition, weight)
+    fine = weight.is_finite() & known
     bad = frame.filter(fine.not_().fill_null(True))
-    remedy = "Drop these rows, or shift the scale so that the smallest weight is 0."
+    remedy = (
+        "Say what they mean: data.rules.negative = '< 0' takes them for dislikes; or set "
+        "data.rules.missing to 'drop' where they are missing."
+    )
     return _broken(bad, column, column, source, "must be finite and >= 0", remedy)
 
 
 def _duplicate_problems(
-    frame: pl.DataFrame, key: list[str], source: str, what: str
+    frame: pl.DataFrame, key: list[str], source: str, what: str, remedy: str
 ) -> list[Problem]:
     # Hashes first: of a log that repeats nothing the keys themselves need not be kept.
     if frame.select(key).hash_rows().n_unique() == frame.height:
@@ -271,9 +364,8 @@ def _duplicate_problems(
     again = frame.filter(pl.struct(key).is_first_distinct().not_())
     if again.height == 0:
         return []
-    shown = again.select(pl.struct(key).alias("__key"), _ROW).head(1)
+    shown = again.select(pl.struct(key).alias("__key"), ROW).head(1)
     values = ", ".join(f"{name}={value}" for name, value in shown["__key"][0].items())
-    first = f"{values} (row {shown[_ROW][0]})"
+    first = f"{values} (row {shown[ROW][0]})"
     rule = f"must not repeat ({what})"
-    remedy = "Keep one of each, for example with unique()."
     return [Problem(source, ", ".join(key), rule, again.height, first, remedy)]

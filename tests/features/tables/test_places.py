@@ -10,6 +10,7 @@ import pytest
 from features import DataError, find_problems, read_interactions, read_items, read_users
 from features.tables import Tables
 from features.tables.reading import ReadOptions, read_table
+from features.tables.rules import EventRules
 
 HEAD = "user_id,item_id,timestamp\n"
 FINE = "u,i,1500000000\n"
@@ -105,3 +106,18 @@ def test_a_value_that_looks_like_a_place_stays(tmp_path: Path) -> None:
     assert "String" in problem.first
     path.write_text(HEAD + FINE + "u(row 1)\t,i,1500000000\n")
     assert first(path) == "'u(row 1)\\t' (line 3)"
+
+
+def test_rows_that_a_rule_leaves_out_count_as_lines(tmp_path: Path) -> None:
+    path, items = tmp_path / "log.csv", tmp_path / "items.csv"
+    path.write_text(HEAD + ",i,1500000000\n" + FINE + "u,i,12\nu,other,1500000000\n")
+    items.write_text("item_id\ni\n")
+    rules = EventRules(missing="drop")
+    outside, unknown = Tables(path, items, rules=rules).problems
+    assert outside.first == "12 (line 4)"
+    assert unknown.first == "'other' (line 5)"
+    with pytest.raises(DataError, match=r"12 \(line 4\)"):
+        read_interactions(path, rules=rules)
+    path.write_text(HEAD + ",i,1500000000\n" + FINE)
+    log = read_interactions(path, rules=rules)
+    assert log.frame.columns == ["user_id", "item_id", "timestamp", "event", "weight"]
