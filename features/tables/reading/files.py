@@ -14,6 +14,7 @@ from typing import BinaryIO, cast
 from features.errors import DataError
 from features.tables.reading.options import Compression, ReadOptions
 from features.tables.reading.remote import File, RemoteFile
+from features.whole_files import is_text
 
 __all__ = ["BLOCK", "as_utf8", "expand", "first_block", "open_bytes", "open_text"]
 
@@ -31,8 +32,14 @@ def expand(path: File) -> list[File]:
         DataError: a directory or a pattern holds no file, or it must not be looked into.
         FileNotFoundError: there is no such file.
     """
-    if isinstance(path, RemoteFile):
-        return list(path.expand())
+    found = list[File](path.expand()) if isinstance(path, RemoteFile) else _local(path)
+    for file in found:
+        if not is_text(str(file)):
+            raise DataError(f"{file}: names of files must be UTF-8 text; rename it")
+    return found
+
+
+def _local(path: Path) -> list[File]:
     try:
         if path.is_file():
             return [path]

@@ -41,6 +41,13 @@ def test_paths_are_taken_from_the_directory_of_the_file(tmp_path: Path) -> None:
     assert config.as_used()["output"]["directory"] == "out"
 
 
+def test_a_directory_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    odd = tmp_path / "d\udcff"
+    odd.mkdir()
+    with pytest.raises(ConfigError, match="must have a UTF-8 path; rename it or its directory"):
+        load_config(write(odd, MINIMAL))
+
+
 def test_a_url_is_no_path(tmp_path: Path) -> None:
     urls = ("s3://bucket/log/*.parquet", "https://host//a.csv?b=../c", "memory://users.csv")
     text = "[data]\n" + "".join(
