@@ -151,23 +151,22 @@ def first_config_of_feast(
 
 
 def first_config_of_files(
-    target: Path, *, events: str | None, items: str | None, users: str | None = None
+    target: Path, *, events: str | None, items: str | None = None, users: str | None = None
 ) -> FirstConfig:
     """A configuration for files; they are read to find what columns are.
 
     Args:
         target: where the configuration will be; paths in it are relative to that.
         events: a file, a directory or a pattern.
-        items: the same.
+        items: the same; None: there is none, and the items are those of the log.
         users: the same; None: there is none.
 
     Raises:
         DataError: a file is not named, cannot be read, or its columns do not tell their role.
     """
-    if events is None or items is None:
+    if events is None:
         raise DataError(
-            "--events and --items must name files where --from-feast names no repository, got "
-            f"{events or 'nothing'} and {items or 'nothing'}"
+            "--events must name a file where --from-feast names no repository, got nothing"
         )
     columns = [
         Setting("data.columns", role, value, reason)
@@ -273,6 +272,8 @@ def _as_of(feast: dict[str, Any], columns: dict[str, str]) -> tuple[str, Tables,
 def _undescribed(tables: Tables) -> list[str]:
     import polars as pl
 
+    if tables.items is None:
+        return []
     ids = tables.frame("items")[tables.item_options["id_column"]].cast(pl.String)
     found = tables.frame("events")[tables.columns.item].cast(pl.String).unique()
     return found.filter(~found.is_in(ids.implode())).to_list()
@@ -289,7 +290,7 @@ def _described(tables: Tables, ids: dict[str, str] | None = None) -> Iterator[Se
         ("user_columns", tables.user_table, tables.user_options),
     ]
     for section, table, options in found:
-        if table is None:
+        if table is None or (section == "item_columns" and tables.items is None):
             continue
         full = f"data.{section}"
         if ids is not None:

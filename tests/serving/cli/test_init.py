@@ -217,9 +217,9 @@ def test_how_a_file_is_written_is_found_and_said() -> None:
 
 
 def test_files_that_do_not_say_what_they_are() -> None:
-    code, _, error = run("--events", "log.csv")
+    code, _, error = run("--items", "log.csv")
     assert code == 2
-    assert "--events and --items must name files where --from-feast names no repository" in error
+    assert "--events must name a file where --from-feast names no repository" in error
     events().rename({"customerId": "x"}).write_csv("log.csv")
     pl.DataFrame({"a": [1]}).write_csv("items.csv")
     error = run("--events", "log.csv", "--items", "items.csv")[2]
