@@ -16,7 +16,7 @@ from features.tables.described import described_note
 from features.tables.entities import ItemTable, UserTable
 from features.tables.interactions import Interactions, without_missing
 from features.tables.log_catalogue import items_of_log
-from features.tables.reading import ReadOptions, read_table
+from features.tables.reading import Places, ReadOptions, location, read_table
 from features.tables.rules import EventRules
 from features.tables.ruling import RuleCount
 from features.tables.schema import ITEM, USER, EventColumns
@@ -68,6 +68,7 @@ class Tables:
     dropped: list[str] = field(default_factory=list, init=False)
     _frames: dict[Role, pl.DataFrame] = field(default_factory=dict, init=False)
     _own: dict[Role, list[Problem]] = field(default_factory=dict, init=False)
+    _places: dict[Role, Places] = field(default_factory=dict, init=False)
 
     def frame(self, role: Role) -> pl.DataFrame:
         """The raw frame of a table that there is.
@@ -83,6 +84,7 @@ class Tables:
             else:
                 reading = read_table(stored, self.read.get(role), ids=self._ids(role))
                 self._frames[role] = reading.frame
+                self._places[role] = reading.places
                 self.dropped += [str(one) for one in reading.dropped]
         return self._frames[role]
 
@@ -90,14 +92,15 @@ class Tables:
         """Broken rules of one table by itself; errors as of `frame`."""
         if role not in self._own:
             source = self._name(role)
-            self._own[role] = (
+            self._own[role] = self._placed(
+                role,
                 event_problems(
                     self._log, self.columns, source=source, now=self.now, rules=self.rules
                 )
                 if role == "events"
                 else entity_problems(
                     self.frame(role), self._options(role)["id_column"], source=source
-                )
+                ),
             )
         return self._own[role]
 
@@ -243,13 +246,21 @@ class Tables:
         log, described, source = self._log, self._described(), self._name("events")
         if self.columns.item not in log.columns:
             return []
-        return catalogue_problems(
+        found = catalogue_problems(
             log, self.columns.item, described, source=source, remedy=self.add_items
         )
+        return self._placed("events", found)
+
+    def _placed(self, role: Role, problems: list[Problem]) -> list[Problem]:
+        """The same, with lines of the file in place of rows of the frame."""
+        places = self._places.get(role)
+        return problems if places is None else places.named(problems)
 
     def _name(self, role: Role) -> str:
         stored = getattr(self, role)
-        return self.names.get(role, role) if isinstance(stored, pl.DataFrame) else str(stored)
+        if isinstance(stored, pl.DataFrame):
+            return self.names.get(role, role)
+        return str(location(stored))
 
 
 def find_problems(

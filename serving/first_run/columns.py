@@ -21,7 +21,7 @@ _ARRIVED = ("created", "ingested_at", "received_at")
 _EARLY = datetime(1990, 1, 1)
 
 
-def guess_event_columns(path: Path) -> list[tuple[str, str, str]]:
+def guess_event_columns(path: Path | str) -> list[tuple[str, str, str]]:
     """Role, value and reason of each setting of ``data.columns``.
 
     Raises:
@@ -55,7 +55,7 @@ def guess_event_columns(path: Path) -> list[tuple[str, str, str]]:
     return found
 
 
-def guess_id_column(path: Path, wanted: str) -> str:
+def guess_id_column(path: Path | str, wanted: str) -> str:
     """The id column of a file of items or users: the one the events have, or an equal one.
 
     Args:
@@ -74,7 +74,7 @@ def guess_id_column(path: Path, wanted: str) -> str:
     return found
 
 
-def _named(frame: pl.DataFrame, path: Path, role: str, rule: object) -> str:
+def _named(frame: pl.DataFrame, path: Path | str, role: str, rule: object) -> str:
     names = [name for name in frame.columns if callable(rule) and rule(name)]
     ids = [name for name in names if name.lower().replace("_", "").endswith("id")]
     found = (ids or names)[:1]
@@ -83,7 +83,7 @@ def _named(frame: pl.DataFrame, path: Path, role: str, rule: object) -> str:
     return found[0]
 
 
-def _unknown(frame: pl.DataFrame, path: Path, role: str, names: str) -> DataError:
+def _unknown(frame: pl.DataFrame, path: Path | str, role: str, names: str) -> DataError:
     nameless = frame.columns[0] == "column_1"
     remedy = "the file has no header, so add one" if nameless else "rename one"
     return DataError(

@@ -14,7 +14,7 @@ from features.feast.source import FeastSource
 from features.feast.training_data import TrainingViews, find_training_views
 from features.sources.protocol import ViewDescription
 from features.tables import ItemTable, Tables, UserTable
-from features.tables.reading import find_options
+from features.tables.reading import find_options, is_url
 from features.whole_files import whole_file
 from recsys.config import Config
 from recsys.dataset.tables import open_tables
@@ -170,11 +170,11 @@ def first_config_of_files(
         )
     columns = [
         Setting("data.columns", role, value, reason)
-        for role, value, reason in guess_event_columns(Path(events))
+        for role, value, reason in guess_event_columns(_place(events))
     ]
     named = {one.name: one.value for one in columns}
     files = {"events": events, "items": items, "users": users}
-    given = {name: Path(path) for name, path in files.items() if path is not None}
+    given = {name: _place(path) for name, path in files.items() if path is not None}
     ids = {
         section: guess_id_column(given[role], named[key])
         for role, section, key in (
@@ -203,7 +203,7 @@ def first_config_of_files(
     return FirstConfig((f"Written by `recsys init {asked}`. {_DEFAULTS}",), tuple(settings))
 
 
-def _written(role: str, path: Path) -> Iterator[Setting]:
+def _written(role: str, path: Path | str) -> Iterator[Setting]:
     """How a file is written, where that is not the usual way."""
     found = asdict(find_options(path))
     for name, usual in _USUAL.items():
@@ -336,7 +336,14 @@ def _why(table: ItemTable | UserTable, kind: str, name: str) -> str:
     return f"{name}: {values.n_unique():,} different texts in {table.frame.height:,} rows"
 
 
-def _relative(path: Path, target: Path) -> str:
+def _place(text: str) -> Path | str:
+    """A path, or the URL that text is."""
+    return text if is_url(text) else Path(text)
+
+
+def _relative(path: Path | str, target: Path) -> str:
+    if isinstance(path, str):
+        return path
     directory = target.absolute().parent
     return Path(os.path.relpath(path.absolute(), directory)).as_posix()
 
