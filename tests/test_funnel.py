@@ -391,7 +391,9 @@ def test_retrievers_that_saw_the_targets_are_a_leak(
 ) -> None:
     cut = Histories.head_fraction
     monkeypatch.setattr(
-        Histories, "head_fraction", lambda whole, fraction: (whole, cut(whole, fraction)[1])
+        Histories,
+        "head_fraction",
+        lambda whole, fraction, **named: (whole, cut(whole, fraction, **named)[1]),
     )
     with pytest.raises(LeakageError, match="targets are"):
         train(small_config(world, output))
@@ -419,7 +421,7 @@ def test_the_log_of_the_ranking_stage_holds_the_past_and_no_target(
     config: Config, data: Dataset
 ) -> None:
     run = pipeline._Run(find_fitness(config, data), config.output.directory / "work", 1)
-    found, (past, _) = data.histories(run._past_log()), run._past_and_future
+    found, (past, _) = data.histories(run._past_log), run._past_and_future
     np.testing.assert_array_equal(found.indptr, past.indptr)
     np.testing.assert_array_equal(found.item_index, past.item_index)
     np.testing.assert_array_equal(found.timestamp, past.timestamp)
