@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -18,14 +19,13 @@ import polars as pl
 import pytest
 from safetensors.numpy import load_file
 
-from features import Histories
 from recsys.bundle import Bundle, bundles, latest
 from recsys.config import Config
 from recsys.dataset import Dataset, read_dataset
 from recsys.errors import ArtifactError, ConfigError, LeakageError
 from recsys.pipeline import evaluate, item_stages, train
 from recsys.pipeline import run as pipeline
-from recsys.pipeline.fitness import find_fitness
+from recsys.pipeline.fitness import Fitness, find_fitness
 from recsys.recommender import Recommender
 from recsys.recommender.features import FeatureInputs
 from recsys.retrieval.towers import TwoTowerRetriever
@@ -389,12 +389,14 @@ def test_fresh_runs_every_stage(half_done: Config, monkeypatch: pytest.MonkeyPat
 def test_retrievers_that_saw_the_targets_are_a_leak(
     world: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cut = Histories.head_fraction
-    monkeypatch.setattr(
-        Histories,
-        "head_fraction",
-        lambda whole, fraction, **named: (whole, cut(whole, fraction, **named)[1]),
-    )
+    def leaking(config: Config, data: Dataset) -> Fitness:
+        found = find_fitness(config, data)
+        assert found.parts is not None
+        log, _, future = found.parts.again
+        parts = replace(found.parts, again=(log, found.parts.trained, future))
+        return replace(found, parts=parts)
+
+    monkeypatch.setattr(pipeline, "find_fitness", leaking)
     with pytest.raises(LeakageError, match="targets are"):
         train(small_config(world, output))
     assert bundles(output) == []
