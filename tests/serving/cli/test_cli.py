@@ -167,7 +167,7 @@ def test_validate_tells_of_tables_that_describe_nobody(project: Path) -> None:
     path.write_text(path.read_text().replace("[data]", '[data]\nusers = "users.parquet"'))
     result = run("validate")
     assert result.exit_code == 0, result.output
-    told, verdict, _ = result.output.splitlines()
+    told, verdict, *_ = result.output.splitlines()
     assert "users.parquet describes none of the 2 users of" in told
     assert "ids are 'u1', 'u2' there and '1', '2' in the log" in told
     assert verdict == "no problems in events.parquet, items.parquet, users.parquet"
