@@ -15,6 +15,7 @@ from features.errors import Problem
 from features.tables.described import described_note
 from features.tables.entities import ItemTable, UserTable
 from features.tables.interactions import Interactions, without_missing
+from features.tables.log_catalogue import items_of_log
 from features.tables.reading import Places, ReadOptions, location, read_table
 from features.tables.rules import EventRules
 from features.tables.ruling import RuleCount
@@ -166,13 +167,17 @@ class Tables:
 
     @cached_property
     def item_table(self) -> ItemTable:
-        """The checked catalogue; without a table of items those of the log, ids alone.
+        """The checked catalogue; without a table of items those of the log.
+
+        What the named columns of items say there is what most of an item's rows of the log say.
 
         Raises:
             DataError: with one `Problem` for every rule that is broken.
         """
         if self.items is None:
-            return ItemTable(self._items_of_log())
+            return ItemTable.from_frame(
+                self._items_of_log(), **self._described_by_log, source=self._name("events")
+            )
         return ItemTable.from_frame(**{**self._checked("items"), "frame": self._taken[0]})
 
     @cached_property
@@ -224,7 +229,16 @@ class Tables:
         """One row an item, in the order of the first events."""
         log = self.interactions
         met = [part[ITEM] for part in (log.frame, log.dislikes) if part is not None]
-        return pl.concat(met).unique(maintain_order=True).to_frame()
+        ids = pl.concat(met).unique(maintain_order=True)
+        kinds = ("text_columns", "category_columns", "list_columns")
+        named = [name for kind in kinds for name in self._described_by_log.get(kind) or ()]
+        there = [name for name in named if name in self._log.columns]
+        return items_of_log(self._log, self.columns.item, ids, there)
+
+    @property
+    def _described_by_log(self) -> dict[str, Any]:
+        """Roles of the log's columns that describe items."""
+        return {name: value for name, value in self.item_options.items() if name != "id_column"}
 
     def _undescribed(self) -> list[Problem]:
         if self.item_options["id_column"] not in self.frame("items").columns:

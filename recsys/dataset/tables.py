@@ -129,7 +129,7 @@ def item_titles(config: Config) -> dict[str, str]:
     """
     data = config.data
     title = data.item_columns.title
-    if title is None or (data.items is None and data.feast is None):
+    if title is None:
         return {}
     if data.feast is not None:
         from features.sources.described_rows import described_rows
@@ -138,6 +138,8 @@ def item_titles(config: Config) -> dict[str, str]:
         if views.items is None:
             return {}
         key, frame = views.item_key, described_rows(source, views.items, views.item_key).frame
+    elif data.items is None:
+        key, frame = ITEM, open_tables(config).item_table.frame
     else:
         key = data.item_columns.id or ITEM
         frame = read_frame(str(data.items), data.read.items.to_read_options(), ids=(key,))
