@@ -114,8 +114,8 @@ def test_validate_accepts_good_data_and_changes_nothing(project: Path) -> None:
     assert ranker == "ranker: 37 features: 16 defaults, 21 of retrieval"  # none of the towers
     assert [line.partition(", ")[0] for line in left_out] == [
         "semantic ids: 2 codes a level in place of 128",
-        "two_tower: left out: no user has events at different times in the part that is learned "
-        "from; the towers learn what follows what and need 2",
+        "two_tower: left out: no user has an event to learn from after another one; the towers "
+        "learn what follows what",
         "ranking: left out: there is no past that candidates could be found by; candidates are "
         "ordered by what the retrievers agree on",
     ]
