@@ -140,6 +140,8 @@ class ReadConfig(Settings):
     """Whether the first row names the columns; else they are column_1, column_2 and so on."""
     compression: Compression | None = ReadOptions.compression
     """How a file of text is compressed."""
+    missing: tuple[str, ...] = ReadOptions.missing
+    """Cells of text that mean no value, such as "NA"; empty cells always do."""
     bad_rows: BadRows = ReadOptions.bad_rows
     """A row that cannot be read: refuse the file, or drop such rows and count them."""
 
