@@ -36,6 +36,7 @@ __all__ = ["TrainingViews", "find_training_views", "read_training_data"]
 
 PUBLISHED_PREFIX = "recsys_"
 
+
 @dataclass(frozen=True)
 class TrainingViews:
     """Which views a run is trained on, and why.

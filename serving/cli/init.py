@@ -35,7 +35,8 @@ def init(
 ) -> None:
     """Write a commented recsys.toml for a Feast repository, or for two or three files."""
     with reporting(as_json) as out:
-        from serving.first_run.configuration import first_config_of_feast, first_config_of_files
+        from serving.first_run.configuration import first_config_of_files
+        from serving.first_run.feast_config import first_config_of_feast
 
         if from_feast is not None:
             found = first_config_of_feast(

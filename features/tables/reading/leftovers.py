@@ -9,7 +9,21 @@ import polars as pl
 
 __all__ = ["MARKS", "without_marks", "without_repeated_header", "without_row_numbers"]
 
-MARKS = ("", "\\N", "NA", "N/A", "#N/A", "NULL", "null", "None", "none", "nan", "NaN", "NaT", "<NA>")
+MARKS = (
+    "",
+    "\\N",
+    "NA",
+    "N/A",
+    "#N/A",
+    "NULL",
+    "null",
+    "None",
+    "none",
+    "nan",
+    "NaN",
+    "NaT",
+    "<NA>",
+)
 """Texts by which databases and programs say that a value is missing."""
 
 _NUMBERED = re.compile(r"|Unnamed: \d+(_level_\d+)?|__index_level_\d+__")

@@ -160,7 +160,7 @@ def _find(
         distinct = len(counts[best])
         what = f"called like {'an item' if role == 'item' else 'a user'}'s id"
         if role == "user" and rank(best, USERS) is None:
-            what = "users are sessions: no column is called like a user's id, and this one is a session's"
+            what = "users are sessions: only this column is called like an id of who acts"
         others = tuple((name, f"{len(counts[name]):,} different values") for name in rest)
         one = Found(best, f"{what}; {distinct:,} different values", others)
     else:
@@ -228,7 +228,9 @@ def _by_values(
         f"no column is called like {'an item' if role == 'item' else 'a user'}'s id; this is the "
         f"first that may be one, with {len(counts[best]):,} different values"
     )
-    return Found(best, reason, tuple((one, f"{len(counts[one]):,} different values") for one in rest))
+    return Found(
+        best, reason, tuple((one, f"{len(counts[one]):,} different values") for one in rest)
+    )
 
 
 def _decides(frame: pl.DataFrame, first: str, second: str) -> bool:

@@ -89,7 +89,9 @@ def find_kinds(frame: pl.DataFrame, taken: set[str]) -> Found | None:
     if not found:
         return None
     (_, _, best), *rest = sorted(found)
-    return Found(best, _evidence(frame[best]), tuple((one, _evidence(frame[one])) for *_, one in rest))
+    return Found(
+        best, _evidence(frame[best]), tuple((one, _evidence(frame[one])) for *_, one in rest)
+    )
 
 
 def _score(column: pl.Series) -> float:

@@ -69,9 +69,7 @@ def times_of(frame: pl.DataFrame, now: datetime | None = None) -> dict[str, Time
     return found
 
 
-def find_when(
-    frame: pl.DataFrame, times: dict[str, TimeForm], now: datetime | None = None
-) -> When:
+def find_when(frame: pl.DataFrame, times: dict[str, TimeForm], now: datetime | None = None) -> When:
     """The likeliest time of the events among the columns that are times, or what replaces it."""
     likely = sorted(times, key=lambda name: _likely(frame, name, times[name]))
     place = _place(frame, times)
@@ -99,12 +97,14 @@ def find_when(
     if place is not None:
         reason = "no column holds times; its numbers say what came first"
         return When(Found(place, reason), "order")
-    called = [name for name in frame.columns if _called_time(name) and frame[name].dtype == pl.String]
+    called = [
+        name for name in frame.columns if _called_time(name) and frame[name].dtype == pl.String
+    ]
     others = tuple(
         (
             name,
-            f"called like a time, but values such as {shown(frame[name].drop_nulls().head(1).to_list())} "
-            "have no known form; say it in timestamp_format",
+            f"called like a time, but {_first(frame[name])} has no known form; say it in "
+            "timestamp_format",
         )
         for name in called
     )
@@ -128,8 +128,8 @@ def find_arrival(
         if not late.all() or not (arrived > happened).any():
             continue
         same = form.unit == times[own].unit and form.format == times[own].format
-        readable = same or frame[name].dtype.is_temporal() or (
-            form.unit == "iso" and form.format is None
+        readable = (
+            same or frame[name].dtype.is_temporal() or (form.unit == "iso" and form.format is None)
         )
         reason = f"never before {own!r}, {percent(_share(arrived > happened))} after it"
         if found is None and rank(name, ARRIVALS) is not None and readable:
@@ -166,8 +166,10 @@ def _likely(frame: pl.DataFrame, name: str, form: TimeForm) -> tuple[object, ...
 
 
 def _missing(column: pl.Series) -> float:
-    return cells(column).null_count() / max(1, len(column)) if column.dtype == pl.String else (
-        column.null_count() / max(1, len(column))
+    return (
+        cells(column).null_count() / max(1, len(column))
+        if column.dtype == pl.String
+        else (column.null_count() / max(1, len(column)))
     )
 
 
@@ -189,10 +191,15 @@ def _place(frame: pl.DataFrame, times: dict[str, TimeForm]) -> str | None:
             if rank(name, (*USERS, *ITEMS)) is not None or rank(name, wanted) is None:
                 continue
             low, high = column.min(), column.max()
-            if isinstance(low, int | float) and isinstance(high, int | float):
-                if 0 <= low < high <= ORDER_LIMIT:
-                    return name
+            numbers = isinstance(low, int | float) and isinstance(high, int | float)
+            if numbers and 0 <= low < high <= ORDER_LIMIT:  # type: ignore[operator]
+                return name
     return None
+
+
+def _first(column: pl.Series) -> str:
+    values = column.drop_nulls()
+    return "nothing" if values.is_empty() else shown(values[0])
 
 
 def _all(form: TimeForm) -> str:
