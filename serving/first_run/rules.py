@@ -30,7 +30,9 @@ def kind_settings(roles: LogRoles, facts: LogFacts) -> Iterator[Setting]:
     for kind, rows in facts.kinds.items():
         known = weight_of(kind)
         weight = 1.0 if known is None or (not several and known > 0) else known
-        note = f"{rows:,} rows" + ("" if known is not None else ", not a word that is known")
+        note = f"{rows:,} row{'s' if rows != 1 else ''}" + (
+            "" if known is not None else ", not a word that is known"
+        )
         yield Setting("data.kinds", kind, weight, first, note)
         first = ""
 
