@@ -51,7 +51,8 @@ def test_a_repository_becomes_a_commented_configuration(repository: Path) -> Non
     code, told, _ = run("--from-feast", str(repository), "--out", "deep/run.toml")
     assert code == 0
     assert told.splitlines()[-1] == (
-        "wrote deep/run.toml; next: recsys validate -c deep/run.toml && recsys train -c deep/run.toml"
+        "wrote deep/run.toml; next: recsys validate -c deep/run.toml && "
+        "recsys train -c deep/run.toml"
     )
     text = Path("deep/run.toml").read_text()
     for line in (
