@@ -169,7 +169,8 @@ def _time_problems(
     if not (numeric or dtype == pl.String or dtype == pl.Date or isinstance(dtype, pl.Datetime)):
         remedy = "Use integers, ISO text, or a date or datetime type."
         return [_wrong_type(source, column, "must be a time", dtype, remedy)]
-    counted = columns.format is None and unit in (*TICKS, "order") and not dtype.is_temporal()
+    of_number = columns.format is None and unit in (*TICKS, "order") and not dtype.is_temporal()
+    counted = of_number and (dtype != pl.String or column == columns.timestamp)
     try:
         time = (
             pl.col(column).cast(pl.Float64, strict=False)
@@ -182,7 +183,7 @@ def _time_problems(
         return [Problem(source, column, rule, 0, told, "Correct the timestamp_format.")]
     time = pl.col("__time")
     unread = frame.filter(time.is_null() | (time.is_finite().not_() if counted else False))
-    if counted and dtype == pl.String and unread.height == frame.height:
+    if of_number and dtype == pl.String and unread.height == frame.height > 0:
         remedy = "Declare the unit 'iso' or a timestamp_format, or cast the column to integers."
         return [_wrong_type(source, column, f"must be a number (unit {unit!r})", dtype, remedy)]
     rule = "must hold a time that can be read"
