@@ -36,7 +36,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a commented recsys.toml for a Feast repository, or for two or three files."""
+    """Write a commented recsys.toml for a Feast repository, or for a log and what describes it."""
     with reporting(as_json) as out:
         from serving.first_run.configuration import first_config_of_files
         from serving.first_run.feast_config import first_config_of_feast
