@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["ArtifactError", "CollapseError", "ConfigError", "LeakageError", "NotFittedError"]
+__all__ = [
+    "ArtifactError",
+    "CollapseError",
+    "ConfigError",
+    "LeakageError",
+    "NotFittedError",
+    "TooFewUsersError",
+]
 
 
 class ConfigError(ValueError):
@@ -23,3 +30,7 @@ class LeakageError(RuntimeError):
 
 class CollapseError(RuntimeError):
     """A model in training tells users or items apart by too few directions."""
+
+
+class TooFewUsersError(ValueError):
+    """There are fewer users than something can be learned from; the rest works without it."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from features.errors import Problem
     from features.tables import Tables
+    from recsys.bundle.left_out import LeftOut
 
 __all__ = [
     "Findings",
@@ -185,20 +186,25 @@ class Findings:
     """What `recsys validate` finds.
 
     Attributes:
-        problems: broken rules of the tables, or of definitions that do not fit them.
+        problems: broken rules of the tables, or of definitions that do not fit them, or that there
+            is nothing to learn.
         features: what definitions there are; None while the tables have problems.
         dropped: what was left out of files whose bad rows are dropped, as sentences.
         notes: what breaks no rule and is hardly meant, as sentences.
+        left_out: stages that a run will go on without, and why.
     """
 
     problems: list[Problem]
     features: dict[str, Any] | None
     dropped: list[str]
     notes: list[str]
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def find_problems(config: Config, tables: Tables | None = None) -> Findings:
     """All problems of the configured tables at once, or of definitions that do not fit them.
+
+    Every rule that `recsys.pipeline.train` applies to data is applied, on all rows.
 
     Args:
         config: the run.
@@ -207,14 +213,23 @@ def find_problems(config: Config, tables: Tables | None = None) -> Findings:
     Raises:
         DataError: the views cannot be read.
     """
+    from recsys.dataset import dataset_of
     from recsys.dataset.definitions import find_definition_problems
     from recsys.dataset.tables import open_tables
+    from recsys.pipeline.fitness import find_fitness
 
     tables = open_tables(config) if tables is None else tables
     if tables.problems:
         return Findings(tables.problems, None, tables.dropped, tables.notes)
     problems, features = find_definition_problems(config, tables)
-    return Findings(problems, features, tables.dropped, tables.notes)
+    told = tables.dropped, tables.notes
+    if problems:
+        return Findings(problems, features, *told)
+    fitness = find_fitness(config, dataset_of(tables))
+    if fitness.problems:
+        return Findings(list(fitness.problems), None, *told)
+    problems, features = find_definition_problems(fitness.config, tables)
+    return Findings(problems, features, *told, fitness.left_out)
 
 
 def is_embedded(config: Config) -> bool:

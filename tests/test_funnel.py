@@ -25,6 +25,7 @@ from recsys.dataset import Dataset, read_dataset
 from recsys.errors import ArtifactError, ConfigError, LeakageError
 from recsys.pipeline import evaluate, item_stages, train
 from recsys.pipeline import run as pipeline
+from recsys.pipeline.fitness import find_fitness
 from recsys.recommender import Recommender
 from recsys.recommender.features import FeatureInputs
 from recsys.retrieval.towers import TwoTowerRetriever
@@ -417,7 +418,7 @@ def test_a_feature_made_from_the_label_is_a_leak(
 def test_the_log_of_the_ranking_stage_holds_the_past_and_no_target(
     config: Config, data: Dataset
 ) -> None:
-    run = pipeline._Run(config, data, config.output.directory / "work", 1)
+    run = pipeline._Run(find_fitness(config, data), config.output.directory / "work", 1)
     found, (past, _) = data.histories(run._past_log()), run._past_and_future
     np.testing.assert_array_equal(found.indptr, past.indptr)
     np.testing.assert_array_equal(found.item_index, past.item_index)

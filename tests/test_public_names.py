@@ -226,7 +226,7 @@ PUBLIC: dict[str, list[str]] = {
         "load_config",
     ],
     "recsys.content": ["ContentEncoder", "encode_text"],
-    "recsys.dataset": ["Cut", "Dataset", "cut_histories", "read_dataset"],
+    "recsys.dataset": ["Cut", "Dataset", "cut_histories", "dataset_of", "read_dataset"],
     "recsys.embeddings": [
         "EmbeddingTables",
         "Int8Rows",

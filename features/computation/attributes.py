@@ -7,12 +7,10 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
-from features.errors import DataError
-
 __all__ = ["AttributeValues"]
 
 _BITS = 64
-_MOST_BITS = 4_096
+_MOST_BITS = 4_096  # values; a set of more is sparse enough to be compared value by value
 
 
 class AttributeValues:
@@ -36,7 +34,6 @@ class AttributeValues:
             .explode("value", empty_as_null=True)
             .drop_nulls()
         )
-        self._name = column.name
         values = exploded["value"]
         known = values.unique().sort()
         self.names: list[str] = known.to_list()
@@ -80,9 +77,6 @@ class AttributeValues:
 
         Returns:
             [C, L] int16.
-
-        Raises:
-            DataError: there are more than 4,096 values.
         """
         shared = np.zeros((item_index.size, others.shape[1]), dtype=np.int16)
         if len(others) == 1 and self._few_each:
@@ -94,8 +88,22 @@ class AttributeValues:
                 has = one < size
                 shared += met[np.where(has, self._values[np.where(has, start + one, 0)], 0)]
             return shared
+        if self.num_values > _MOST_BITS:
+            return self._shared_by_value(item_index, others)
         for word in self.bits.T:  # an axis of a few words is slow to sum over
             shared += np.bitwise_count(word[others] & word[item_index][:, None])
+        return shared
+
+    def _shared_by_value(self, item_index: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """`shared` where sets of bits would be too wide: equal (row, value) pairs are counted."""
+        shared = np.zeros((item_index.size, others.shape[1]), dtype=np.int16)
+        row, value = self.pairs(item_index)
+        own = np.unique(row * (self.num_values + 1) + value)
+        for place, other in enumerate(others.T):
+            row, value = self.pairs(np.broadcast_to(other, item_index.shape))
+            met = np.unique(row * (self.num_values + 1) + value)
+            both = np.intersect1d(own, met, assume_unique=True) // (self.num_values + 1)
+            shared[:, place] = np.bincount(both, minlength=item_index.size)
         return shared
 
     @property
@@ -107,20 +115,15 @@ class AttributeValues:
     def _few_each(self) -> bool:
         """To look up an item's values one by one is less than to compare sets, and the same."""
         most = int(self.all_sizes.max(initial=0))
-        return most <= self.width and int(np.bitwise_count(self.bits).sum()) == self._values.size
+        if most > self.width:
+            return False
+        item = np.repeat(np.arange(self.all_sizes.size), self.all_sizes)
+        pairs = item * (self.num_values + 1) + self._values
+        return np.unique(pairs).size == pairs.size  # no item repeats a value
 
     @cached_property
     def bits(self) -> np.ndarray:
-        """[N + 1, W] uint64 bit sets, bit v - 1 for value v.
-
-        Raises:
-            DataError: there are more than 4,096 values.
-        """
-        if self.num_values > _MOST_BITS:
-            raise DataError(
-                f"column {self._name!r} must have at most {_MOST_BITS} distinct values to be "
-                f"compared as sets, got {self.num_values}; group its rare values"
-            )
+        """[N + 1, W] uint64 bit sets, bit v - 1 for value v; for a few thousand values."""
         bits = np.zeros((self._indptr.size - 1, self.width), dtype=np.uint64)
         item = np.repeat(np.arange(bits.shape[0]), np.diff(self._indptr))
         word, bit = np.divmod(self._values - 1, _BITS)

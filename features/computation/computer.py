@@ -79,7 +79,7 @@ class FeatureComputer:
         if rows_at_once < 1:
             raise DataError(f"rows_at_once must be >= 1, got {rows_at_once}")
         requests = checked_requests(requests, self.definitions)
-        log, parts = interactions.frame, parts_of(requests, rows_at_once)
+        log, parts = interactions.whole, parts_of(requests, rows_at_once)
         if len(parts) == 1:
             return self.evaluate(requests, LogComputation(requests, log, self.tables), {})
         computed = [
@@ -91,7 +91,7 @@ class FeatureComputer:
     def item_features(self, interactions: Interactions, moment: datetime) -> pl.DataFrame:
         """See `item_features`."""
         requests = item_requests(self.items.frame[ITEM], moment)
-        computation = LogComputation(requests, interactions.frame, self.tables)
+        computation = LogComputation(requests, interactions.whole, self.tables)
         result = self.evaluate(requests, computation, {}, self.published)
         return result.select(ITEM, *(definition.name for definition in self.published))
 
@@ -107,7 +107,7 @@ class FeatureComputer:
         """See `request_features`."""
         requests = self.live_requests(user_id, item_ids, moment, retrieval)
         given = self.live_values(item_ids, item_values)
-        own = events.frame.filter(pl.col(USER) == user_id)
+        own = events.whole.filter(pl.col(USER) == user_id)
         known, met, item = covering(self.known_items, own[ITEM], requests[ITEM])
         values = self.live(
             user_id,

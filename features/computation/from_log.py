@@ -50,6 +50,8 @@ class LogComputation(Computation):
             arrived = log[CREATED].to_physical().to_numpy().astype(np.int64)
         self._times, arrival = np.unique(arrived, return_inverse=True)
         weight = log[WEIGHT].to_numpy().astype(np.float64)
+        self._liked = weight > 0
+        weight = np.abs(weight)
         self._events = EventArrays(arrival, happened, happened < arrived, weight, self._times)
         self._kept: dict[str | None, np.ndarray] = {}
         self._groups: dict[Group, GroupedEvents] = {}
@@ -114,11 +116,9 @@ class LogComputation(Computation):
         return Past(*(np.concatenate(side) for side in zip(*parts, strict=True)))
 
     def _of_kind(self, event: str | None) -> np.ndarray:
-        """Positions of the events of a kind, by the time at which they happened."""
+        """Positions of the events of a kind, or of all likes, by when they happened."""
         if event not in self._kept:
-            wanted = np.ones(self._item.size, dtype=bool)
-            if event is not None:
-                wanted = (self._kind == event).to_numpy()
+            wanted = self._liked if event is None else (self._kind == event).to_numpy()
             self._kept[event] = np.flatnonzero(wanted)
         return self._kept[event]
 

@@ -24,7 +24,7 @@ __all__ = ["OwnComputation", "OwnEvents"]
 
 
 class OwnEvents(NamedTuple):
-    """E events of one user, by the time at which they happened.
+    """E events of one user, by the time at which they happened; a dislike weighs below 0.
 
     Attributes:
         item: [E] int64 item index.
@@ -181,13 +181,13 @@ class OwnComputation(Computation):
         return past
 
     def _before(self, kind: str | None, until_us: int) -> OwnEvents:
-        """The events of a kind that had arrived before a time."""
+        """The events of a kind, or all likes, that had arrived before a time."""
         key = (kind, until_us)
         if key not in self._seen:
             kept = self._events.arrived < until_us
-            if kind is not None:
-                kept &= self._events.kind == kind
-            self._seen[key] = self._events.take(np.flatnonzero(kept))
+            kept &= self._events.weight > 0 if kind is None else self._events.kind == kind
+            found = self._events.take(np.flatnonzero(kept))
+            self._seen[key] = found._replace(weight=np.abs(found.weight))
         return self._seen[key]
 
     def _grouped(

@@ -9,13 +9,13 @@ import numpy as np
 import polars as pl
 
 from features.definitions.columns import Definition, TextMatch
+from features.definitions.sets import REQUEST_COLUMNS
 from features.errors import DataError
 from features.tables.schema import ITEM, USER
 
 __all__ = ["OWN", "aligned", "checked_requests", "item_requests", "parts_of"]
 
-OWN = ("request_id", USER, ITEM, "moment")
-"""The columns that every request has itself."""
+OWN = REQUEST_COLUMNS
 
 
 def aligned(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import polars as pl
 
@@ -21,8 +22,21 @@ from features.definitions.events import Age, Count, MeanWeight, Recency, Trend
 from features.definitions.history import Affinity, LastNOverlap, Similarity
 from features.errors import DataError
 from features.tables.entities import ItemTable
+from features.tables.schema import ITEM, USER
 
-__all__ = ["check_definitions", "default_definitions", "holds_years", "nearest"]
+__all__ = [
+    "REQUEST_COLUMNS",
+    "RETRIEVAL_PREFIXES",
+    "check_definitions",
+    "default_definitions",
+    "holds_years",
+    "nearest",
+]
+
+REQUEST_COLUMNS = ("request_id", USER, ITEM, "moment")
+"""The columns that every request has itself; no definition may be called so."""
+RETRIEVAL_PREFIXES = ("score__", "rank__", "share__")
+"""How columns begin in which requests say what retrievers found."""
 
 
 def check_definitions(definitions: Sequence[Definition]) -> tuple[Definition, ...]:
@@ -60,6 +74,7 @@ def default_definitions(
     short_days: float = 30.0,
     long_days: float = 365.0,
     refresh_s: float = 86_400.0,
+    reserved: Collection[str] = (),
 ) -> tuple[Definition, ...]:
     """A good first set for what columns the catalogue has.
 
@@ -75,8 +90,11 @@ def default_definitions(
         long_days: the long window.
         refresh_s: how often the windows of items and attributes move on, in seconds; running state
             keeps a count for each refresh of the long window. 0: with every event.
+        reserved: names that other definitions will have. A feature of a column that would take one
+            of them, or that of another feature or of a column of requests, has its kind before its
+            name: "field_moment", "count_item_count".
     """
-    definitions: list[Definition] = [
+    fixed: list[Definition] = [
         Count(name="item_count", log=True),
         Count(name="item_count_short", window_days=short_days, log=True, refresh_s=refresh_s),
         Count(name="item_count_long", window_days=long_days, log=True, refresh_s=refresh_s),
@@ -94,15 +112,33 @@ def default_definitions(
         HourOfDay(name="hour_of_day"),
         DayOfWeek(name="day_of_week"),
     ]
+    before_columns = len(fixed)
+    for name in vectors:
+        fixed.append(Similarity(name=f"{name}_similarity", vectors=name))
+    for name in retrievers:
+        fixed += [
+            RetrievalScore(name=f"score__{name}", retriever=name),
+            RetrievalRank(name=f"rank__{name}", retriever=name),
+            SlateRelative(name=f"score__{name}_in_slate", of=f"score__{name}"),
+        ]
+    own = _of_columns(items, long_days, refresh_s)
+    first, last = fixed[:before_columns], fixed[before_columns:]
+    taken = {*REQUEST_COLUMNS, *reserved, *(definition.name for definition in fixed)}
+    return check_definitions([*first, *_named_apart(own, taken), *last])
+
+
+def _of_columns(items: ItemTable, long_days: float, refresh_s: float) -> list[Definition]:
+    """What is asked of the columns of a catalogue, named after them."""
+    found: list[Definition] = []
     for column in items.number_columns:
-        definitions.append(Field(name=column, column=column))
+        found.append(Field(name=column, column=column))
         if holds_years(items.frame[column].drop_nulls()):
-            definitions.append(Age(name=f"{column}_age", year_column=column))
+            found.append(Age(name=f"{column}_age", year_column=column))
     for column in items.category_columns:
         values = items.frame[column].drop_nulls().cast(str).unique().sort().to_list()
-        definitions.append(Category(name=f"{column}_code", column=column, values=tuple(values)))
+        found.append(Category(name=f"{column}_code", column=column, values=tuple(values)))
     for column in (*items.list_columns, *items.category_columns):
-        definitions += [
+        found += [
             Count(
                 name=f"{column}_count",
                 by="attribute",
@@ -117,15 +153,19 @@ def default_definitions(
             MeanWeight(name=f"{column}_user_mean_weight", by="user_attribute", column=column),
             Recency(name=f"{column}_user_recency", by="user_attribute", column=column),
         ]
-    for name in vectors:
-        definitions.append(Similarity(name=f"{name}_similarity", vectors=name))
-    for name in retrievers:
-        definitions += [
-            RetrievalScore(name=f"score__{name}", retriever=name),
-            RetrievalRank(name=f"rank__{name}", retriever=name),
-            SlateRelative(name=f"score__{name}_in_slate", of=f"score__{name}"),
-        ]
-    return check_definitions(definitions)
+    return found
+
+
+def _named_apart(definitions: Sequence[Definition], taken: set[str]) -> list[Definition]:
+    """The definitions under names of their own: the kind goes before a name that is taken."""
+    taken, apart = set(taken), []
+    for definition in definitions:
+        name = definition.name
+        while name in taken or name.startswith(RETRIEVAL_PREFIXES):
+            name = f"{definition.kind}_{name}"
+        taken.add(name)
+        apart.append(definition if name == definition.name else replace(definition, name=name))
+    return apart
 
 
 def holds_years(values: pl.Series) -> bool:

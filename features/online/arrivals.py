@@ -25,7 +25,7 @@ class Arrival(NamedTuple):
         item: item id.
         happened: microseconds since 1970-01-01 UTC.
         kind: kind of the event.
-        weight: its weight; what weighs nothing or less is no like, and counts for nothing.
+        weight: its weight: 0 counts for nothing, and below 0 it is a dislike.
         arrived: microseconds since 1970-01-01 UTC.
         identity: 64 bits that are the same when the event comes again.
     """
@@ -123,9 +123,9 @@ def arrivals(
         if name in (USER, ITEM, EVENT):
             bad = bad | (frame[name] == "")
         elif name == WEIGHT:
-            bad = bad | ~frame[name].is_finite() | (frame[name] < 0)
+            bad = bad | ~frame[name].is_finite()
         if bool(bad.any()):
-            rule = "be a finite number >= 0" if name == WEIGHT else "not be null or empty"
+            rule = "be a finite number" if name == WEIGHT else "not be null or empty"
             raise DataError(
                 f"events: {name} must {rule}: {int(bad.sum())} of {frame.height} break that, "
                 f"first in row {bad.arg_true()[0]}; repair or drop these rows"

@@ -234,17 +234,17 @@ class OnlineFeatures:
 
     def _places(self, event: Arrival) -> _Places:
         keys, user, item = self._keys, event.user, event.item
-        if event.weight <= 0:  # known, and counted for nothing
-            return _Places(keys.seen(user), [])
+        every = (None,) if event.weight > 0 else ()  # a dislike counts where its kind is named
+        kinds = (*every, event.kind) if event.weight else ()
         cells: list[tuple[Field, list[list[str]]]] = []
         for group, _, _, distinct in self.plan.cells:
-            if group.event not in (None, event.kind):
+            if group.event not in kinds:
                 continue
             values = [self._values(of, event) for of, _ in distinct]
             own = ("",) if group.column is None else self._values(group.column, event)
             cells += [(keys.cell(group, user, item, value), values) for value in own]
         for kind, _ in self.plan.pasts:
-            if kind in (None, event.kind):
+            if kind in kinds:
                 cells.append((keys.tape(user, kind), []))
         return _Places(keys.seen(user), cells)
 
@@ -279,7 +279,9 @@ class OnlineFeatures:
             reordered += event.arrived < arrived
             happened = min(event.happened, arrived)
             drawn = drawn_place(event.user, event.item, happened)
-            happening = Happening(happened, arrived, event.item, event.kind, event.weight, drawn)
+            happening = Happening(
+                happened, arrived, event.item, event.kind, abs(event.weight), drawn
+            )
             for field, values in places_of_event.cells:
                 self._open[field].add(happening, values)
             touched.update(places_of_event.fields)

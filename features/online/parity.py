@@ -27,9 +27,10 @@ from features.online.features import NO_EVENTS, OnlineFeatures, UpdateReport
 from features.online.store import StateStore
 from features.tables.entities import ItemTable, UserTable
 from features.tables.interactions import Interactions
+from features.tables.rules import EventRules
 from features.tables.schema import CREATED, EVENT, EVENT_ID, ITEM, TIMESTAMP, USER, WEIGHT
 
-__all__ = ["Divergence", "ParityReport", "check_parity"]
+__all__ = ["Divergence", "ParityReport", "as_log", "check_parity"]
 
 _RELATIVE, _ABSOLUTE = 1e-5, 1e-6
 _SHOWN = 20
@@ -126,7 +127,7 @@ def check_parity(
             f"requests: all rows of a request must have one moment; {len(mixed)} requests have "
             f"more, first: {mixed.min()!s}; give each moment its own request_id"
         )
-    log = _as_log(events)
+    log = as_log(events)
     offline = computer.compute(requests, log)
     forever = 36_500.0
     online = OnlineFeatures(definitions, items, users, vectors, store, remember_days=forever)
@@ -175,9 +176,17 @@ def _same(left: np.ndarray, right: np.ndarray, *, exact: bool) -> np.ndarray:
     return np.asarray(near)
 
 
-def _as_log(events: pl.DataFrame) -> Interactions:
+def as_log(events: pl.DataFrame) -> Interactions:
+    """Rows as for `OnlineFeatures.update` as a log; those of weight below 0 are dislikes."""
     names = [name for name in (EVENT, WEIGHT, CREATED, EVENT_ID) if name in events.columns]
-    return Interactions.from_frame(events.select(USER, ITEM, TIMESTAMP, *names), source="events")
+    rules = EventRules()
+    if EVENT in names and WEIGHT in names and bool((events[WEIGHT] < 0).any()):
+        disliked = set(events.filter(pl.col(WEIGHT) < 0)[EVENT])
+        kinds = {kind: -1.0 if kind in disliked else 1.0 for kind in events[EVENT].unique().sort()}
+        rules = EventRules(kinds=kinds, negative="< 0")
+    return Interactions.from_frame(
+        events.select(USER, ITEM, TIMESTAMP, *names), source="events", rules=rules
+    )
 
 
 def _replay(

@@ -12,6 +12,7 @@ import numpy as np
 from features.computation.declarations import dump_definitions, load_definitions
 from features.computation.kinds import KINDS
 from features.definitions.columns import Definition
+from features.definitions.sets import REQUEST_COLUMNS, RETRIEVAL_PREFIXES
 from features.errors import DataError
 from features.suggest.profile import ColumnProfile, EventProfile, profile_columns, profile_events
 from features.suggest.proposals import Proposal, propose_columns, propose_events
@@ -22,7 +23,6 @@ from features.tables.interactions import Interactions
 __all__ = ["LeftOut", "Suggestion", "Suggestions", "suggest_definitions"]
 
 _LEAST_COVERAGE = 0.01
-REQUEST_COLUMNS = ("request_id", "user_id", "item_id", "moment")
 
 
 class Suggestion(NamedTuple):
@@ -195,7 +195,7 @@ def _named_apart(proposals: Sequence[Proposal]) -> list[Proposal]:
     for one in proposals:
         if one.record is not None:
             name = one.name
-            while name in taken:
+            while name in taken or name.startswith(RETRIEVAL_PREFIXES):
                 name = f"{one.record['kind']}_{name}"
             taken.add(name)
             one = one._replace(name=name, record={**one.record, "name": name})

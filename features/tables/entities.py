@@ -18,6 +18,7 @@ __all__ = ["ItemTable", "UserTable", "read_items", "read_users"]
 
 _LIST_SHARE = 0.1
 _MOST_CATEGORIES = 1_000
+_WIDE = (pl.Int128, pl.UInt128)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,9 @@ class _DescribedIds:
         is a list column if a tenth of its values contain ``list_separator``, a category if
         its values repeat (distinct values at most half of the values and at most 1,000), else
         text. Columns of other types stay in the frame without a role, and so do the numbers and
-        categories of ``changing`` that no argument names.
+        categories of ``changing`` that no argument names. Decimals are read as floats; integers
+        of more than 64 bits are no quantities and become text without a role. An infinite number
+        and a blank category are missing.
 
         Args:
             frame: the raw table.
@@ -152,12 +155,12 @@ def _with_roles(
     roles: dict[str, list[str]] = {"text": [], "category": [], "list": [], "number": []}
     columns = [pl.col(id_column).cast(pl.String).alias(id_name)]
     for name in frame.columns:
-        if name == id_column:
+        if name == id_column or not _can_be_kept(frame.schema[name]):
             continue
         kind = role_of.get(name) or _guess(frame[name], separator)
         if kind is not None:
             roles[kind].append(name)
-        columns.append(_as_list(frame[name], separator) if kind == "list" else pl.col(name))
+        columns.append(_inside(frame[name], kind, separator))
     return frame.select(columns), {kind: tuple(names) for kind, names in roles.items()}
 
 
@@ -186,6 +189,8 @@ def _role_problems(frame: pl.DataFrame, role_of: Mapping[str, str], source: str)
 
 
 def _guess(series: pl.Series, separator: str) -> str | None:
+    if series.dtype in _WIDE:
+        return None
     if series.dtype.is_numeric():
         return "number"
     if series.dtype == pl.Boolean or isinstance(series.dtype, pl.Categorical | pl.Enum):
@@ -195,12 +200,39 @@ def _guess(series: pl.Series, separator: str) -> str | None:
     if series.dtype != pl.String:
         return None
     values = series.drop_nulls()
+    values = values.filter(values.str.strip_chars() != "")
     if len(values) == 0:
         return "text"
     if int(values.str.contains(separator, literal=True).sum()) >= _LIST_SHARE * len(values):
         return "list"
     distinct = values.n_unique()
     return "category" if distinct <= min(len(values) / 2, _MOST_CATEGORIES) else "text"
+
+
+def _inside(series: pl.Series, kind: str | None, separator: str) -> pl.Expr:
+    """The column as its role takes it; a column without one as it can be written."""
+    column, dtype = pl.col(series.name), series.dtype
+    if kind == "list":
+        return _as_list(series, separator)
+    if dtype in _WIDE:
+        column = column.cast(pl.String)
+    if dtype.is_decimal() or dtype == pl.Float16:
+        column = column.cast(pl.Float64)
+    if kind == "number" and (dtype.is_float() or dtype.is_decimal()):
+        return pl.when(column.is_infinite().not_()).then(column).alias(series.name)
+    if kind == "category" and not dtype.is_numeric() and dtype != pl.Boolean:
+        blank = column.cast(pl.String).str.strip_chars() == ""
+        return pl.when(blank.not_()).then(column).alias(series.name)
+    return column
+
+
+def _can_be_kept(dtype: pl.DataType) -> bool:
+    """Whether Parquet has the type: no Python objects, and no records without fields."""
+    if isinstance(dtype, pl.List | pl.Array):
+        return _can_be_kept(dtype.inner)  # type: ignore[arg-type]
+    if isinstance(dtype, pl.Struct):
+        return bool(dtype.fields) and all(_can_be_kept(one.dtype) for one in dtype.fields)  # type: ignore[arg-type]
+    return dtype != pl.Object
 
 
 def _as_list(series: pl.Series, separator: str) -> pl.Expr:

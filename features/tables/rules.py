@@ -14,6 +14,8 @@ from typing import Any, Literal, TypeAlias, get_args
 
 __all__ = [
     "CONDITION",
+    "DISLIKE",
+    "RETURN",
     "EventRules",
     "Missing",
     "NegativeQuantity",
@@ -31,6 +33,10 @@ SameTime: TypeAlias = Literal["basket", "shuffle"]
 
 CONDITION = re.compile(r"\s*(>=|<=|==|!=|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
 """A comparison with a number: its sign, and the number."""
+DISLIKE = "dislike"
+"""Kind of an event that is disliked by its weight, whatever kind it had."""
+RETURN = "return"
+"""Kind of a row that gave back what was bought."""
 _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -52,9 +58,11 @@ class EventRules:
         targets: kinds that are to be predicted; the others are history alone. Empty: all likes.
         positive: condition on the weight column, such as ">= 4": only such rows are likes. None:
             all above 0.
-        negative: condition on the weight column, such as "< 0": such rows are dislikes.
-        negative_quantity: a row of a quantity below 0 takes back what its user bought before
-            ("cancel"), or is left out ("drop").
+        negative: condition on the weight column, such as "< 0": such rows are dislikes, of the kind
+            "dislike".
+        negative_quantity: a row of a quantity below 0 takes back what its user bought before, and
+            is a dislike of the kind "return" where nothing is kept ("cancel"), or is left out
+            ("drop").
         missing: rows without user, item, time, kind or weight are a problem, or left out.
         repeats: rows of one user, item, time and kind are a problem, one event of their summed
             weight, their first one, or as many events.
@@ -106,6 +114,10 @@ class EventRules:
                 f"targets must be kinds that weigh above 0, got {refused[0]!r} of "
                 f"{self.kinds[refused[0]]:g}"
             )
+
+    def kind_of(self, kind: str, weight: float) -> str:
+        """The kind of an event whose weight `weight_of` gave: dislikes have kinds of their own."""
+        return DISLIKE if weight < 0 and self.kinds.get(kind, 0.0) >= 0 else kind
 
     def weight_of(self, kind: str, weight: float | None, usual: float) -> float:
         """What one event weighs, as a row of the log would: above 0 a like, below 0 a dislike.

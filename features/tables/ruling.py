@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from features.tables.hashing import drawn_order
-from features.tables.rules import EventRules, fulfils
+from features.tables.rules import DISLIKE, RETURN, EventRules, fulfils
 from features.tables.schema import CREATED, EVENT, ITEM, TIMESTAMP, USER, WEIGHT
 
 __all__ = ["ORDER", "QUANTITY", "RuleCount", "Ruled", "ruled", "sort_events"]
@@ -95,6 +95,11 @@ def ruled(
             counts.append(RuleCount("data.columns.order", many, told))
         frame = frame.drop(ORDER)
     frame = frame.with_columns(_signed(rules, rated).alias(WEIGHT))
+    named = [kind for kind, weight in rules.kinds.items() if weight < 0]
+    by_weight = (pl.col(WEIGHT) < 0) & ~pl.col(EVENT).is_in(named)
+    frame = frame.with_columns(
+        pl.when(by_weight).then(pl.lit(DISLIKE)).otherwise(EVENT).alias(EVENT)
+    )
     if QUANTITY in frame.columns:
         frame = _returned(frame, rules, counts).drop(QUANTITY)
     if rules.repeats in ("sum", "first"):
@@ -206,7 +211,8 @@ def _returned(frame: pl.DataFrame, rules: EventRules, counts: list[RuleCount]) -
         .then(WEIGHT)
         .otherwise(pl.when(empty).then(-pl.col(WEIGHT).abs()).otherwise(0.0))
     )
-    return frame.with_columns(weight.cast(pl.Float32).alias(WEIGHT)).drop(
+    kind = pl.when(empty).then(pl.lit(RETURN)).otherwise(EVENT)
+    return frame.with_columns(weight.cast(pl.Float32).alias(WEIGHT), kind.alias(EVENT)).drop(
         "__sold", "__sum", "__held", "__least", "__before"
     )
 

@@ -40,7 +40,7 @@ class Tables:
 
     Attributes:
         events: the log, as a frame or a file.
-        items: what describes the items. None: nothing; the catalogue check is left out.
+        items: what describes the items. None: nothing; the catalogue is those of the log.
         users: what describes the users. None: nothing.
         columns: roles of the events' columns.
         rules: what the events' rows mean.
@@ -163,11 +163,13 @@ class Tables:
 
     @cached_property
     def item_table(self) -> ItemTable:
-        """The checked catalogue.
+        """The checked catalogue; without a table of items those of the log, ids alone.
 
         Raises:
             DataError: with one `Problem` for every rule that is broken.
         """
+        if self.items is None:
+            return ItemTable(self._items_of_log())
         return ItemTable.from_frame(**{**self._checked("items"), "frame": self._taken[0]})
 
     @cached_property
@@ -214,6 +216,12 @@ class Tables:
 
     def _options(self, role: Role) -> dict[str, Any]:
         return self.item_options if role == "items" else self.user_options
+
+    def _items_of_log(self) -> pl.DataFrame:
+        """One row an item, in the order of the first events."""
+        log = self.interactions
+        met = [part[ITEM] for part in (log.frame, log.dislikes) if part is not None]
+        return pl.concat(met).unique(maintain_order=True).to_frame()
 
     def _undescribed(self) -> list[Problem]:
         if self.item_options["id_column"] not in self.frame("items").columns:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from features.whole_files import telling_refusal
+from recsys.bundle.left_out import LeftOut, read_left_out
 from recsys.bundle.manifest import (
     MANIFEST,
     FileRecord,
@@ -171,6 +172,10 @@ class Bundle:
         """
         found: dict[str, Any] | None = self._header("features")
         return found
+
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What the run went on without, and why."""
+        return read_left_out(self.path)
 
     def told(self) -> list[str]:
         """What was dropped of the files and what in them is hardly meant, as sentences."""

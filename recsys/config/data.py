@@ -190,7 +190,8 @@ class DataConfig(Settings):
     events: Path | None = None
     """File of the log, a directory of such files, or a pattern such as "log/*.parquet"."""
     items: Path | None = None
-    """The same of the items."""
+    """The same of the items. Not said: the items are those of the log, and nothing is known of
+    them."""
     users: Path | None = None
     """The same of the users. Not said: nothing is known of them."""
     feast: FeastConfig | None = None
@@ -219,11 +220,17 @@ class DataConfig(Settings):
                 f"'data.feast' must not stand beside files, got {named}; views are named in "
                 "[data.feast]"
             )
-        missing = [name for name in ("events", "items") if files[name] is None]
-        if self.feast is None and missing:
-            named = " and ".join(f"'data.{name}'" for name in missing)
+        if self.feast is None and self.events is None:
             raise ValueError(
-                f"missing setting {named}; name the files, or a Feast repository in [data.feast]"
+                "missing setting 'data.events'; name the file of the log, or a Feast repository in "
+                "[data.feast]"
+            )
+        described = self.item_columns != EntityColumnsConfig()
+        if self.feast is None and self.items is None and described:
+            raise ValueError(
+                "'data.item_columns' must not stand without 'data.items', got "
+                f"{', '.join(sorted(self.item_columns.model_fields_set))}; name the file of the "
+                "items"
             )
         return self
 

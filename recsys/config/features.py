@@ -46,13 +46,18 @@ CONTENT = "content"
 """Name of the content vectors where definitions read vectors; a run has no others."""
 
 
-def retrieval_definitions(sources: Sequence[str]) -> tuple[Definition, ...]:
+def retrieval_definitions(
+    sources: Sequence[str], *, content: bool = True
+) -> tuple[Definition, ...]:
     """What is added: likeness to the last items, and score, rank and share of every retriever.
 
     Args:
         sources: names of the retrievers.
+        content: whether items have content vectors, whose likeness can be measured.
     """
-    found: list[Definition] = [Similarity(name=f"{CONTENT}_similarity", vectors=CONTENT)]
+    found: list[Definition] = []
+    if content:
+        found.append(Similarity(name=f"{CONTENT}_similarity", vectors=CONTENT))
     for name in sources:
         found += [
             RetrievalScore(name=f"score__{name}", retriever=name),
@@ -64,7 +69,11 @@ def retrieval_definitions(sources: Sequence[str]) -> tuple[Definition, ...]:
 
 
 def combined_definitions(
-    declared: Sequence[Definition], sources: Sequence[str], *, retrieval_features: bool
+    declared: Sequence[Definition],
+    sources: Sequence[str],
+    *,
+    retrieval_features: bool,
+    content: bool = True,
 ) -> tuple[Definition, ...]:
     """The declared definitions, then those that are added.
 
@@ -72,13 +81,14 @@ def combined_definitions(
         declared: each by itself is right.
         sources: names of the retrievers.
         retrieval_features: whether any are added.
+        content: see `retrieval_definitions`.
 
     Raises:
         DataError: definitions do not go together, or one reads of a request what the candidates
             of retrievers do not have.
     """
     named = {definition.name for definition in declared}
-    added = retrieval_definitions(sources) if retrieval_features else ()
+    added = retrieval_definitions(sources, content=content) if retrieval_features else ()
     missing = [definition for definition in added if definition.name not in named]
     definitions = check_definitions([*declared, *missing])
     if not definitions:

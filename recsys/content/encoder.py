@@ -88,7 +88,8 @@ class ContentEncoder:
             rng: seeds the projections of wide columns.
 
         Raises:
-            ValueError: a column is missing or of the wrong type, or no column varies.
+            ValueError: a column is missing or of the wrong type.
+            NothingVariesError: no column varies.
         """
         self._check(frame)
         for name in (*self.list_columns, *self.category_columns):

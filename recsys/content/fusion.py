@@ -9,7 +9,11 @@ import numpy as np
 
 from recsys.unit_rows import unit_rows
 
-__all__ = ["Fusion"]
+__all__ = ["Fusion", "NothingVariesError"]
+
+
+class NothingVariesError(ValueError):
+    """All rows of all blocks are equal: there is nothing to tell items apart by."""
 
 
 class Fusion:
@@ -42,7 +46,8 @@ class Fusion:
             weights: one >= 0 per block.
 
         Raises:
-            ValueError: no blocks, other lengths, a weight that is negative, or no variation at all.
+            ValueError: no blocks, other lengths, or a weight that is negative.
+            NothingVariesError: no variation at all.
         """
         if not blocks or len(blocks) != len(weights):
             raise ValueError(
@@ -66,7 +71,7 @@ class Fusion:
         values, axes = values[::-1], axes[:, ::-1]
         total = float(values.clip(min=0).sum())
         if total <= 0:
-            raise ValueError("blocks must vary between items: all rows are equal")
+            raise NothingVariesError("blocks must vary between items: all rows are equal")
         kept = int(min(self.dim, (values > 1e-9 * values[0]).sum()))
         axes = axes[:, :kept]
         largest = np.abs(axes).argmax(axis=0)

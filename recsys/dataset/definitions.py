@@ -27,6 +27,7 @@ from features.tables import ITEM, USER, Interactions, ItemTable, Tables, UserTab
 from features.tables.schema import INTERACTION_SCHEMA
 from recsys.config import Config
 from recsys.config.features import CONTENT, combined_definitions, retrieval_definitions
+from recsys.content.variety import different_descriptions
 
 __all__ = [
     "USER_COLUMNS",
@@ -48,10 +49,14 @@ _ROLES = ("text_columns", "category_columns", "list_columns", "number_columns")
 def ranker_definitions(config: Config, items: ItemTable) -> tuple[Definition, ...]:
     """The declared definitions, or the defaults for the catalogue, and what is added to them."""
     sources, added = config.retrieval.sources, config.ranking.retrieval_features
+    content = different_descriptions(items) > 1
     if config.features is not None:
-        return combined_definitions(config.features, sources, retrieval_features=added)
-    own = default_definitions(items)
-    return check_definitions((*own, *(retrieval_definitions(sources) if added else ())))
+        return combined_definitions(
+            config.features, sources, retrieval_features=added, content=content
+        )
+    found = retrieval_definitions(sources, content=content) if added else ()
+    own = default_definitions(items, reserved=[definition.name for definition in found])
+    return check_definitions((*own, *found))
 
 
 def describe_definitions(config: Config, definitions: Sequence[Definition]) -> dict[str, Any]:

@@ -13,14 +13,25 @@ import polars as pl
 
 from features.errors import DataError
 from features.moments import microseconds
-from features.tables import ITEM, USER, Histories, Interactions, ItemTable, UserTable, Vocabulary
+from features.tables import (
+    ITEM,
+    USER,
+    Histories,
+    Interactions,
+    ItemTable,
+    Tables,
+    UserTable,
+    Vocabulary,
+)
 from features.tables.hashing import stable_hash, update_with_series
 from recsys.config import Config
 from recsys.dataset.tables import cut_moment, open_tables, split_of
 from recsys.evaluation.options import SplitOptions
 from recsys.evaluation.splits import Split, split_per_user
 
-__all__ = ["Cut", "Dataset", "cut_histories", "read_dataset", "table_fingerprint"]
+_WIDE = (pl.Int128, pl.UInt128)  # numpy has no such integers
+
+__all__ = ["Cut", "Dataset", "cut_histories", "dataset_of", "read_dataset", "table_fingerprint"]
 
 
 @dataclass(frozen=True)
@@ -168,12 +179,30 @@ def _update_with_columns(digest: hashlib._Hash, frame: pl.DataFrame) -> None:
 
 def _update_with_column(digest: hashlib._Hash, column: pl.Series) -> None:
     """Feed a column of any type, with nulls, to ``digest``; the same in every polars version."""
-    if isinstance(column.dtype, pl.List):
-        column = column.cast(pl.List(pl.String)).list.join("\x1f")
-    elif not column.dtype.is_numeric():
+    dtype, name = column.dtype, column.name
+    if dtype == pl.List(pl.String):
+        column = column.list.join("\x1f")
+    elif isinstance(dtype, pl.List | pl.Array):
+        lists = column.arr.to_list() if isinstance(dtype, pl.Array) else column
+        update_with_series(digest, lists.list.len().fill_null(0))
+        inner = lists.list.explode(keep_nulls=False, empty_as_null=False)
+        _update_with_column(digest, inner.alias(name))
+        column = lists.is_null()
+    elif isinstance(dtype, pl.Struct):
+        for field in column.struct.fields:
+            _update_with_column(digest, column.struct.field(field).alias(f"{name}.{field}"))
+        column = column.is_null()
+    elif dtype == pl.Binary:
+        column = column.bin.encode("hex")
+    elif dtype == pl.Duration or dtype == pl.Time:
+        column = column.to_physical()
+    elif dtype.is_decimal() or dtype in _WIDE or not dtype.is_numeric():
         column = column.cast(pl.String)
     update_with_series(digest, column.is_null().cast(pl.UInt8))
-    update_with_series(digest, column.fill_null("" if column.dtype == pl.String else 0))
+    if column.dtype == pl.Boolean:
+        column = column.cast(pl.UInt8)
+    if column.dtype != pl.Null:
+        update_with_series(digest, column.fill_null("" if column.dtype == pl.String else 0))
 
 
 def cut_histories(history: Histories, target: Histories) -> Cut:
@@ -200,6 +229,15 @@ def read_dataset(config: Config) -> Dataset:
     tables = open_tables(config)
     if tables.problems:
         raise DataError(problems=tables.problems)
+    return dataset_of(tables)
+
+
+def dataset_of(tables: Tables) -> Dataset:
+    """The data set of tables without problems.
+
+    Raises:
+        DataError: a column cannot play the role it is given.
+    """
     items, interactions = tables.item_table, tables.interactions
     parts = (interactions.frame, interactions.dislikes)
     users = pl.concat([part[USER] for part in parts if part is not None])

@@ -70,7 +70,7 @@ def open_tables(config: Config) -> Tables:
     if data.feast is not None:
         source, views = _views(config, data.feast)
         return _read_views(config, data.feast, source, views)
-    if data.events is None or data.items is None:
+    if data.events is None:
         raise RuntimeError("a configuration without files and without a repository was accepted")
     return Tables(
         data.events,
@@ -125,7 +125,7 @@ def item_titles(config: Config) -> dict[str, str]:
     """
     data = config.data
     title = data.item_columns.title
-    if title is None:
+    if title is None or (data.items is None and data.feast is None):
         return {}
     if data.feast is not None:
         from features.sources.described_rows import described_rows
@@ -186,11 +186,6 @@ def _read_views(
 ) -> Tables:
     from features.sources.described_rows import DescribedRows, described_rows
 
-    if views.items is None:
-        raise DataError(
-            f"a view must be keyed by {views.item_key!r} alone and describe the items, got none in "
-            f"{settings.repository}; add one to the repository"
-        )
     columns = _event_columns(config, views)
     roles = {"events": views.events, "items": views.items, "users": views.users}
     tables = Tables(
@@ -209,9 +204,10 @@ def _read_views(
     def described(view: str, key: str) -> DescribedRows:
         return described_rows(source, view, key, cut=cut, end=end)
 
-    items = described(views.items, views.item_key)
-    tables.items = items.frame
-    tables.item_options |= {"changing": items.changing}
+    if views.items is not None:
+        items = described(views.items, views.item_key)
+        tables.items = items.frame
+        tables.item_options |= {"changing": items.changing}
     if views.users is not None:
         users = described(views.users, views.user_key)
         tables.users = users.frame

@@ -40,6 +40,7 @@ def write_html(
     title: str = "How good are the recommendations?",
     comparisons: Mapping[str, Difference] | None = None,
     training: Sequence[Mapping[str, float | None]] | None = None,
+    notes: Sequence[str] = (),
 ) -> None:
     """Write a self-contained HTML page with the numbers and plots of one or more systems.
 
@@ -51,6 +52,7 @@ def write_html(
         comparisons: a sentence part such as "ndcg@20: ours minus popularity" to the difference.
         training: one mapping per epoch of the two towers' training, as ``retrieval/curve.json``
             of a bundle holds them; see `training_section`.
+        notes: what the systems do without, a sentence each.
 
     Raises:
         ValueError: no evaluation, or systems without a common metric.
@@ -67,6 +69,7 @@ def write_html(
     main = _preferred(at_k, "recall")
     sections = [
         _summary(evaluations, main),
+        _notes(notes),
         _metric_bars(evaluations, at_k),
         _comparisons(comparisons or {}, first.level),
         _recall_curve(evaluations),
@@ -111,6 +114,13 @@ def _summary(evaluations: Mapping[str, Evaluation], main: str) -> str:
         interval = evaluation.metrics[main]
         rows.append([system, f"{interval.mean:.4f}", _ends(interval), f"{interval.users:,}"])
     return section("In short", " ".join(lines), table(rows))
+
+
+def _notes(notes: Sequence[str]) -> str:
+    if not notes:
+        return ""
+    told = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return section("What was left out", "The data do not have what it needs.", f"<ul>{told}</ul>")
 
 
 def _metric_bars(evaluations: Mapping[str, Evaluation], names: Sequence[str]) -> str:

@@ -85,7 +85,8 @@ def _write_report(
     }
     curve = json.loads((bundle.path / "retrieval/curve.json").read_text())
     with bundle.adding("report.html") as path:
-        write_html(path, evaluations, comparisons=comparisons, training=curve)
+        notes = [str(one) for one in bundle.left_out()]
+        write_html(path, evaluations, comparisons=comparisons, training=curve, notes=notes)
     with bundle.adding("evaluation.json") as path:
         tables = {name: json.loads(result.to_json()) for name, result in evaluations.items()}
         path.write_text(json.dumps(tables) + "\n")

@@ -20,8 +20,9 @@ from features.tables import ItemTable
 from recsys.bundle import Bundle
 from recsys.config import Config
 from recsys.content.encoder import ContentEncoder
+from recsys.content.fusion import NothingVariesError
+from recsys.content.variety import different_descriptions
 from recsys.dataset import Dataset
-from recsys.errors import ConfigError
 from recsys.files.provenance import fingerprint
 from recsys.pipeline.lineage import Lineage
 from recsys.pipeline.stages import Stage
@@ -40,11 +41,11 @@ from recsys.semantic_ids import (
 )
 from recsys.semantic_ids.options import SemanticIdOptions
 
-__all__ = ["item_stages", "load_content", "load_item_inputs"]
+__all__ = ["has_semantic_ids", "item_stages", "load_content", "load_item_inputs"]
 
 log = logging.getLogger(__name__)
 
-_NUM_TIES = 256
+_NUM_TIES = 256  # at least so many values of the tie digit, so that a new item rarely adds one
 
 
 def item_stages(
@@ -71,6 +72,8 @@ def item_stages(
     def content(out: Path, progress: Progress) -> None:
         if not taken_over("content", out):
             _write_content(config, items, out, start)
+            if not load_file(out / "vectors.safetensors")["vectors"].any():
+                progress.note("content: all items are alike, so there are no vectors of them")
 
     def semantic_ids(out: Path, progress: Progress) -> None:
         if taken_over("semantic-ids", out):
@@ -101,46 +104,59 @@ def item_stages(
 
 
 def load_content(work: Path) -> np.ndarray:
-    """[N + 1, D] float32 content vectors that the first stage wrote, row 0 zero."""
+    """[N + 1, D] float32 content vectors that the first stage wrote, row 0 zero.
+
+    All are zero where nothing tells items apart.
+    """
     vectors: np.ndarray = load_file(work / "content/vectors.safetensors")["vectors"]
     return vectors
 
 
 def load_item_inputs(work: Path) -> ItemInputs:
     """What all of these stages wrote, as the towers take it."""
-    ids = SemanticIds.load(work / "semantic-ids")
-    depth = max(1, ids.num_levels - 1)
+    content = load_content(work)
+    prefixes, num_prefixes = None, 0
+    if has_semantic_ids(work / "semantic-ids"):
+        ids = SemanticIds.load(work / "semantic-ids")
+        depth = max(1, ids.num_levels - 1)
+        prefixes, num_prefixes = ids.prefix_tokens(depth), ids.num_prefix_tokens(depth)
     return ItemInputs(
-        load_content(work),
-        ids.prefix_tokens(depth),
-        ids.num_prefix_tokens(depth),
+        content if content.any() else None,
+        prefixes,
+        num_prefixes,
         load_file(work / "fields/tokens.safetensors")["tokens"],
         FieldVocabulary.load(work / "fields").num_tokens,
     )
 
 
+def has_semantic_ids(directory: Path) -> bool:
+    """Whether a stage or a bundle has Semantic IDs there: not without content vectors."""
+    return (directory / "semantic_ids.json").is_file()
+
+
 def _write_content(config: Config, items: ItemTable, out: Path, start: Bundle | None) -> None:
-    encoder = (
-        _fitted_encoder(config, items)
-        if start is None
-        else ContentEncoder.load(start.file("content/encoder"))
-    )
+    """The items' vectors and what makes them; of items that are all alike zeros, and no encoder."""
+    encoder: ContentEncoder | None = None
+    if start is None:
+        encoder = _fitted_encoder(config, items)
+    elif (start.path / "content/encoder").is_dir():
+        encoder = ContentEncoder.load(start.file("content/encoder"))
     out.mkdir(parents=True, exist_ok=True)
-    vectors = np.pad(encoder.transform(items.frame), ((1, 0), (0, 0)))
+    vectors = np.zeros((len(items) + 1, config.content.dim), dtype=np.float32)
+    if encoder is not None:
+        vectors[1:] = encoder.transform(items.frame)
+        encoder.save(out / "encoder")
     save_file({"vectors": vectors}, out / "vectors.safetensors")
-    encoder.save(out / "encoder")
 
 
-def _fitted_encoder(config: Config, items: ItemTable) -> ContentEncoder:
+def _fitted_encoder(config: Config, items: ItemTable) -> ContentEncoder | None:
+    """None where nothing tells the items apart."""
     settings = config.content
     attributes = (*items.list_columns, *items.category_columns, *items.number_columns)
     text_columns = (*items.text_columns, *items.list_columns)
-    if not (text_columns or attributes):
-        raise ConfigError(
-            "items must have a column of text, categories, lists or numbers to be told apart, got "
-            f"{', '.join(items.frame.columns)}; add some, or name columns in data.item_columns"
-        )
-    return ContentEncoder(
+    if different_descriptions(items) < 2:
+        return None
+    encoder = ContentEncoder(
         text_columns=text_columns,
         list_columns=items.list_columns,
         category_columns=items.category_columns,
@@ -150,24 +166,36 @@ def _fitted_encoder(config: Config, items: ItemTable) -> ContentEncoder:
             **({"text": settings.text_weight} if text_columns else {}),
             **dict.fromkeys(attributes, settings.attribute_weight),
         },
-    ).fit(items.frame, rng=np.random.default_rng(config.seed))
+    )
+    try:
+        return encoder.fit(items.frame, rng=np.random.default_rng(config.seed))
+    except NothingVariesError:
+        return None
 
 
 def _write_semantic_ids(
     config: Config, items: ItemTable, content: np.ndarray, out: Path, progress: Progress
 ) -> None:
-    """Unique Semantic IDs, the quantiser and its diagnostics."""
+    """Unique Semantic IDs, the quantiser and its diagnostics; nothing where vectors are equal."""
     vectors = content[1:]
+    different = len(np.unique(vectors, axis=0))
+    out.mkdir(parents=True, exist_ok=True)
+    if different < 2:
+        return
     settings = config.semantic_ids
+    settings = settings.but(codes=min(settings.codes, different))
     generator = torch.Generator().manual_seed(config.seed)
     with progress.bar(settings.epochs, "quantise the items", unit="epoch") as advance:
         quantizer = _make_quantizer(settings, lambda *_: advance(1))
         quantizer.fit(vectors, generator=generator)
-    codes = _unique_codes(config, vectors, quantizer)
+    codes = _unique_codes(vectors, quantizer)
     ids = SemanticIds.from_codes(
         codes,
         items.ids,
-        num_codes=(*[settings.codes] * settings.levels, _NUM_TIES),
+        num_codes=(
+            *[settings.codes] * settings.levels,
+            max(_NUM_TIES, int(codes[:, -1].max()) + 1),
+        ),
         codebook=quantizer.fingerprint,
     )
     _save_semantic_ids(ids, quantizer, vectors, config.seed, out)
@@ -177,30 +205,24 @@ def _extend_semantic_ids(
     config: Config, items: ItemTable, content: np.ndarray, out: Path, start: Bundle
 ) -> None:
     """The bundle's Semantic IDs with new items appended; no id of an old item changes."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not has_semantic_ids(start.path / "semantic-ids"):
+        return
     quantizer = load_quantizer(start.file("semantic-ids/quantizer"))
     old = SemanticIds.load(start.file("semantic-ids"))
     vectors = content[1:]
     ids = old
     if len(vectors) > len(old):
-        codes = _unique_codes(config, vectors[len(old) :], quantizer, taken=old.codes[1:])
+        codes = _unique_codes(vectors[len(old) :], quantizer, taken=old.codes[1:])
         ids = old.extend(codes, items.ids[len(old) :], codebook=quantizer.fingerprint)
     _save_semantic_ids(ids, quantizer, vectors, config.seed, out)
 
 
 def _unique_codes(
-    config: Config, vectors: np.ndarray, quantizer: Quantizer, taken: np.ndarray | None = None
+    vectors: np.ndarray, quantizer: Quantizer, taken: np.ndarray | None = None
 ) -> np.ndarray:
-    try:
-        return assign_unique(
-            vectors, quantizer, num_ties=_NUM_TIES, reassign_last_level=True, taken=taken
-        )
-    except ValueError as error:
-        settings = config.semantic_ids
-        raise ConfigError(
-            f"semantic_ids: {settings.levels} levels of {settings.codes} codes must give each of "
-            f"the items an id of its own, but {error}; raise semantic_ids.levels or "
-            "semantic_ids.codes, and train without --from"
-        ) from error
+    """Items of the same content share their codes; the tie digit counts them, however many."""
+    return assign_unique(vectors, quantizer, num_ties=None, reassign_last_level=True, taken=taken)
 
 
 def _save_semantic_ids(

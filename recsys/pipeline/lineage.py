@@ -24,7 +24,7 @@ may want to hold out. Two things keep them apart:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from features.computation.declarations import load_definitions
 from features.definitions import Definition
 from features.tables import USER, Histories, Interactions, Vocabulary
 from recsys.bundle import Bundle, latest
+from recsys.bundle.left_out import LeftOut
 from recsys.config import Config
 from recsys.dataset import Dataset
 from recsys.errors import ArtifactError, ConfigError
@@ -133,6 +134,16 @@ class Lineage:
                 f"{data.item_ids.ids([known + 1])[0]!r}; use --from"
             )
         return data
+
+    def check_towers(self, left_out: Iterable[LeftOut]) -> None:
+        """Refuse data that the towers cannot be trained on: there is nothing else to continue.
+
+        Raises:
+            ConfigError: there are bundles, and the towers are left out.
+        """
+        for stage, reason in left_out if self.bundles else ():
+            if stage == TwoTowerRetriever.name:
+                raise ConfigError(f"a bundle is continued by its towers, which are {reason}")
 
     def check(self, config: Config, data: Dataset, held_out: Interactions) -> None:
         """Refuse settings that do not go on from the bundles, and events they have seen.

@@ -147,6 +147,11 @@ def ask_funnel(config: Config, bundle: Bundle, data: Dataset) -> Answer:
     recommender = Recommender.load(bundle.path)
     known, users = len(recommender.item_ids), data.user_list
     split = data.split(config)
+    if not len(split.test):
+        raise DataError(
+            f"{config.data.shown} must hold out events to measure bundle {bundle.id} on, got none: "
+            "give a longer log, in which users come back"
+        )
     cut = cut_histories(data.histories(split.train), data.histories(split.test))
     asked, log = cut.history, split.train
     if known < data.num_items:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from features.tables import Histories
+from recsys.bundle.left_out import LeftOut
 from recsys.config import RetrievalConfig
 from recsys.lookup import lookup
 from recsys.pipeline.towers import ItemInputs, Plan, fit_towers
@@ -33,6 +34,18 @@ class Fitted(NamedTuple):
 
     retrievers: list[Retriever]
     towers: FinishedTowers | None
+
+    def left_out(self, settings: RetrievalConfig) -> list[LeftOut]:
+        """What the settings ask to make of the towers and there were too few users for."""
+        if self.towers is None:
+            return []
+        made = {"light_user_tower": self.towers.light, "threshold_head": self.towers.head}
+        reason = "left out: too few users have a past and something new among their candidates"
+        return [
+            LeftOut(name, reason)
+            for name, one in made.items()
+            if getattr(settings, name) and one is None
+        ]
 
     def save(self, directory: Path) -> None:
         """Write each retriever into ``directory/<name>``."""

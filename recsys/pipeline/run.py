@@ -14,36 +14,44 @@ import logging
 import shutil
 from dataclasses import replace
 from datetime import timedelta
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from features.computation.declarations import dump_definitions
-from features.tables import TIMESTAMP, Histories, Interactions
+from features.errors import DataError
+from features.tables import TIMESTAMP
 from recsys.bundle import Bundle
+from recsys.bundle.left_out import LeftOut, read_left_out, write_left_out
 from recsys.config import Config
-from recsys.dataset import Cut, Dataset, cut_histories, read_dataset
-from recsys.errors import ConfigError
-from recsys.evaluation import Truth, judge
-from recsys.evaluation.metrics import ndcg
+from recsys.dataset import Cut, cut_histories, read_dataset
+from recsys.errors import CollapseError, ConfigError
+from recsys.evaluation import Truth
 from recsys.files.provenance import fingerprint
 from recsys.index.choices import make_index
 from recsys.pipeline.calibration import fit_map, write_map
+from recsys.pipeline.fitness import RANKING, Fitness, find_fitness
 from recsys.pipeline.item_stages import item_stages, load_content, load_item_inputs
 from recsys.pipeline.lineage import Lineage
-from recsys.pipeline.measuring import MEASURED_AT
+from recsys.pipeline.ranker_choice import (
+    check_rows,
+    draw_folds,
+    held_out_ndcg,
+    write_definitions,
+    write_fusion,
+    write_validation,
+)
 from recsys.pipeline.ranker_features import RankerFeatures
 from recsys.pipeline.retrievers import fit_sources
 from recsys.pipeline.stages import Stage, run_stages
 from recsys.pipeline.towers import Plan, plan_of_past, write_curve
-from recsys.pipeline.writing import TOWERS, write_bundle, write_noise
+from recsys.pipeline.writing import TOWERS, index_of, write_bundle, write_noise
 from recsys.progress import Progress
-from recsys.ranking.leakage import check_feature_leakage, check_time_leakage
+from recsys.ranking.leakage import check_time_leakage
 from recsys.ranking.options import ListwiseOptions
-from recsys.ranking.ranker import RankingRows, fit_ranker, lists_of
+from recsys.ranking.ranker import fit_ranker
 from recsys.recommender.features import FeatureInputs
 from recsys.recommender.pool import pool_candidates
 from recsys.retrieval.choices import load_sources
@@ -68,7 +76,8 @@ def train(
     """Run every stage and write a bundle.
 
     Finished stages of an interrupted run are taken over; stages whose settings, data or code
-    changed run again.
+    changed run again. A stage that needs more than the data have is left out, which the bundle
+    says; see `recsys.pipeline.fitness`.
 
     Args:
         config: the run.
@@ -81,7 +90,9 @@ def train(
 
     Raises:
         ConfigError: settings that do not fit the data or the bundles that are continued.
-        DataError: the files break a rule, or definitions do not fit them.
+        DataError: the files break a rule, definitions do not fit them, or there is nothing to
+            learn.
+        CollapseError: towers that continue a bundle, where others would be left out.
         ArtifactError: a bundle that is continued is damaged, or saw what is held out now.
         LeakageError: a ranking example could see its own future.
     """
@@ -92,18 +103,27 @@ def train(
             f"{', '.join(config.retrieval.sources)}"
         )
     work = config.output.directory / "work"
-    run = _Run(config, lineage.continued(read_dataset(config)), work, workers, lineage)
-    stages = run.stages()
-    if explain_noise:
-        stages.append(Stage("noise", "of every training event", run.noise, ("retrieval",)))
-    run_stages(stages, work, progress=progress, fresh=fresh)
+    fitness = find_fitness(config, lineage.continued(read_dataset(config)))
+    run = _Run(fitness, work, workers, lineage)
+    del fitness  # with all of the log
+    for one in run.left_out:
+        progress.note(str(one))
+    try:
+        run.work(progress, fresh=fresh, noise=explain_noise)
+    except CollapseError as error:
+        if lineage.bundles:
+            raise
+        reason = str(error)
+        run = _Run(find_fitness(config, read_dataset(config)).without_towers(reason), work, workers)
+        progress.note(str(run.left_out[-1]))
+        run.work(progress, fresh=fresh, noise=explain_noise)
     with Bundle.create(
         config.output.directory,
         config=config.as_used(),
         data_fingerprint=run.data_fingerprint,
         lineage=lineage.record(),
     ) as draft:
-        run.assemble(draft.path, noise=explain_noise)
+        run.assemble(draft.path, noise=explain_noise and run.has_towers)
         draft.metrics = {"validation": json.loads((work / "ranking/validation.json").read_text())}
     return draft.finished()
 
@@ -113,15 +133,21 @@ class _Run:
 
     def __init__(
         self,
-        config: Config,
-        data: Dataset,
+        fitness: Fitness,
         work: Path,
         workers: int,
         lineage: Lineage | None = None,
     ) -> None:
-        lineage = lineage or Lineage()
+        if fitness.problems or fitness.parts is None:
+            raise DataError(problems=fitness.problems)
+        config, data, lineage = fitness.config, fitness.data, lineage or Lineage()
+        lineage.check_towers(fitness.left_out)
+        self.left_out = fitness.left_out
+        self._has_ranking = not fitness.lacks(RANKING)
         self.data_fingerprint = data.fingerprint()
-        learned, held_out = data.split(config)
+        learned, held_out = fitness.parts.split
+        self._trained = fitness.parts.trained
+        self._past_log, *self._past_and_future = fitness.parts.again
         lineage.check(config, data, held_out)
         self._config = config
         self._work = work
@@ -132,21 +158,17 @@ class _Run:
         self._data = replace(data, interactions=learned)
         self._features = RankerFeatures.of_run(config, self._data, lineage)
 
-    @cached_property
-    def _trained(self) -> Histories:
-        """U rows, the training part."""
-        return self._data.histories()
+    @property
+    def has_towers(self) -> bool:
+        """Whether there are towers among the retrievers."""
+        return TwoTowerRetriever.name in self._config.retrieval.sources
 
-    @cached_property
-    def _past_and_future(self) -> tuple[Histories, Histories]:
-        """U rows each: what the retrievers of the past see, and what they are asked about."""
-        return self._cut[1:]
-
-    @cached_property
-    def _cut(self) -> tuple[Interactions, Histories, Histories]:
-        """The training part cut once more; see `Dataset.past_and_future`."""
-        data = self._data
-        return data.past_and_future(data.interactions, self._trained, self._config.split)
+    def work(self, progress: Progress, *, fresh: bool, noise: bool) -> None:
+        """Bring every stage up to date; the noise too, if it is wanted and there are towers."""
+        stages = self.stages()
+        if noise and self.has_towers:
+            stages.append(Stage("noise", "of every training event", self.noise, ("retrieval",)))
+        run_stages(stages, self._work, progress=progress, fresh=fresh)
 
     def stages(self) -> list[Stage]:
         """What is to be done, in order."""
@@ -176,7 +198,7 @@ class _Run:
                 ),
                 Stage(
                     "ranking",
-                    fingerprint(config.ranking.fingerprint(), features),
+                    fingerprint(config.ranking.fingerprint(), features, self._has_ranking),
                     self.ranking,
                     (*items, "retrieval-past"),
                 ),
@@ -224,11 +246,14 @@ class _Run:
     def ranking(self, out: Path, progress: Progress) -> None:
         """Both ranking stages, chosen on held-out users."""
         config, data = self._config.ranking, self._data
+        names, definitions = self._config.retrieval.sources, self._features.definitions
+        if not self._has_ranking:
+            write_fusion(out, definitions, names)
+            return
         past, future = self._past_and_future
         cut = cut_histories(past, future)
         # A user's past may share its last timestamp with the moment's first target.
         check_time_leakage(cut.history, cut.target, past, cut.moment)
-        names = self._config.retrieval.sources
         retrievers = load_sources(self._work / "retrieval-past", names)
         asked = np.nonzero(cut.target.counts > 0)[0]
         cut = Cut(cut.history.take(asked), cut.target.take(asked), cut.moment[asked])
@@ -244,11 +269,18 @@ class _Run:
         )
         wanted = cut.target.seen_mask(data.num_items)
         user_ids = [data.user_list[row] for row in asked]
-        rows = inputs.rows(pool, user_ids, cut.moment, self._cut[0], label=wanted)
-        check_feature_leakage(rows)
+        rows = inputs.rows(pool, user_ids, cut.moment, self._past_log, label=wanted)
+        folds = draw_folds(rows, asked.size, folds=config.folds, seed=self._config.seed)
+        if folds is None:
+            reason = (
+                "left out: fewer than two users went on to one of their candidates; these are "
+                "ordered by what the retrievers agree on"
+            )
+            write_fusion(out, definitions, names, [LeftOut(RANKING, reason)])
+            return
+        check_rows(rows, definitions)
         truth = Truth.from_histories(cut.target)
-        quality = partial(_held_out_ndcg, rows, pool.item_index[pool.real], truth)
-        folds = np.random.default_rng(self._config.seed).integers(0, config.folds, asked.size)
+        quality = partial(held_out_ndcg, rows, pool.item_index[pool.real], truth)
         steps = config.folds * (1 + int(config.listwise.enabled)) + 1 + int(config.listwise.enabled)
         with progress.bar(steps, "train the ranker", unit="model") as advance:
             fitted = fit_ranker(
@@ -262,26 +294,16 @@ class _Run:
                 on_step=lambda text: advance(1),
             )
         fitted.ranker.save(out)
+        if config.listwise.enabled and fitted.ranker.listwise is None:
+            reason = (
+                "left out: the best candidates of fewer than two users hold one they went on to"
+            )
+            write_left_out(out, [LeftOut("listwise", reason)])
         rates = fit_map(fitted.held_out, rows.label)
         if rates is not None:
             write_map(out, rates)
-        validation = {
-            f"ndcg@{MEASURED_AT}": {
-                "trees": quality(fitted.held_out_first),
-                "trees and listwise": quality(fitted.held_out),
-                **{name: quality(pool.score[name][pool.real]) for name in pool.names},
-            },
-            "users": int(asked.size),
-            "num_trees": fitted.num_trees,
-            "listwise_strength": fitted.strength,
-            "by_num_trees": fitted.first_value,
-            "by_listwise_strength": fitted.listwise_value,
-            "importance": fitted.ranker.gbdt.importance(),
-        }
-        (out / "validation.json").write_text(json.dumps(validation, indent=2) + "\n")
-        (out / "definitions.json").write_text(
-            json.dumps(dump_definitions(self._features.definitions), indent=2) + "\n"
-        )
+        write_validation(out, fitted, pool, quality, asked.size)
+        write_definitions(out, definitions)
 
     def retrieval(self, out: Path, progress: Progress) -> None:
         """The retrievers that are served, on the whole training part."""
@@ -292,12 +314,13 @@ class _Run:
             load_item_inputs(self._work),
             settings,
             seed=self._config.seed,
-            plan=self._plan() if TwoTowerRetriever.name in settings.sources else None,
+            plan=self._plan() if self.has_towers else None,
             workers=self._workers,
             progress=progress,
             on_epoch=curve.append,
         )
         fitted.save(out)
+        write_left_out(out, fitted.left_out(settings))
         write_curve(curve, out)
 
     def _plan(self) -> Plan:
@@ -323,10 +346,10 @@ class _Run:
         out.mkdir(parents=True, exist_ok=True)
         kind = self._config.retrieval.index
         # The exact search reads the tower's own (int8) vectors and needs nothing beside them.
-        if kind == "exact" or TwoTowerRetriever.name not in self._config.retrieval.sources:
+        if kind == "exact" or not self.has_towers:
             return
         start = self._lineage.start
-        if self._lineage.frozen_items and start is not None and _index_of(start) == kind:
+        if self._lineage.frozen_items and start is not None and index_of(start) == kind:
             shutil.copytree(start.file("index"), out, dirs_exist_ok=True)
         else:
             tower = TwoTowerRetriever.load(self._work / TOWERS)
@@ -355,17 +378,7 @@ class _Run:
         write_bundle(
             out, self._work, self._config, self._features, self._trained, self._lineage, noise=noise
         )
-
-
-def _index_of(bundle: Bundle) -> str:
-    """Kind of the index that a bundle has over its item vectors."""
-    kind: str = json.loads(bundle.file("recommender.json").read_text())["index"]
-    return kind
-
-
-def _held_out_ndcg(
-    rows: RankingRows, item_index: np.ndarray, truth: Truth, score: np.ndarray
-) -> float:
-    lists = lists_of(score, rows.request_index, MEASURED_AT)
-    items = np.where(lists >= 0, item_index[np.maximum(lists, 0)], -1)
-    return float(ndcg(judge(items, truth), MEASURED_AT).mean())
+        found = [
+            one for name in ("retrieval", "ranking") for one in read_left_out(self._work / name)
+        ]
+        write_left_out(out, [*self.left_out, *found])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from features.tables import Histories
 from recsys.config import RetrievalConfig
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, TooFewUsersError
 from recsys.progress import Progress
 from recsys.retrieval.finishing.extras import (
     FinishedTowers,
@@ -38,6 +39,9 @@ __all__ = [
     "write_curve",
 ]
 
+log = logging.getLogger(__name__)
+
+_EXTRAS = ("threshold_head", "light_user_tower")
 CURVE = "curve.json"
 """What was measured after each epoch, beside the retrievers of a stage."""
 
@@ -47,15 +51,16 @@ class ItemInputs:
     """What is known of the items besides who met them.
 
     Attributes:
-        content: [N + 1, D] float32 content vectors, row 0 zero.
-        prefix_tokens: [N + 1, L] int64 Semantic-ID prefix tokens, row 0 zero.
+        content: [N + 1, D] float32 content vectors, row 0 zero. None: nothing tells items apart.
+        prefix_tokens: [N + 1, L] int64 Semantic-ID prefix tokens, row 0 zero. None: there are no
+            Semantic IDs.
         num_prefix_tokens: largest token of the table.
         fields: [N + 1, F] int64 tokens of categorical fields, row 0 zero.
         num_field_tokens: largest token of the fields.
     """
 
-    content: np.ndarray
-    prefix_tokens: np.ndarray
+    content: np.ndarray | None
+    prefix_tokens: np.ndarray | None
     num_prefix_tokens: int
     fields: np.ndarray
     num_field_tokens: int
@@ -63,7 +68,7 @@ class ItemInputs:
     @property
     def num_items(self) -> int:
         """N."""
-        return len(self.content) - 1
+        return len(self.fields) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,12 +258,25 @@ def _finish(
     soup: SoupPlan | None,
     past: FinishedTowers | None,
 ) -> FinishedTowers:
+    """What the settings ask for, less what there are too few users for."""
     extras = settings.only(TowerExtras)
-    try:
-        return finish_towers(
-            retriever, histories, validation, extras, seed=seed, soup=soup, past=past
-        )
-    except ValueError as error:
-        raise ConfigError(
-            f"retrieval.threshold_head and light_user_tower must be false for these data: {error}"
-        ) from error
+    for gone in ((), ("threshold_head",), ("light_user_tower",), _EXTRAS):
+        less = extras.but(**dict.fromkeys(gone, False))
+        try:
+            return finish_towers(
+                retriever,
+                histories,
+                validation,
+                less,
+                seed=seed,
+                soup=soup,
+                past=past,
+            )
+        except TooFewUsersError as error:
+            log.warning("%s", error)
+        except ValueError as error:
+            raise ConfigError(
+                "retrieval.threshold_head and light_user_tower must be false for these data: "
+                f"{error}"
+            ) from error
+    raise RuntimeError("towers of which nothing more is asked were not finished")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from features.tables import Histories
+from recsys.bundle import Bundle
 from recsys.config import Config
 from recsys.dataset import Dataset
 from recsys.dataset.definitions import describe_definitions
@@ -21,7 +23,7 @@ from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.retrieval.training.noise_scores import event_losses, noise_scores
 from recsys.threads import torch_threads
 
-__all__ = ["NOISE", "TOWERS", "write_bundle", "write_noise"]
+__all__ = ["NOISE", "TOWERS", "index_of", "write_bundle", "write_noise"]
 
 NOISE = "noise.parquet"
 """File of a bundle's ``retrieval`` directory with the noise scores, if they were asked for."""
@@ -86,6 +88,12 @@ def write_bundle(
         "told": list(data.told),
     }
     write_header(out / "recommender.json", 1, header)
+
+
+def index_of(bundle: Bundle) -> str:
+    """Kind of the index that a bundle has over its item vectors."""
+    kind: str = json.loads(bundle.file("recommender.json").read_text())["index"]
+    return kind
 
 
 def write_noise(out: Path, work: Path, config: Config, data: Dataset, histories: Histories) -> None:

@@ -97,7 +97,12 @@ class GbdtRanker:
         }
         parameters.pop("truncation_level")
         data = lightgbm.Dataset(
-            features, label, group=group, feature_name=list(feature_names), free_raw_data=True
+            features,
+            label,
+            group=group,
+            # LightGBM refuses characters of JSON in names; `gbdt.json` says which column is which.
+            feature_name=[f"f{column}" for column in range(len(feature_names))],
+            free_raw_data=True,
         )
         return cls(lightgbm.train(parameters, data, num_trees), feature_names)
 

@@ -12,6 +12,7 @@ import torch
 
 from recsys.errors import ArtifactError
 from recsys.files.headers import read_header, write_header
+from recsys.ranking.fusion import ShareFusion
 from recsys.ranking.gbdt import GbdtRanker
 from recsys.ranking.listwise import ListwiseRanker
 from recsys.ranking.options import GbdtOptions, ListwiseOptions, ListwiseStage
@@ -95,11 +96,16 @@ class Ranker:
     The score keeps the trees' scale: the best rows share out the values the trees gave them, in
     the order the network put them in. So scores fall along the list, compare between requests,
     and nothing below ``top`` can overtake.
+
+    Attributes:
+        gbdt: the first stage; a `ShareFusion` where there was nothing to learn from.
+        listwise: the second one. None: there is none.
+        top: candidates that it sees.
     """
 
     def __init__(
         self,
-        gbdt: GbdtRanker,
+        gbdt: GbdtRanker | ShareFusion,
         listwise: ListwiseRanker | None,
         *,
         top: int = ListwiseStage.default("top"),
@@ -140,7 +146,12 @@ class Ranker:
         self.gbdt.save(directory / "gbdt")
         if self.listwise is not None:
             self.listwise.save(directory / "listwise")
-        header = {"top": self.top, "listwise": self.listwise is not None}
+        header: dict[str, int | bool | str] = {
+            "top": self.top,
+            "listwise": self.listwise is not None,
+        }
+        if isinstance(self.gbdt, ShareFusion):
+            header["first"] = "fusion"
         write_header(directory / "ranker.json", FORMAT, header)
 
     @classmethod
@@ -155,7 +166,10 @@ class Ranker:
         except FileNotFoundError as error:
             raise ArtifactError(f"no ranker in {directory}; train again") from error
         listwise = ListwiseRanker.load(directory / "listwise") if header["listwise"] else None
-        return cls(GbdtRanker.load(directory / "gbdt"), listwise, top=header["top"])
+        first: type[GbdtRanker | ShareFusion] = GbdtRanker
+        if header.get("first") == "fusion":
+            first = ShareFusion
+        return cls(first.load(directory / "gbdt"), listwise, top=header["top"])
 
 
 def _shared_out(first: np.ndarray, lists: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -191,7 +205,8 @@ def fit_ranker(
         fold: [R] int, the same within a request; at least two values.
         measure: [R] held-out scores -> quality, higher is better.
         gbdt: options of the trees; ``num_trees`` is the most.
-        listwise: options of the network; None: no second stage.
+        listwise: options of the network; None: no second stage. Neither is there one where the
+            best candidates of too few requests hold a wanted one.
         top: candidates that the network sees.
         seed: of everything.
         on_step: called with a short text before each training.
@@ -234,14 +249,13 @@ def fit_ranker(
     note("trees on all requests")
     final_trees = grow(rows, options.but(num_trees=num_trees))
     first = by_size[num_trees]
-    if listwise is None:
-        ranker = Ranker(final_trees, None, top=top)
-        return RankerFit(ranker, first, first, num_trees, 0.0, first_value, {})
-
     lists = lists_of(first, rows.request_index, top)
     mask = lists >= 0
     list_fold = fold[lists[:, 0]]
     label = np.where(mask, rows.label[lists], 0).astype(np.float32)
+    if listwise is None or np.unique(list_fold[(label > 0).any(axis=1)]).size < 2:
+        ranker = Ranker(final_trees, None, top=top)
+        return RankerFit(ranker, first, first, num_trees, 0.0, first_value, {})
 
     def train_lists(part: np.ndarray) -> ListwiseRanker:
         return ListwiseRanker.fit(

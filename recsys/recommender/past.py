@@ -143,7 +143,7 @@ class LivePast:
 
     Attributes:
         history: one row, of the items in the vocabulary, with what was disliked.
-        events: all likes, as feature definitions take them.
+        events: everything, as feature definitions take it; a dislike weighs below 0.
         moment_us: of the request.
     """
 
@@ -215,16 +215,21 @@ class LiveItems:
                 *(rules.weight_of(one.event, one.weight, logged.mean_weight) for one in fresh),
                 *[logged.mean_weight] * len(recent_items),
             ]
-            index, added = self._added(fresh, recent_items, moment_us, weight)
+            kind = [
+                *(rules.kind_of(one.event, own) for one, own in zip(fresh, weight, strict=False)),
+                *[RECENT] * len(recent_items),
+            ]
+            index, added = self._added(fresh, recent_items, moment_us, weight, kind)
             events = OwnEvents(*map(np.concatenate, zip(events, added, strict=True)))
             order = np.argsort(events.happened, kind="stable")
             item, events = np.append(item, index)[order], events.take(order)
+        if not events.weight.all():  # what counts for nothing is in no log either
+            counts = np.flatnonzero(events.weight)
+            item, events = item[counts], events.take(counts)
         liked, disliked = events.weight > 0, events.weight < 0
         history = _row(item, events, liked)
         if disliked.any():
             history = replace(history, refused=_row(item, events, disliked))
-        if not liked.all():
-            events = events.take(np.flatnonzero(liked))
         return LivePast(history, events, moment_us)
 
     def _added(
@@ -233,6 +238,7 @@ class LiveItems:
         recent_items: Sequence[str],
         moment_us: int,
         weight: Sequence[float],
+        kind: Sequence[str],
     ) -> tuple[np.ndarray, OwnEvents]:
         """Vocabulary indices, and the events, of what came after the log; known items alone."""
         index = self._items.index([*(event.item_id for event in fresh), *recent_items])
@@ -244,12 +250,12 @@ class LiveItems:
             ],
             dtype=np.int64,
         )
-        kind = np.array([*(event.event for event in fresh), *[RECENT] * count], dtype=object)
         known = np.flatnonzero(index > 0)
         item = index[known]
         happened = happened[known]
         weighed = np.array(weight, dtype=np.float32)[known].astype(np.float64)
-        return item, OwnEvents(self.known[item], happened, happened, weighed, kind[known])
+        kinds = np.array(kind, dtype=object)[known]
+        return item, OwnEvents(self.known[item], happened, happened, weighed, kinds)
 
 
 def _row(item: np.ndarray, events: OwnEvents, kept: np.ndarray) -> Histories:

@@ -21,7 +21,7 @@ from recsys.recommender.live_funnel import LiveFunnel
 from recsys.recommender.parts import read_parts
 from recsys.recommender.past import FreshEvent, LoggedPasts, MappedPasts
 from recsys.recommender.pool import CandidatePool, pool_candidates
-from recsys.recommender.similar_items import SimilarItems
+from recsys.recommender.similar_items import SimilarItems, after_item
 from recsys.recommender.slates import Ranked, Slate, SlateItem, order_pool
 from recsys.retrieval.finishing.extras import FinishedTowers
 from recsys.retrieval.protocol import Retriever
@@ -311,8 +311,19 @@ class Recommender:
     def similar_index(self, item_index: np.ndarray, k: int) -> TopK:
         """The ``k`` items closest to each of ``item_index`` [Q], by cosine.
 
-        Compared are the towers' item vectors and the content vectors side by side.
+        Compared are the towers' item vectors and the content vectors side by side. Where there
+        are neither, it is what the first retriever but popularity finds for whoever met the item
+        alone.
         """
+        if self.towers is None and not self.content.any():
+            counted = [one for one in self.retrievers if one.name != "popularity"]
+            return after_item(
+                (counted or self.retrievers)[0],
+                item_index,
+                k,
+                num_items=len(self.item_ids),
+                moment=microseconds(self.as_of),
+            )
         return self._similar_items.of(item_index, k)
 
     @cached_property

@@ -13,7 +13,7 @@ def assign_unique(
     vectors: np.ndarray,
     quantizer: Quantizer,
     *,
-    num_ties: int = 256,
+    num_ties: int | None = 256,
     reassign_last_level: bool = False,
     taken: np.ndarray | None = None,
 ) -> np.ndarray:
@@ -25,7 +25,8 @@ def assign_unique(
     Args:
         vectors: [N, D] float32.
         quantizer: fitted.
-        num_ties: size of the tie digit's vocabulary: most items that may share all codes.
+        num_ties: size of the tie digit's vocabulary: most items that may share all codes. None:
+            as many as do.
         reassign_last_level: first move colliding items to the nearest last-level code that nobody
             uses below their prefix (`move_to_free_codes`); the tie digit takes what is left.
         taken: [M, L + 1] ids of earlier items that must neither change nor be reused; None: none.
@@ -50,7 +51,7 @@ def assign_unique(
 
 
 def add_tie_digit(
-    codes: np.ndarray, *, num_ties: int = 256, taken: np.ndarray | None = None
+    codes: np.ndarray, *, num_ties: int | None = 256, taken: np.ndarray | None = None
 ) -> np.ndarray:
     """Append a last code that counts 0, 1, 2, ... among rows with equal codes, in row order.
 
@@ -59,7 +60,7 @@ def add_tie_digit(
 
     Args:
         codes: [N, L] integers.
-        num_ties: size of the digit's vocabulary, >= 1.
+        num_ties: size of the digit's vocabulary, >= 1. None: as large as it takes.
         taken: [M, L + 1] ids in use; counting goes on above the largest digit of each group.
 
     Returns:
@@ -70,7 +71,7 @@ def add_tie_digit(
 
     Source: Rajput et al., NeurIPS 2023 (TIGER), section 3.1.
     """
-    if num_ties < 1:
+    if num_ties is not None and num_ties < 1:
         raise ValueError(f"num_ties must be >= 1, got {num_ties}")
     num_taken = 0 if taken is None else len(taken)
     # Older ids first, so that the new rows of a group come after them.
@@ -81,7 +82,7 @@ def add_tie_digit(
     if taken is not None:
         np.maximum.at(first_free, old_group, taken[:, -1] + 1)
     digit = first_free[new_group] + _rank_within(new_group)
-    if len(digit) and digit.max() >= num_ties:
+    if num_ties is not None and len(digit) and digit.max() >= num_ties:
         worst = int(digit.argmax())
         raise ValueError(
             f"num_ties must exceed the items that share one id: {int(digit[worst]) + 1} items have "

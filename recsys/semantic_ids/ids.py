@@ -186,6 +186,9 @@ class SemanticIds:
     def extend(self, codes: np.ndarray, item_ids: Sequence[str], *, codebook: str = "") -> Self:
         """New ids with items appended; every old row, id and token stays as it is.
 
+        The tie digit takes more values where more items than before share their codes: no token
+        is made of it.
+
         Args:
             codes: [M, L] of the new items; give ``codes[1:]`` as ``taken`` to `assign_unique`.
             item_ids: their M ids.
@@ -201,10 +204,11 @@ class SemanticIds:
             )
         if codes.ndim != 2 or codes.shape[1] != self.num_levels:
             raise ValueError(f"codes must be [M, {self.num_levels}], got shape {codes.shape}")
+        ties = max(self.num_codes[-1], int(codes[:, -1].max(initial=-1)) + 1)
         return type(self).from_codes(
             np.concatenate([self.codes[1:], codes]),
             [*self.item_ids, *item_ids],
-            num_codes=self.num_codes,
+            num_codes=(*self.num_codes[:-1], ties),
             codebook=codebook,
         )
 

@@ -103,12 +103,14 @@ def validate(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> No
         lines.append(f"{verdict} in {settings.data.shown}")
         if features is not None:
             lines.append(f"ranker: {features_line(features)}")
+        lines += [str(one) for one in found.left_out]
         out.emit(
             {
                 "valid": not problems,
                 "problems": [asdict(problem) for problem in problems],
                 "dropped": found.dropped,
                 "notes": found.notes,
+                "left_out": [one._asdict() for one in found.left_out],
                 "features": features,
                 "preview": None if seen is None else seen.as_dict(),
             },
@@ -217,6 +219,9 @@ def evaluate(
         report = chosen.path / "report.html"
         name, first = next(iter(found.items()))
         tables = [f"{name}\n{first.to_table()}", comparison_table(found)]
+        left_out = "\n".join(str(one) for one in chosen.left_out())
+        if left_out:
+            tables.append(left_out)
         if report.is_file():
             tables.append(f"report: {_shown(report)}")
         evaluations = {name: json.loads(result.to_json()) for name, result in found.items()}

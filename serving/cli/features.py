@@ -182,7 +182,7 @@ def parity(
         tables = open_tables(settings)
         chosen, left_out = declared_definitions(definitions, settings, tables)
         report = replay_parity(
-            newest_events(settings, max_events).frame,
+            newest_events(settings, max_events).whole,
             tables,
             chosen,
             num_requests=requests,
@@ -214,7 +214,7 @@ def replay(
         shown = progress_of(out, progress)
         filled = fill_state(
             settings,
-            newest_events(settings, max_events).frame,
+            newest_events(settings, max_events).whole,
             tables,
             chosen,
             batch,

@@ -91,7 +91,7 @@ def make_follower(
         EventStream(client, Keys(namespace)),
         lambda: RedisStateStore(client, namespace, writer=True),
         read_computer(bundle),
-        lambda: newest_events(config, max_events).frame,
+        lambda: newest_events(config, max_events).whole,
         batch=batch,
         rules=config.data.to_event_rules(),
         stop=stop,

@@ -85,4 +85,5 @@ def _checked(out_file: Path) -> tuple[Preview | None, list[str], list[str]]:
         return None, [], [str(error)]
     tables = open_tables(config)
     found = find_problems(config, tables)
-    return look(tables), found.notes, [str(one) for one in found.problems]
+    notes = [*found.notes, *(str(one) for one in found.left_out)]
+    return look(tables), notes, [str(one) for one in found.problems]

@@ -37,6 +37,8 @@ def emit_trained(out: Output, bundle: Bundle, shown: str, seconds: float) -> Non
         lines.append(f"towers: {towers_line(towers)}")
     if features is not None:
         lines.append(f"ranker: {features_line(features)}")
+    left_out = bundle.left_out()
+    lines += [str(one) for one in left_out]
     noise = bundle.path / NOISE
     if noise.is_file():
         lines.append(f"noise of every training event: {shown}/{NOISE}; sort it by falling noise")
@@ -48,6 +50,7 @@ def emit_trained(out: Output, bundle: Bundle, shown: str, seconds: float) -> Non
             "lineage": dict(lineage),
             "towers": towers,
             "features": features,
+            "left_out": [one._asdict() for one in left_out],
             "told": told,
             "noise": str(noise) if noise.is_file() else None,
             "metrics": bundle.manifest.metrics,

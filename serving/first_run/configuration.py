@@ -38,7 +38,7 @@ def first_config_of_files(
     Args:
         target: where the configuration will be; paths in it are relative to that.
         events: a file, a directory or a pattern.
-        items: the same; None: there is none, and the catalogue is what the log names.
+        items: the same; None: there is none, and the items are those of the log.
         users: the same; None: there is none.
 
     Raises:

@@ -134,6 +134,8 @@ def _as_of(feast: dict[str, Any], columns: dict[str, str]) -> tuple[str, Tables,
 def _undescribed(tables: Tables) -> list[str]:
     import polars as pl
 
+    if tables.items is None:
+        return []
     ids = tables.frame("items")[tables.item_options["id_column"]].cast(pl.String)
     found = tables.frame("events")[tables.columns.item].cast(pl.String).unique()
     return found.filter(~found.is_in(ids.implode())).to_list()
@@ -141,8 +143,9 @@ def _undescribed(tables: Tables) -> list[str]:
 
 def _described_views(tables: Tables) -> Iterator[Setting]:
     """Roles of the columns of the views of items and users."""
+    items = None if tables.items is None else tables.item_table
     for section, table, options in (
-        ("item_columns", tables.item_table, tables.item_options),
+        ("item_columns", items, tables.item_options),
         ("user_columns", tables.user_table, tables.user_options),
     ):
         if table is not None:

@@ -13,8 +13,8 @@ from features.computation.declarations import load_definitions
 from features.definitions import Definition, Position, RetrievalRank, RetrievalScore, SlateRelative
 from features.errors import DataError
 from features.online.features import NO_EVENTS, OnlineFeatures, UpdateReport
-from features.online.parity import ParityReport, check_parity
-from features.tables import CREATED, ITEM, TIMESTAMP, USER, Interactions, Tables
+from features.online.parity import ParityReport, as_log, check_parity
+from features.tables import CREATED, ITEM, TIMESTAMP, USER, Tables
 from recsys.config import Config
 from recsys.config.features import read_features_toml
 from recsys.dataset.definitions import ranker_definitions
@@ -113,7 +113,7 @@ def replay_parity(
         seed: of moments and items.
     """
     rng = np.random.default_rng(seed)
-    log = Interactions.from_frame(events, source="events").frame
+    log = as_log(events).frame
     chosen = np.sort(rng.choice(log.height, size=min(num_requests, log.height), replace=False))
     ids = tables.item_table.frame[ITEM]
     drawn = rng.integers(len(ids), size=(chosen.size, candidates))

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from features.tables import Histories
-from recsys.errors import ArtifactError
+from recsys.errors import ArtifactError, TooFewUsersError
 from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.towers.options import Score
 
@@ -199,7 +199,7 @@ class UserStudent(nn.Module):
         with_history = history_means.any(dim=1)
         means, wanted = history_means[with_history].float(), teacher[with_history].float()
         if len(means) < 2:
-            raise ValueError(f"two users or more must have a history, got {len(means)}")
+            raise TooFewUsersError(f"two users or more must have a history, got {len(means)}")
         student = cls(
             means.shape[1], wanted.shape[1], score=score, options=options, generator=generator
         )

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from features.tables import Histories
-from recsys.errors import ArtifactError, NotFittedError
+from recsys.errors import ArtifactError, NotFittedError, TooFewUsersError
 from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.finishing.distillation import DistillationOptions, UserStudent
 from recsys.retrieval.finishing.distilled_two_tower import DistilledTwoTower, distil_user_tower
@@ -159,8 +159,9 @@ def finish_towers(
         past: what was made of the retriever of the past.
 
     Raises:
-        ValueError: a head is asked for without validation and without a past one, or too few
-            users have a positive among their candidates.
+        ValueError: a head is asked for without validation and without a past retriever.
+        TooFewUsersError: too few users have a history, or a positive among their candidates; or
+            the past has no head, for that reason.
     """
     light = _distilled(retriever, histories, seed) if extras.light_user_tower else None
     made = FinishedTowers(retriever, light, soup=soup)
@@ -170,7 +171,8 @@ def finish_towers(
     if validation is not None:
         return replace(made, head=_fitted_head(made.online, histories, validation, seed))
     if past is None or past.head is None:
-        raise ValueError(
+        error = ValueError if past is None else TooFewUsersError
+        raise error(
             "validation must be given to fit the threshold head, or past with a fitted one; got "
             "neither: finish the retriever of the past first"
         )

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recsys.errors import ArtifactError
+from recsys.errors import ArtifactError, TooFewUsersError
 from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.finishing.filtering import threshold_at_recall
 
@@ -121,7 +121,7 @@ class ThresholdHead:
         groups["fitting"] = order[aside:]
         for name, rows in groups.items():
             if not (label[rows] & np.isfinite(score[rows])).any():
-                raise ValueError(
+                raise TooFewUsersError(
                     f"label must hold a positive among the {len(rows)} users for {name}, got none; "
                     "give more users"
                 )
@@ -247,7 +247,7 @@ class ThresholdHead:
         """
         known = score[np.isfinite(score)].astype(np.float64)
         if not known.size:
-            raise ValueError(f"score must hold a candidate, got none in shape {score.shape}")
+            raise TooFewUsersError(f"score must hold a candidate, got none in shape {score.shape}")
         return type(self)(
             self.inputs,
             center=self._center,

@@ -419,14 +419,16 @@ def test_many_values_and_wide_bit_sets() -> None:
     np.testing.assert_allclose(result["affinity"], result["affinity_12"], rtol=1e-6)
 
 
-def test_too_many_values_for_sets_are_refused() -> None:
-    items = ItemTable.from_frame(
-        pl.DataFrame({"item_id": ["1"], "tags": [[str(v) for v in range(4_097)]]})
-    )
-    log = interactions([("u", "1", START, "view", 1.0)])
-    rows = requests_of([(0, "u", "1", START + DAY)])
-    with pytest.raises(DataError, match="'tags' must have at most 4096 distinct values"):
-        compute_features([LastNOverlap(name="o", column="tags")], rows, log, items)
+def test_a_column_of_very_many_values_is_compared_value_by_value() -> None:
+    rest = [str(v) for v in range(5_000)]
+    tags = [["x", "y", *rest], ["y", "z", "w"], ["x"], []]
+    ids = ["1", "2", "3", "4"]
+    items = ItemTable.from_frame(pl.DataFrame({"item_id": ids, "tags": tags}))
+    log = interactions([("u", "1", START, "view", 1.0), ("u", "2", START + HOUR, "view", 1.0)])
+    rows = requests_of([(0, "u", item, START + DAY) for item in ids])
+    found = compute_features([LastNOverlap(name="o", column="tags")], rows, log, items)["o"]
+    expected = [(1.0 + 1 / 5_004) / 2, (1 / 5_004 + 1.0) / 2, (1 / 5_002 + 0.0) / 2, np.nan]
+    np.testing.assert_allclose(found.to_numpy(), expected, rtol=1e-6)
 
 
 def test_default_definitions_run() -> None:

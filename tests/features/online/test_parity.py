@@ -13,15 +13,18 @@ from features import (
     Count,
     DataError,
     Definition,
+    LastNOverlap,
     MeanWeight,
     OnlineFeatures,
     Recency,
     UniqueCount,
     arrival,
     check_parity,
+    compute_features,
 )
 from features.online.arrivals import arrivals
 from features.online.cells import Cell
+from features.online.parity import as_log
 from tests.feature_world import (
     DAY,
     EVENTS,
@@ -88,6 +91,38 @@ def test_five_hundred_random_logs() -> None:
         duplicates += report.update.duplicates
     assert late > 1_000
     assert duplicates > 100
+
+
+def test_dislikes_count_where_their_kind_is_named() -> None:
+    """And nowhere else; what weighs nothing counts nowhere."""
+    rng = np.random.default_rng(1)
+    definitions: list[Definition] = [
+        *EVERYTHING,
+        *(Count(name=f"hides_{by}", by=by, event="hide") for by in ("item", "user", "user_item")),  # type: ignore[arg-type]
+        Recency(name="since_hide", by="user", event="hide"),
+        LastNOverlap(name="hidden", column="genres", last=3, event="hide"),
+    ]
+    counted = 0.0
+    for _ in range(60):
+        events = [
+            (
+                str(rng.choice([*"uvw"])),
+                str(rng.choice([*"abcd"])),
+                START + int(step) * 6 * HOUR,
+                *[("view", 1.0), ("buy", 0.0), ("hide", -1.0), ("hide", -2.0)][rng.integers(4)],
+                START + int(step) * 6 * HOUR,
+            )
+            for step in rng.integers(0, 20, 30)
+        ]
+        rows = [(0, user, item, START + 5 * DAY) for user in "uv" for item in "abcd"]
+        requests = requests_of(rows)
+        report = check_parity(definitions, requests, raw_events(events), ITEMS, USERS, VECTORS)
+        assert report.equal, str(report.first)
+        log = as_log(raw_events(events))
+        assert log.dislikes is not None
+        table = compute_features(definitions, requests, log, ITEMS, USERS, VECTORS)
+        counted += float(table["hides_item"].sum())
+    assert counted > 500
 
 
 def test_a_divergence_is_shown_with_its_events(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +314,7 @@ def test_windows_are_forgotten() -> None:
             lambda f: f.with_columns(user_id=pl.lit(None, dtype=pl.String)),
             "user_id must not be null or empty: 1 of 1 break that, first in row 0",
         ),
-        (lambda f: f.with_columns(weight=pl.lit(-1.0)), "weight must be a finite number >= 0"),
+        (lambda f: f.with_columns(weight=pl.lit(math.nan)), "weight must be a finite number:"),
         (lambda f: f.with_columns(event=pl.lit("")), "event must not be null or empty"),
     ],
 )

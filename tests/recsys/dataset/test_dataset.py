@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +217,28 @@ def test_the_whole_history_is_before_the_moment_and_no_target_is(
 
 def test_no_users() -> None:
     assert cut_histories(histories([]), histories([])).moment.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [
+        (pl.Series([[1.0, 2.0]] * 4, dtype=pl.Array(pl.Float32, 2)), [[1.0, 3.0]] * 4),
+        (pl.Series([b"\xff", b"", None, b"a"]), [b"\xfe", b"", None, b"a"]),
+        (pl.Series([timedelta(minutes=n) for n in range(4)]), [timedelta(0)] * 4),
+        (pl.Series([time(n) for n in range(4)]), [time(0)] * 4),
+        (pl.Series([[["a"]], [["b"], None], None, []]), [[["a"]], [["b"]], None, []]),
+        (pl.Series([[["a"], ["b"]], [], [], []]), [[["a", "b"]], [], [], []]),
+        (pl.Series([[1], [], None, []]), [[1], None, None, []]),
+        (pl.Series([{"a": 1, "b": "x"}] * 4), [{"a": 1, "b": "y"}] * 4),
+        (pl.Series([Decimal("1.25")] * 4), [Decimal("1.26")] * 4),
+        (pl.Series([2**70, 1, 2, None], dtype=pl.Int128), [2**70 + 1, 1, 2, None]),
+    ],
+    ids=lambda values: str(values.dtype) if isinstance(values, pl.Series) else "",
+)
+def test_the_fingerprint_sees_values_of_every_type(
+    tmp_path: Path, first: pl.Series, other: list[Any]
+) -> None:
+    known = read_dataset(write(tmp_path, extra=first)).fingerprint()
+    assert read_dataset(write(tmp_path, extra=first)).fingerprint() == known
+    changed = pl.Series(other, dtype=first.dtype)
+    assert read_dataset(write(tmp_path, extra=changed)).fingerprint() != known

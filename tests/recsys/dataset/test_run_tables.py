@@ -145,7 +145,7 @@ def test_mistakes_are_told(home: Path) -> None:
             '[data]\nevents = "e.csv"\n[data.feast]\nrepository = "r"\n',
             "data: 'data.feast' must not stand beside files, got 'data.events'",
         ),
-        ("[data]\n", "data: missing setting 'data.events' and 'data.items'; name the files, or a"),
+        ("[data]\n", "data: missing setting 'data.events'; name the file of the log, or a"),
         (
             MINIMAL + '[data.columns]\ntimestamp = "t"\n[data.item_columns]\nid = "i"\n',
             "got 'data.item_columns.id', 'data.columns.timestamp' beside 'data.feast'; leave out",

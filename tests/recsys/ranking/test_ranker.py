@@ -228,3 +228,19 @@ def test_a_missing_ranker_says_so(tmp_path: Path) -> None:
         Ranker.load(tmp_path)
     with pytest.raises(ArtifactError, match=r"no trees in .*gbdt\.json is missing"):
         GbdtRanker.load(tmp_path)
+
+
+def test_features_may_have_names_that_lightgbm_refuses(rows: RankingRows, tmp_path: Path) -> None:
+    names = ('price, "net" [EUR]: {a}', "a b")
+    plain = GbdtRanker.fit(
+        rows.features, rows.label, rows.request_index, feature_names=("a", "b"), options=TREES
+    )
+    trees = GbdtRanker.fit(
+        rows.features, rows.label, rows.request_index, feature_names=names, options=TREES
+    )
+    np.testing.assert_array_equal(trees.predict(rows.features), plain.predict(rows.features))
+    trees.save(tmp_path)
+    loaded = GbdtRanker.load(tmp_path)
+    assert loaded.feature_names == names
+    assert list(loaded.importance()) == list(trees.importance())
+    np.testing.assert_array_equal(loaded.predict(rows.features), plain.predict(rows.features))

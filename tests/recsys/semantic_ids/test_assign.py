@@ -107,3 +107,14 @@ def test_real_quantiser_gives_distinct_ids(planted, reassign: bool) -> None:
 def test_taken_must_have_a_tie_digit(planted) -> None:
     with pytest.raises(ValueError, match=r"taken must be \[M, 3\] .*got shape \(1, 2\)"):
         assign_unique(np.zeros((1, 2)), Ruler(), taken=np.zeros((1, 2), dtype=int))  # type: ignore[arg-type]
+
+
+def test_ties_may_be_as_many_as_there_are_equal_items() -> None:
+    vectors = np.zeros((300, 2))
+    with pytest.raises(ValueError, match="num_ties must exceed the items that share one id"):
+        assign_unique(vectors, Ruler())
+    ids = assign_unique(vectors, Ruler(), num_ties=None)
+    assert ids[:, :2].any() == np.False_
+    assert ids[:, 2].tolist() == list(range(300))
+    more = assign_unique(vectors[:2], Ruler(), num_ties=None, taken=ids)
+    assert more[:, 2].tolist() == [300, 301]

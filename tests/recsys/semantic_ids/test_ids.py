@@ -8,6 +8,7 @@ import pytest
 
 from recsys.errors import ArtifactError
 from recsys.semantic_ids import SemanticIds
+from recsys.semantic_ids.options import SemanticIdOptions
 
 CODES = np.array([[1, 2, 0], [1, 2, 1], [0, 3, 0], [1, 0, 0]])
 
@@ -134,3 +135,17 @@ def test_refuses_bad_codes() -> None:
         build([[1, 2, 0], [1, 2, 1]], "aa")
     with pytest.raises(ValueError, match="ids must fit 62 bits"):
         build([[1, 2, 0]], "a", (2**31, 2**31, 2**31))
+
+
+def test_new_items_may_need_more_ties_than_there_were() -> None:
+    old = SemanticIds.from_codes(np.array([[1, 0], [1, 1]]), ["a", "b"], num_codes=(3, 2))
+    new = old.extend(np.array([[1, 2], [2, 0]]), ["c", "d"])
+    assert new.num_codes == (3, 3)
+    np.testing.assert_array_equal(new.prefix_tokens(1)[:3], old.prefix_tokens(1))
+    assert new.item_index(np.array([[1, 1], [1, 2], [2, 0]])).tolist() == [2, 3, 4]
+
+
+def test_codes_and_levels_must_make_a_number() -> None:
+    with pytest.raises(ValueError, match=r"at most 2\*\*46, got 32768 codes in 4 levels"):
+        SemanticIdOptions(codes=32_768, levels=4)
+    assert SemanticIdOptions(codes=32_768, levels=3).levels == 3

@@ -112,12 +112,19 @@ def test_validate_accepts_good_data_and_changes_nothing(project: Path) -> None:
     shown = result.output.splitlines()
     assert shown[0] == "3 rows of 2 users and 2 items"
     assert "events of described items: 100.00%" in shown
-    assert shown[-2:] == [
-        "no problems in events.parquet, items.parquet",
-        "ranker: 41 features: 16 defaults, 25 of retrieval",
+    verdict, ranker, *left_out = shown[-5:]
+    assert verdict == "no problems in events.parquet, items.parquet"
+    assert ranker == "ranker: 37 features: 16 defaults, 21 of retrieval"  # none of the towers
+    assert [line.partition(", ")[0] for line in left_out] == [
+        "semantic ids: 2 codes a level in place of 128",
+        "two_tower: left out: no user has an event to learn from after another one; the towers "
+        "learn what follows what",
+        "ranking: left out: there is no past that candidates could be found by; candidates are "
+        "ordered by what the retrievers agree on",
     ]
     values = json.loads(run("validate", "--json").output)
     assert (values["valid"], values["problems"]) == (True, [])
+    assert [one["stage"] for one in values["left_out"]] == ["semantic ids", "two_tower", "ranking"]
     assert values["preview"]["rows"] == 3
     assert values["preview"]["sample"][0]["event"] == "interaction"
     assert values["features"]["source"] == "defaults"
@@ -165,10 +172,11 @@ def test_validate_tells_of_tables_that_describe_nobody(project: Path) -> None:
     path.write_text(path.read_text().replace("[data]", '[data]\nusers = "users.parquet"'))
     result = run("validate")
     assert result.exit_code == 0, result.output
-    told, verdict, _ = result.output.splitlines()[-3:]
+    lines = result.output.splitlines()
+    verdict = "no problems in events.parquet, items.parquet, users.parquet"
+    told = lines[lines.index(verdict) - 1]
     assert "users.parquet describes none of the 2 users of" in told
     assert "ids are 'u1', 'u2' there and '1', '2' in the log" in told
-    assert verdict == "no problems in events.parquet, items.parquet, users.parquet"
     assert json.loads(run("validate", "--json").output)["notes"] == [told]
     assert f"WARN  data: {told}" in run("doctor").stdout
 
@@ -190,7 +198,7 @@ def test_validate_checks_declared_features(project: Path) -> None:
     items = pl.read_parquet(project / "items.parquet").with_columns(price=1.5)
     items.write_parquet(project / "items.parquet")
     assert run("validate").exit_code == 0
-    assert "OK    features: 27 features: 2 of [[features]], 25 of" in run("doctor").stdout
+    assert "OK    features: 23 features: 2 of [[features]], 21 of" in run("doctor").stdout
     with (project / "recsys.toml").open("a") as file:
         file.write('[[features]]\nkind = "cuont"\nname = "x"\n')
     result = run("validate")
