@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["disk_refusal", "telling_refusal", "whole_file"]
+__all__ = ["disk_refusal", "is_text", "telling_refusal", "whole_file"]
 
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _NUMBER = re.compile(r"\bos error (\d+)\b|\[Errno (\d+)\]")
@@ -57,6 +57,15 @@ def telling_refusal(place: Path) -> Iterator[None]:
         if refusal is None or (isinstance(error, OSError) and error.filename is not None):
             raise
         raise OSError(refusal.errno, refusal.strerror, str(place)) from error
+
+
+def is_text(name: str) -> bool:
+    """Whether the name of a file is UTF-8 text, which libraries take alone."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def disk_refusal(error: Exception) -> OSError | None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import polars as pl
 
 from features.errors import DataError, Problem
-from features.tables.reading import ReadOptions, read_frame
+from features.tables.reading import ReadOptions, location, read_table
 from features.tables.schema import ITEM, USER
 from features.tables.validation import entity_problems
 
@@ -133,8 +133,7 @@ def read_items(path: Path | str, *, read: ReadOptions | None = None, **options: 
         DataError: as `ItemTable.from_frame`, or the file cannot be read.
         FileNotFoundError: there is no such file.
     """
-    frame = read_frame(path, read, ids=(options.get("id_column") or ITEM,))
-    return ItemTable.from_frame(frame, **{"source": str(path), **options})
+    return ItemTable.from_frame(**_checked(path, read, {"id_column": ITEM, **options}))
 
 
 def read_users(path: Path | str, *, read: ReadOptions | None = None, **options: Any) -> UserTable:
@@ -144,8 +143,15 @@ def read_users(path: Path | str, *, read: ReadOptions | None = None, **options: 
         DataError: as `UserTable.from_frame`, or the file cannot be read.
         FileNotFoundError: there is no such file.
     """
-    frame = read_frame(path, read, ids=(options.get("id_column") or USER,))
-    return UserTable.from_frame(frame, **{"source": str(path), **options})
+    return UserTable.from_frame(**_checked(path, read, {"id_column": USER, **options}))
+
+
+def _checked(path: Path | str, read: ReadOptions | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `from_frame` for a file, with the problems of its ids."""
+    key, source = options["id_column"], options.get("source", str(location(path)))
+    reading = read_table(path, read, ids=(key,))
+    problems = reading.places.named(entity_problems(reading.frame, key, source=source))
+    return {"frame": reading.frame, "problems": problems, "source": source, **options}
 
 
 def _with_roles(

@@ -14,7 +14,7 @@ import polars as pl
 from features.errors import DataError, Problem
 from features.tables.entities import ItemTable
 from features.tables.hashing import update_with_series
-from features.tables.reading import ReadOptions, read_frame
+from features.tables.reading import ReadOptions, location, read_table
 from features.tables.rules import EventRules
 from features.tables.ruling import ORDER, QUANTITY, RuleCount, ruled, sort_events
 from features.tables.schema import (
@@ -28,7 +28,7 @@ from features.tables.schema import (
     WEIGHT,
     EventColumns,
 )
-from features.tables.validation import catalogue_problems, event_problems
+from features.tables.validation import catalogue_problems, event_problems, numbered
 
 __all__ = ["Interactions", "read_interactions", "without_missing"]
 
@@ -219,7 +219,7 @@ def without_missing(
         )
         for name in present
     )
-    kept = frame.filter(~lacks)
+    kept = numbered(frame).filter(~lacks)
     gone = frame.height - kept.height
     if not gone:
         return frame, ()
@@ -273,7 +273,18 @@ def read_interactions(
         DataError: a rule is broken, or the file cannot be read.
         FileNotFoundError: there is no such file.
     """
-    frame = read_frame(path, read, ids=(columns or EventColumns()).ids)
+    columns, rules = columns or EventColumns(), rules or EventRules()
+    source = str(location(path))
+    reading = read_table(path, read, ids=columns.ids)
+    frame, _ = without_missing(reading.frame, columns, rules)
+    problems = event_problems(frame, columns, source=source, now=now, rules=rules)
+    if items is not None and rules.undescribed == "refuse":
+        problems += catalogue_problems(frame, columns.item, items.frame[ITEM], source=source)
     return Interactions.from_frame(
-        frame, columns=columns, source=str(path), items=items, now=now, rules=rules
+        frame,
+        columns=columns,
+        source=source,
+        items=items,
+        problems=reading.places.named(problems),
+        rules=rules,
     )

@@ -15,7 +15,8 @@ from features.errors import Problem
 from features.tables.described import described_note
 from features.tables.entities import ItemTable, UserTable
 from features.tables.interactions import Interactions, without_missing
-from features.tables.reading import ReadOptions, read_table
+from features.tables.log_catalogue import items_of_log
+from features.tables.reading import Places, ReadOptions, location, read_table
 from features.tables.rules import EventRules
 from features.tables.ruling import RuleCount
 from features.tables.schema import ITEM, USER, EventColumns
@@ -67,6 +68,7 @@ class Tables:
     dropped: list[str] = field(default_factory=list, init=False)
     _frames: dict[Role, pl.DataFrame] = field(default_factory=dict, init=False)
     _own: dict[Role, list[Problem]] = field(default_factory=dict, init=False)
+    _places: dict[Role, Places] = field(default_factory=dict, init=False)
 
     def frame(self, role: Role) -> pl.DataFrame:
         """The raw frame of a table that there is.
@@ -82,6 +84,7 @@ class Tables:
             else:
                 reading = read_table(stored, self.read.get(role), ids=self._ids(role))
                 self._frames[role] = reading.frame
+                self._places[role] = reading.places
                 self.dropped += [str(one) for one in reading.dropped]
         return self._frames[role]
 
@@ -89,14 +92,15 @@ class Tables:
         """Broken rules of one table by itself; errors as of `frame`."""
         if role not in self._own:
             source = self._name(role)
-            self._own[role] = (
+            self._own[role] = self._placed(
+                role,
                 event_problems(
                     self._log, self.columns, source=source, now=self.now, rules=self.rules
                 )
                 if role == "events"
                 else entity_problems(
                     self.frame(role), self._options(role)["id_column"], source=source
-                )
+                ),
             )
         return self._own[role]
 
@@ -163,13 +167,17 @@ class Tables:
 
     @cached_property
     def item_table(self) -> ItemTable:
-        """The checked catalogue; without a table of items those of the log, ids alone.
+        """The checked catalogue; without a table of items those of the log.
+
+        What the named columns of items say there is what most of an item's rows of the log say.
 
         Raises:
             DataError: with one `Problem` for every rule that is broken.
         """
         if self.items is None:
-            return ItemTable(self._items_of_log())
+            return ItemTable.from_frame(
+                self._items_of_log(), **self._described_by_log, source=self._name("events")
+            )
         return ItemTable.from_frame(**{**self._checked("items"), "frame": self._taken[0]})
 
     @cached_property
@@ -221,7 +229,16 @@ class Tables:
         """One row an item, in the order of the first events."""
         log = self.interactions
         met = [part[ITEM] for part in (log.frame, log.dislikes) if part is not None]
-        return pl.concat(met).unique(maintain_order=True).to_frame()
+        ids = pl.concat(met).unique(maintain_order=True)
+        kinds = ("text_columns", "category_columns", "list_columns")
+        named = [name for kind in kinds for name in self._described_by_log.get(kind) or ()]
+        there = [name for name in named if name in self._log.columns]
+        return items_of_log(self._log, self.columns.item, ids, there)
+
+    @property
+    def _described_by_log(self) -> dict[str, Any]:
+        """Roles of the log's columns that describe items."""
+        return {name: value for name, value in self.item_options.items() if name != "id_column"}
 
     def _undescribed(self) -> list[Problem]:
         if self.item_options["id_column"] not in self.frame("items").columns:
@@ -229,13 +246,21 @@ class Tables:
         log, described, source = self._log, self._described(), self._name("events")
         if self.columns.item not in log.columns:
             return []
-        return catalogue_problems(
+        found = catalogue_problems(
             log, self.columns.item, described, source=source, remedy=self.add_items
         )
+        return self._placed("events", found)
+
+    def _placed(self, role: Role, problems: list[Problem]) -> list[Problem]:
+        """The same, with lines of the file in place of rows of the frame."""
+        places = self._places.get(role)
+        return problems if places is None else places.named(problems)
 
     def _name(self, role: Role) -> str:
         stored = getattr(self, role)
-        return self.names.get(role, role) if isinstance(stored, pl.DataFrame) else str(stored)
+        if isinstance(stored, pl.DataFrame):
+            return self.names.get(role, role)
+        return str(location(stored))
 
 
 def find_problems(

@@ -13,7 +13,15 @@ from features.tables.rules import EventRules, fulfils
 from features.tables.schema import EventColumns
 from features.tables.times import EARLIEST, ORDER_LIMIT, TICKS
 
-__all__ = ["ADD_ITEMS", "catalogue_problems", "entity_problems", "event_problems", "is_id"]
+__all__ = [
+    "ADD_ITEMS",
+    "ROW",
+    "catalogue_problems",
+    "entity_problems",
+    "event_problems",
+    "is_id",
+    "numbered",
+]
 
 ADD_ITEMS = (
     "Add the items to the table, or set data.rules.undescribed to 'take' or 'drop' these events."
@@ -24,7 +32,8 @@ _MERGE = (
 )
 
 _RENAME = "Rename it in every table: no request could ask for it."
-_ROW = "__row"
+ROW = "__row"
+"""Column of the numbers that rows had in the file, where some have been left out since."""
 _SHOWN = 60
 
 
@@ -39,7 +48,7 @@ def event_problems(
     """Problems of one raw event frame whose rows mean what ``rules`` say."""
     rules = rules or EventRules()
     problems: list[Problem] = []
-    present = frame.columns
+    present = [name for name in frame.columns if name != ROW]
     event = columns.optional("event", present)
     weight = columns.optional("weight", present)
     created = columns.optional("created", present)
@@ -55,7 +64,7 @@ def event_problems(
     ]:
         if name not in present:
             problems.append(_missing(source, name, present))
-    frame = frame.select([name for name in present]).with_row_index(_ROW)
+    frame = numbered(frame)
     for name in (columns.user, columns.item):
         if name in present:
             problems += _id_problems(frame, name, source)
@@ -101,7 +110,7 @@ def catalogue_problems(
     unknown = met.filter(met.is_in(known).not_())
     if unknown.is_empty():
         return []
-    bad = frame.with_row_index(_ROW).filter(pl.col(column).cast(pl.String).is_in(unknown.implode()))
+    bad = numbered(frame).filter(pl.col(column).cast(pl.String).is_in(unknown.implode()))
     rule = "must be described by a row of the item table"
     return _broken(bad, column, column, source, rule, remedy)
 
@@ -110,11 +119,16 @@ def entity_problems(frame: pl.DataFrame, id_column: str, *, source: str) -> list
     """Problems of one raw table that must have one row per ``id_column``."""
     if id_column not in frame.columns:
         return [_missing(source, id_column, frame.columns)]
-    frame = frame.select(id_column).with_row_index(_ROW)
+    frame = frame.select(id_column).with_row_index(ROW)
     problems = _id_problems(frame, id_column, source)
     return problems + _duplicate_problems(
         frame.drop_nulls(), [id_column], source, id_column, "Keep one row of each."
     )
+
+
+def numbered(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with the number of each row in `ROW`, from 0, if that is not there already."""
+    return frame if ROW in frame.columns else frame.with_row_index(ROW)
 
 
 def is_id(dtype: pl.DataType | None) -> bool:
@@ -141,7 +155,7 @@ def _broken(
     """One problem for the rows of ``bad``, none if it is empty."""
     if bad.height == 0:
         return []
-    first = f"{_shown(bad[shown][0])} (row {bad[_ROW][0]})"
+    first = f"{_shown(bad[shown][0])} (row {bad[ROW][0]})"
     return [Problem(source, column, rule, bad.height, first, remedy)]
 
 
@@ -338,8 +352,8 @@ def _duplicate_problems(
     again = frame.filter(pl.struct(key).is_first_distinct().not_())
     if again.height == 0:
         return []
-    shown = again.select(pl.struct(key).alias("__key"), _ROW).head(1)
+    shown = again.select(pl.struct(key).alias("__key"), ROW).head(1)
     values = ", ".join(f"{name}={value}" for name, value in shown["__key"][0].items())
-    first = f"{values} (row {shown[_ROW][0]})"
+    first = f"{values} (row {shown[ROW][0]})"
     rule = f"must not repeat ({what})"
     return [Problem(source, ", ".join(key), rule, again.height, first, remedy)]

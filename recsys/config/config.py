@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from features.definitions import Definition
+from features.whole_files import is_text
 from recsys.config.data import DataConfig
 from recsys.config.experiment_design import lay_out
 from recsys.config.experiments import ExperimentConfig
@@ -183,6 +184,8 @@ def load_config(path: Path | str) -> Config:
             be read, or stands beside [[features]].
     """
     path = Path(path)
+    if not is_text(str(path.absolute())):
+        raise ConfigError(f"config file {path} must have a UTF-8 path; rename it or its directory")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, GetPydanticSchema, model_validator
+from pydantic_core import core_schema
 
 from features.tables import EventColumns
-from features.tables.reading import BadRows, Compression, FileFormat, ReadOptions
+from features.tables.reading import (
+    BadRows,
+    Compression,
+    FileFormat,
+    ReadOptions,
+    is_url,
+    location,
+)
 from features.tables.rules import (
     EventRules,
     Missing,
@@ -29,6 +38,25 @@ __all__ = [
     "ReadConfigs",
     "RulesConfig",
 ]
+
+
+def _path_or_url(value: Any, as_path: Callable[[Any], Path]) -> Path | str:
+    return value if isinstance(value, str) and is_url(value) else as_path(value)
+
+
+Location = Annotated[
+    Path | str,
+    GetPydanticSchema(
+        lambda kind, handler: core_schema.no_info_wrap_validator_function(
+            _path_or_url,
+            handler(Path),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                str, when_used="json-unless-none"
+            ),
+        )
+    ),
+]
+"""A path, or text that is a URL such as ``s3://bucket/events.csv``."""
 
 
 class EventColumnsConfig(Settings):
@@ -187,12 +215,13 @@ class FeastConfig(Settings):
 class DataConfig(Settings):
     """The files a run reads, or the Feast repository; paths are relative to the configuration."""
 
-    events: Path | None = None
-    """File of the log, a directory of such files, or a pattern such as "log/*.parquet"."""
-    items: Path | None = None
+    events: Location | None = None
+    """File of the log, a directory of such files, or a pattern such as "log/*.parquet"; or a URL
+    of such, as "s3://bucket/log.parquet"."""
+    items: Location | None = None
     """The same of the items. Not said: the items are those of the log, and nothing is known of
     them."""
-    users: Path | None = None
+    users: Location | None = None
     """The same of the users. Not said: nothing is known of them."""
     feast: FeastConfig | None = None
     """A Feast repository instead of files."""
@@ -273,13 +302,17 @@ class DataConfig(Settings):
         """What is read, for a message."""
         if self.feast is not None:
             return f"the Feast repository {self.feast.repository.name or self.feast.repository}"
-        return ", ".join(path.name for path in (self.events, self.items, self.users) if path)
+        return ", ".join(
+            location(path).name for path in (self.events, self.items, self.users) if path
+        )
 
     def below(self, directory: Path) -> Self:
         """The same with paths that are relative taken from ``directory``."""
         names = ("events", "items", "users")
         found: dict[str, Any] = {
-            name: directory / path for name in names if (path := getattr(self, name)) is not None
+            name: directory / path
+            for name in names
+            if isinstance(path := getattr(self, name), Path)  # a URL is no path
         }
         if self.feast is not None:
             repository = directory / self.feast.repository

@@ -35,7 +35,7 @@ from features.tables import (
     Interactions,
     Tables,
 )
-from features.tables.reading import read_frame
+from features.tables.reading import damaged_parquet, location, read_frame
 from features.tables.schema import EVENT_ID
 from recsys.config import Config
 from recsys.config.data import FeastConfig
@@ -106,11 +106,15 @@ def newest_events(config: Config, limit: int) -> Interactions:
         return Interactions.from_frame(
             frame, columns=columns, source=f"view {views.events}", rules=data.to_event_rules()
         )
-    path, columns = Path(str(data.events)), data.columns.to_event_columns()
-    if path.suffix == ".parquet" and path.is_file():
-        frame = _newest(pl.scan_parquet(path), columns, limit).collect(engine="streaming")
+    path, columns = location(str(data.events)), data.columns.to_event_columns()
+    if isinstance(path, Path) and path.suffix == ".parquet" and path.is_file():
+        try:
+            frame = _newest(pl.scan_parquet(path), columns, limit).collect(engine="streaming")
+        except pl.exceptions.PolarsError as error:
+            raise damaged_parquet(path, error) from None
     else:
-        frame = read_frame(path, data.read.events.to_read_options(), ids=columns.ids)
+        read = data.read.events.to_read_options()
+        frame = read_frame(str(data.events), read, ids=columns.ids)
         frame = _newest(frame.lazy(), columns, limit).collect()
     return Interactions.from_frame(
         frame, columns=columns, source=str(path), rules=data.to_event_rules()
@@ -125,7 +129,7 @@ def item_titles(config: Config) -> dict[str, str]:
     """
     data = config.data
     title = data.item_columns.title
-    if title is None or (data.items is None and data.feast is None):
+    if title is None:
         return {}
     if data.feast is not None:
         from features.sources.described_rows import described_rows
@@ -134,6 +138,8 @@ def item_titles(config: Config) -> dict[str, str]:
         if views.items is None:
             return {}
         key, frame = views.item_key, described_rows(source, views.items, views.item_key).frame
+    elif data.items is None:
+        key, frame = ITEM, open_tables(config).item_table.frame
     else:
         key = data.item_columns.id or ITEM
         frame = read_frame(str(data.items), data.read.items.to_read_options(), ids=(key,))

@@ -318,8 +318,9 @@ def _run_with(config: Config, best: Mapping[str, Any], directory: Path) -> dict[
     ):
         path = getattr(getattr(config, section), name)
         if path is not None:
-            relative = Path(os.path.relpath(path, directory)).as_posix()
-            values.setdefault(section, {})[name] = relative
+            is_path = isinstance(path, Path)  # or else a URL
+            told = Path(os.path.relpath(path, directory)).as_posix() if is_path else path
+            values.setdefault(section, {})[name] = told
     if config.data.feast is not None:
         relative = Path(os.path.relpath(config.data.feast.repository, directory)).as_posix()
         values["data"]["feast"]["repository"] = relative

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from features.whole_files import is_text
 from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -91,10 +92,8 @@ def checked_text(name: str, value: str) -> str:
     Raises:
         ConfigError: it is no UTF-8 text, so nothing can be called so.
     """
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ConfigError(f"{name} must be UTF-8 text, got {value!a}") from None
+    if not is_text(value):
+        raise ConfigError(f"{name} must be UTF-8 text, got {value!a}")
     return value
 
 

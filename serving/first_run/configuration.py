@@ -10,7 +10,7 @@ import polars as pl
 
 from features.errors import DataError
 from features.tables import ItemTable, UserTable
-from features.tables.reading import find_options, read_frame
+from features.tables.reading import find_options, is_url, read_frame
 from features.tables.roles import LogRoles, find_codes, find_key, find_log_roles, log_facts
 from serving.first_run.columns import column_settings
 from serving.first_run.described import described_settings
@@ -50,7 +50,11 @@ def first_config_of_files(
             "nothing; say recsys init --events FILE, and --items FILE where there is one"
         )
     files = {"events": events, "items": items, "users": users}
-    given = {name: Path(path) for name, path in files.items() if path is not None}
+    given = {
+        name: path if is_url(path) else Path(path)
+        for name, path in files.items()
+        if path is not None
+    }
     frames = {name: read_frame(path) for name, path in given.items()}
     # A layout in which a row is not one event is found here, and the log unfolded before the rest.
     log = frames["events"]
@@ -72,7 +76,7 @@ def first_config_of_files(
     return FirstConfig((f"Written by `recsys init {asked}`. {DEFAULTS}",), tuple(settings))
 
 
-def _written(given: dict[str, Path], marks: list[Setting]) -> Iterator[Setting]:
+def _written(given: dict[str, Path | str], marks: list[Setting]) -> Iterator[Setting]:
     """How files are written, where that is not the usual way."""
     for role, path in given.items():
         found = asdict(find_options(path))
@@ -83,7 +87,7 @@ def _written(given: dict[str, Path], marks: list[Setting]) -> Iterator[Setting]:
 
 
 def _keys(
-    roles: LogRoles, frames: dict[str, pl.DataFrame], given: dict[str, Path]
+    roles: LogRoles, frames: dict[str, pl.DataFrame], given: dict[str, Path | str]
 ) -> dict[str, str]:
     """The id columns of the tables."""
     found = {}

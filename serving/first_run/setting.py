@@ -97,9 +97,11 @@ class FirstConfig:
 
 
 def relative(path: Path | str, target: Path) -> str:
-    """A path as it stands in the configuration file ``target``."""
+    """A path as it stands in the configuration file ``target``; text is a URL and stays."""
+    if isinstance(path, str):
+        return path
     directory = target.absolute().parent
-    return Path(os.path.relpath(Path(path).absolute(), directory)).as_posix()
+    return Path(os.path.relpath(path.absolute(), directory)).as_posix()
 
 
 def _line(name: str, value: Any) -> str:

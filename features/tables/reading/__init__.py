@@ -9,15 +9,27 @@ Imports of `features` only the errors; may be imported from everywhere.
 from __future__ import annotations
 
 from features.tables.reading.options import BadRows, Compression, FileFormat, ReadOptions
-from features.tables.reading.tables import Reading, find_options, read_frame, read_table
+from features.tables.reading.places import Places
+from features.tables.reading.remote import is_url, location
+from features.tables.reading.tables import (
+    Reading,
+    damaged_parquet,
+    find_options,
+    read_frame,
+    read_table,
+)
 
 __all__ = [
     "BadRows",
     "Compression",
     "FileFormat",
+    "Places",
     "ReadOptions",
     "Reading",
+    "damaged_parquet",
     "find_options",
+    "is_url",
+    "location",
     "read_frame",
     "read_table",
 ]

@@ -15,9 +15,10 @@ import polars as pl
 from features.errors import DataError
 from features.tables.reading.files import as_utf8, open_text
 from features.tables.reading.options import ReadOptions
+from features.tables.reading.remote import File
 from features.tables.reading.rows import JOINED, csv_rows
 
-__all__ = ["Dropped", "read_delimited"]
+__all__ = ["Dropped", "good_lines", "read_delimited"]
 
 _CHUNK = 1 << 22
 _ROWS = 50_000
@@ -34,7 +35,7 @@ class Dropped:
         first: line and fault of the first; None: they repeat the header.
     """
 
-    path: Path
+    path: File
     rows: int
     first: str | None
 
@@ -45,7 +46,7 @@ class Dropped:
         return f"{self.path}: {many} dropped that cannot be read; first: {self.first}"
 
 
-def read_delimited(path: Path, found: ReadOptions) -> tuple[pl.DataFrame, Dropped | None]:
+def read_delimited(path: File, found: ReadOptions) -> tuple[pl.DataFrame, Dropped | None]:
     """Every row of one file; a row of empty cells alone is none.
 
     Args:
@@ -62,11 +63,12 @@ def read_delimited(path: Path, found: ReadOptions) -> tuple[pl.DataFrame, Droppe
     return _row_by_row(path, found) if frame is None else (frame, None)
 
 
-def _source(path: Path, found: ReadOptions) -> Path | io.BytesIO:
+def _source(path: File, found: ReadOptions) -> Path | io.BytesIO:
     """What Polars takes: the file itself where it is UTF-8, its text otherwise."""
     if found.separator == "::":
         return io.BytesIO(as_utf8(path, found).getvalue().replace(b"::", JOINED.encode()))
-    if found.encoding == "utf-8" and found.compression == "none":
+    plain = found.encoding == "utf-8" and found.compression == "none"
+    if plain and isinstance(path, Path):
         return path
     return as_utf8(path, found)
 
@@ -119,7 +121,7 @@ def _count(source: Path | io.BytesIO, *wanted: str) -> tuple[Counter[str], bool]
     return found, bool(returns and not line_feeds)
 
 
-def _row_by_row(path: Path, found: ReadOptions) -> tuple[pl.DataFrame, Dropped | None]:
+def _row_by_row(path: File, found: ReadOptions) -> tuple[pl.DataFrame, Dropped | None]:
     """The same by a reader that knows lines; what Polars alone refused is read."""
     parts: list[pl.DataFrame] = []
     kept: list[list[str]] = []
@@ -151,7 +153,20 @@ def _row_by_row(path: Path, found: ReadOptions) -> tuple[pl.DataFrame, Dropped |
     return full, Dropped(path, bad, first) if bad else None
 
 
-def _lines(path: Path, found: ReadOptions) -> Iterator[tuple[int, int, list[str] | str]]:
+def good_lines(path: File, found: ReadOptions) -> Iterator[int]:
+    """The line that each row of `read_delimited` begins in, headers that come again aside."""
+    width, head = 0, None
+    for begin, _, row in _lines(path, found):
+        if not width and not isinstance(row, str):
+            width = len(row)
+            if found.header:
+                head = row if width > 1 else None
+                continue
+        if _fault(row, width, found) is None and any(row) and row != head:
+            yield begin
+
+
+def _lines(path: File, found: ReadOptions) -> Iterator[tuple[int, int, list[str] | str]]:
     with open_text(path, found) as text:
         yield from csv_rows(text, str(found.separator), found.quote or "")
 

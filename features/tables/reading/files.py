@@ -13,6 +13,8 @@ from typing import BinaryIO, cast
 
 from features.errors import DataError
 from features.tables.reading.options import Compression, ReadOptions
+from features.tables.reading.remote import File, RemoteFile
+from features.whole_files import is_text
 
 __all__ = ["BLOCK", "as_utf8", "expand", "first_block", "open_bytes", "open_text"]
 
@@ -23,18 +25,26 @@ _CHARACTERS = 1 << 22
 _MAGIC: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
-def expand(path: Path) -> list[Path]:
+def expand(path: File) -> list[File]:
     """The files of a path, a directory or a pattern, sorted; hidden ones and ``_SUCCESS`` not.
 
     Raises:
         DataError: a directory or a pattern holds no file, or it must not be looked into.
         FileNotFoundError: there is no such file.
     """
+    found = list[File](path.expand()) if isinstance(path, RemoteFile) else _local(path)
+    for file in found:
+        if not is_text(str(file)):
+            raise DataError(f"{file}: names of files must be UTF-8 text; rename it")
+    return found
+
+
+def _local(path: Path) -> list[File]:
     try:
         if path.is_file():
             return [path]
         if path.is_dir():
-            found = _below(path)
+            found = list[File](_below(path))
             if not found:
                 raise DataError(f"{path}: the directory must hold files, got none; check the path")
             return found
@@ -42,7 +52,9 @@ def expand(path: Path) -> list[Path]:
         raise DataError(f"{path}: must be readable, got no permission; change its mode") from None
     if any(mark in str(path) for mark in "*?["):
         named = (Path(name) for name in sorted(glob.glob(str(path), recursive=True)))
-        matched = [file for one in named for file in ([one] if one.is_file() else _below(one))]
+        matched: list[File] = [
+            file for one in named for file in ([one] if one.is_file() else _below(one))
+        ]
         if not matched:
             raise DataError(f"{path}: a file must match the pattern, got none; check the pattern")
         return matched
@@ -57,7 +69,7 @@ def _below(directory: Path) -> list[Path]:
     ]
 
 
-def compression_of(path: Path) -> Compression:
+def compression_of(path: File) -> Compression:
     """What the first bytes say."""
     with path.open("rb") as file:
         start = file.read(4)
@@ -65,7 +77,7 @@ def compression_of(path: Path) -> Compression:
 
 
 @contextmanager
-def open_bytes(path: Path, compression: Compression | None) -> Iterator[BinaryIO]:
+def open_bytes(path: File, compression: Compression | None) -> Iterator[BinaryIO]:
     """The bytes of a file as they were before it was compressed; None: find how it was.
 
     Raises:
@@ -91,17 +103,18 @@ def _cut_off(kind: str) -> str:
     return f"must be a whole {kind} file, got one that is cut off or damaged; copy it again"
 
 
-def _opened(path: Path, compression: Compression) -> BinaryIO:
+def _opened(path: File, compression: Compression) -> BinaryIO:
+    source = path.open("rb") if isinstance(path, RemoteFile) else str(path)
     if compression == "gzip":
-        return cast("BinaryIO", gzip.open(path, "rb"))
+        return cast("BinaryIO", gzip.open(source, "rb"))
     if compression == "zstd":
         import pyarrow
 
-        return io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"), 1 << 16)
+        return io.BufferedReader(pyarrow.input_stream(source, compression="zstd"), 1 << 16)
     return path.open("rb")
 
 
-def first_block(path: Path, compression: Compression | None) -> bytes:
+def first_block(path: File, compression: Compression | None) -> bytes:
     """The first bytes; errors as of `open_bytes`."""
     with open_bytes(path, compression) as file:
         return file.read(BLOCK)
@@ -109,7 +122,7 @@ def first_block(path: Path, compression: Compression | None) -> bytes:
 
 @contextmanager
 def open_text(
-    path: Path, found: ReadOptions, *, strict: bool = False
+    path: File, found: ReadOptions, *, strict: bool = False
 ) -> Iterator[io.TextIOWrapper]:
     """The text of a file; what is no text of the encoding is marked.
 
@@ -130,7 +143,7 @@ def open_text(
         yield text
 
 
-def as_utf8(path: Path, found: ReadOptions) -> io.BytesIO:
+def as_utf8(path: File, found: ReadOptions) -> io.BytesIO:
     """The text of a file in UTF-8, without a mark; bytes of a UTF-8 file are as they are.
 
     Raises:

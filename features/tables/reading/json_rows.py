@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Collection
-from pathlib import Path
 
 import polars as pl
 
@@ -13,6 +12,7 @@ from features.errors import DataError
 from features.tables.reading.delimited import Dropped
 from features.tables.reading.files import as_utf8
 from features.tables.reading.options import ReadOptions
+from features.tables.reading.remote import File
 
 __all__ = ["read_json"]
 
@@ -20,7 +20,7 @@ _SHOWN = 60
 
 
 def read_json(
-    path: Path, found: ReadOptions, ids: Collection[str] = ()
+    path: File, found: ReadOptions, ids: Collection[str] = ()
 ) -> tuple[pl.DataFrame, Dropped | None]:
     """Every object of one file.
 
@@ -58,14 +58,14 @@ def read_json(
     return frame.with_columns(pl.col(whole).cast(pl.String)), dropped
 
 
-def _of_several_kinds(path: Path, error: Exception) -> DataError:
+def _of_several_kinds(path: File, error: Exception) -> DataError:
     told = str(error).split("\n", 1)[0]
     return DataError(
         f"{path}: all objects must have values of one kind under one name, got: {told}; repair them"
     )
 
 
-def _array(path: Path, text: bytes) -> pl.DataFrame:
+def _array(path: File, text: bytes) -> pl.DataFrame:
     try:
         rows = json.loads(text)
     except json.JSONDecodeError as error:
@@ -82,7 +82,7 @@ def _array(path: Path, text: bytes) -> pl.DataFrame:
     return pl.read_json(io.BytesIO(text), infer_schema_length=None)
 
 
-def _objects(path: Path, text: bytes, found: ReadOptions) -> tuple[bytes, Dropped | None]:
+def _objects(path: File, text: bytes, found: ReadOptions) -> tuple[bytes, Dropped | None]:
     """The lines that are objects, by a reader that knows lines."""
     kept, bad, first = [], 0, ""
     for number, line in enumerate(text.split(b"\n"), start=1):

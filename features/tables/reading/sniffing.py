@@ -7,11 +7,11 @@ import io
 import re
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 from features.errors import DataError
 from features.tables.reading.files import BLOCK, compression_of, first_block
 from features.tables.reading.options import FileFormat, ReadOptions
+from features.tables.reading.remote import File
 from features.tables.reading.rows import csv_rows
 
 __all__ = ["found_options"]
@@ -38,7 +38,7 @@ _MARKS = {
 }
 
 
-def found_options(path: Path, said: ReadOptions) -> ReadOptions:
+def found_options(path: File, said: ReadOptions) -> ReadOptions:
     """What was said, and for the rest what the first block of a file shows.
 
     Raises:
@@ -68,7 +68,7 @@ def found_options(path: Path, said: ReadOptions) -> ReadOptions:
     return said if said.format != "delimited" else _delimited(path, text, said)
 
 
-def _encoding(path: Path, block: bytes) -> str:
+def _encoding(path: File, block: bytes) -> str:
     for start, kind in _NOT_TEXT.items():
         if block.startswith(start):
             raise DataError(f"{path}: must be text or Parquet, got {kind}; export it as CSV")
@@ -105,12 +105,12 @@ def _eight_bit(block: bytes) -> str:
     return "cp1252"
 
 
-def _plain_name(path: Path) -> str:
+def _plain_name(path: File) -> str:
     """The name in lower case without the suffix of a compression."""
     return path.name.lower().removesuffix(".gz").removesuffix(".zst")
 
 
-def _format(path: Path, text: str) -> FileFormat:
+def _format(path: File, text: str) -> FileFormat:
     start, name = text.lstrip()[:1], _plain_name(path)
     if name.endswith((".json", ".jsonl", ".ndjson")) or (
         start in "[{" and not name.endswith((".csv", ".tsv"))
@@ -119,7 +119,7 @@ def _format(path: Path, text: str) -> FileFormat:
     return "delimited"
 
 
-def _delimited(path: Path, text: str, said: ReadOptions) -> ReadOptions:
+def _delimited(path: File, text: str, said: ReadOptions) -> ReadOptions:
     """Separator and quote with which all rows of the block have the same number of cells."""
     separators = [said.separator] if said.separator else _separators(path)
     quotes = ['"', ""] if said.quote is None else [said.quote]
@@ -152,7 +152,7 @@ def _kept(rows: list[list[str]]) -> bool:
     return any(len(cell) > 1 and cell[0] == cell[-1] == '"' for row in rows for cell in row)
 
 
-def _separators(path: Path) -> list[str]:
+def _separators(path: File) -> list[str]:
     """Those that files have, the one that the suffix promises first."""
     tabbed = _plain_name(path).endswith((".tsv", ".tab", ".inter", ".item", ".user"))
     own = "\t" if tabbed else ","

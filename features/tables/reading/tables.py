@@ -22,9 +22,11 @@ from features.tables.reading.leftovers import (
     without_row_numbers,
 )
 from features.tables.reading.options import ReadOptions
+from features.tables.reading.places import Places
+from features.tables.reading.remote import File, RemoteFile, location
 from features.tables.reading.sniffing import found_options
 
-__all__ = ["Reading", "find_options", "read_frame", "read_table"]
+__all__ = ["Reading", "damaged_parquet", "find_options", "read_frame", "read_table"]
 
 _TYPED_NAME = re.compile(r"(.+):(token|token_seq|float|float_seq)")
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
@@ -37,12 +39,14 @@ class Reading:
     Attributes:
         frame: its rows.
         found: what was said, and for the rest what was found.
+        places: where its rows stand in the files.
         dropped: what was left out of each file: bad rows where these are dropped, and headers that
             stand there once more.
     """
 
     frame: pl.DataFrame
     found: ReadOptions
+    places: Places
     dropped: tuple[Dropped, ...] = ()
 
 
@@ -55,7 +59,7 @@ def read_frame(
 
 def find_options(path: Path | str) -> ReadOptions:
     """How a table is written; errors as of `read_table`."""
-    return found_options(expand(Path(path))[0], ReadOptions())
+    return found_options(expand(location(path))[0], ReadOptions())
 
 
 def read_table(
@@ -67,7 +71,8 @@ def read_table(
     (``user_id:token``) name columns and say their types.
 
     Args:
-        path: of Parquet, delimited text or JSON, as it is or compressed by gzip or zstd.
+        path: of Parquet, delimited text or JSON, as it is or compressed by gzip or zstd; or a URL
+            of such, as fsspec takes it.
         options: how it is written; None: found.
         ids: columns of text files that stay text as it is written, whatever it looks like.
 
@@ -75,14 +80,16 @@ def read_table(
         DataError: a file cannot be read as what it is; the message names file, line and remedy.
         FileNotFoundError: there is no such file.
     """
-    path = Path(path)
-    files = expand(path)
-    files = [file for file in files if file.stat().st_size] or files[:1]
+    place = location(path)
+    files = expand(place)
+    files = [file for file in files if not _is_empty(file)] or files[:1]
     found = found_options(files[0], options or ReadOptions())
     parts: list[pl.DataFrame] = []
     dropped: list[Dropped] = []
     for file in files:
         part, left_out = _read_file(file, found, ids)
+        if isinstance(file, RemoteFile):
+            file.forget()
         free = found.format in ("json_lines", "json_array")
         if parts and part.columns != parts[0].columns and not free:
             raise DataError(
@@ -93,12 +100,18 @@ def read_table(
         dropped += left_out
     if found.format != "parquet" and all(part.is_empty() for part in parts):
         what = "a header alone" if found.header else "none that can be read"
-        raise DataError(f"{path}: must hold rows, got {what}; check how it was written")
-    return Reading(_joined(path, files, parts, found, ids), found, tuple(dropped))
+        raise DataError(f"{place}: must hold rows, got {what}; check how it was written")
+    heights = zip(files, (part.height for part in parts), strict=True)
+    places = Places(tuple(heights), found)
+    return Reading(_joined(place, files, parts, found, ids), found, places, tuple(dropped))
+
+
+def _is_empty(file: File) -> bool:
+    return isinstance(file, Path) and file.stat().st_size == 0
 
 
 def _read_file(
-    file: Path, found: ReadOptions, ids: Collection[str]
+    file: File, found: ReadOptions, ids: Collection[str]
 ) -> tuple[pl.DataFrame, list[Dropped]]:
     try:
         if found.format == "delimited":
@@ -110,19 +123,23 @@ def _read_file(
         if found.format != "parquet":
             frame, bad = read_json(file, found, ids)
             return frame, [] if bad is None else [bad]
-        return pl.read_parquet(file, glob=False, hive_partitioning=False), []
+        source = file if isinstance(file, Path) else file.open("rb")
+        return pl.read_parquet(source, glob=False, hive_partitioning=False), []
     except PermissionError:
         raise DataError(f"{file}: must be readable, got no permission; change its mode") from None
     except pl.exceptions.PolarsError as error:
-        told = str(error).split("\n", 1)[0]
-        raise DataError(
-            f"{file}: must be a whole Parquet file, got: {told}; write or copy it again"
-        ) from None
+        raise damaged_parquet(file, error) from None
+
+
+def damaged_parquet(file: File, error: Exception) -> DataError:
+    """What is told of a Parquet file that Polars cannot read."""
+    told = str(error).split("\n", 1)[0]
+    return DataError(f"{file}: must be a whole Parquet file, got: {told}; write or copy it again")
 
 
 def _joined(
-    path: Path,
-    files: list[Path],
+    path: File,
+    files: list[File],
     parts: list[pl.DataFrame],
     found: ReadOptions,
     ids: Collection[str],
@@ -160,12 +177,16 @@ def _joined(
         ) from None
 
 
-def _partition(file: Path, path: Path) -> dict[str, str | None]:
+def _partition(file: File, path: File) -> dict[str, str | None]:
     """Column -> value of the directories between a path and one of its files."""
-    if path.is_file():
+    directories: tuple[str, ...]
+    if isinstance(file, RemoteFile) or isinstance(path, RemoteFile):
+        directories = file.directories if isinstance(file, RemoteFile) and file != path else ()
+    elif path.is_file():
         return {}
-    fixed = takewhile(lambda part: not any(mark in part for mark in "*?["), path.parts)
-    directories = file.parent.relative_to(Path(*fixed)).parts
+    else:
+        fixed = takewhile(lambda part: not any(mark in part for mark in "*?["), path.parts)
+        directories = file.parent.relative_to(Path(*fixed)).parts
     pairs = [part.split("=", 1) for part in directories if "=" in part]
     return {name: None if value == _NO_VALUE else unquote(value) for name, value in pairs}
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
+from features import find_problems
 from features.tables.reading import ReadOptions, read_frame, read_table
 
 
@@ -52,3 +53,12 @@ def test_a_file_of_row_numbers_alone_keeps_them(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text("Unnamed: 0\n0\n1\n")
     assert read_frame(path).columns == ["Unnamed: 0"]
+
+
+def test_problems_name_lines_of_the_file_behind_a_repeated_header(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(
+        "user_id,item_id,timestamp\nu,a,1600000000\nuser_id,item_id,timestamp\nu,,1600000001\n"
+    )
+    (problem,) = find_problems(path)
+    assert problem.first == "None (line 4)"

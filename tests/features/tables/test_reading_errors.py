@@ -246,3 +246,11 @@ def test_find_problems_names_the_line(tmp_path: Path) -> None:
     problem = find_problems(tmp_path / "a.csv")[0]
     assert "line 3 must have 3 cells like the first, got 2" in problem.first
     assert problem.remedy == "Repair the file, or say in [data.read] how it is written."
+
+
+def test_a_name_that_is_no_text_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "log\udcff.csv"
+    path.write_text("a,b\n1,2\n")
+    for asked in (path, tmp_path, tmp_path / "*.csv"):
+        with pytest.raises(DataError, match="names of files must be UTF-8 text; rename it"):
+            read_frame(asked)

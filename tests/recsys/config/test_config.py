@@ -41,6 +41,28 @@ def test_paths_are_taken_from_the_directory_of_the_file(tmp_path: Path) -> None:
     assert config.as_used()["output"]["directory"] == "out"
 
 
+def test_a_directory_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    odd = tmp_path / "d\udcff"
+    odd.mkdir()
+    with pytest.raises(ConfigError, match="must have a UTF-8 path; rename it or its directory"):
+        load_config(write(odd, MINIMAL))
+
+
+def test_a_url_is_no_path(tmp_path: Path) -> None:
+    urls = ("s3://bucket/log/*.parquet", "https://host//a.csv?b=../c", "memory://users.csv")
+    text = "[data]\n" + "".join(
+        f'{name} = "{url}"\n' for name, url in zip(("events", "items", "users"), urls, strict=True)
+    )
+    config = load_config(write(tmp_path, text))
+    assert (config.data.events, config.data.items, config.data.users) == urls
+    used = config.as_used()["data"]
+    assert (used["events"], used["items"], used["users"]) == urls
+    assert config.data.shown == "*.parquet, a.csv, users.csv"
+    assert config.fingerprint() == load_config(write(tmp_path, MINIMAL)).fingerprint()
+    told = refused(tmp_path, "[data]\nevents = 3\nitems = 'i.csv'\n")
+    assert told == "data.events must be text in quotes, got 3"
+
+
 def test_how_files_are_written_is_read_and_changes_no_model(tmp_path: Path) -> None:
     said = '[data.read.events]\nseparator = "::"\nheader = false\nbad_rows = "drop"\n'
     config = load_config(write(tmp_path, MINIMAL + said))

@@ -198,3 +198,11 @@ def test_of_equally_new_events_the_same_ones_are_read(tmp_path: Path, ending: st
     assert found[0].equals(found[1])
     assert found[0].equals(found[2])
     assert found[0]["item_id"].tail(100).sort().to_list() == events["item_id"].tail(100).to_list()
+
+
+@pytest.mark.parametrize("content", [b"PAR1", b"PAR1 and what follows is none", b"a,b\n1,2\n"])
+def test_the_newest_events_of_a_damaged_file(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "e.parquet").write_bytes(content)
+    config = configured(tmp_path, '[data]\nevents = "e.parquet"\nitems = "items.parquet"\n')
+    with pytest.raises(DataError, match=r"e\.parquet: must be a whole Parquet file, got"):
+        newest_events(config, 5)

@@ -439,7 +439,11 @@ def test_an_id_that_is_no_text_is_refused(project: Path, verb: str) -> None:
     [
         (["validate", b"\xff"], "utf-8", "\\udcff"),
         (["validate", b"\xff"], "ascii", "?"),
-        (["validate", "-c", b"\xff.toml"], "utf-8", "config file \\udcff.toml does not exist"),
+        (
+            ["validate", "-c", b"\xff.toml"],
+            "utf-8",
+            "config file \\udcff.toml must have a UTF-8 path",
+        ),
         (["validate", "-c", "日.toml"], "latin-1", "config file \\u65e5.toml does not exist"),
         (["validate", "-c", "日.toml", "--json"], "latin-1", "config file \\u65e5.toml does not"),
         (["recommend", b"\xff"], "utf-8", "USER must be UTF-8 text, got '\\udcff'"),

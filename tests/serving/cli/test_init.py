@@ -18,6 +18,7 @@ from features.tables.times import TICKS
 from recsys.config import load_config
 from recsys.config.store_url import StoreUrl
 from recsys.dataset import read_dataset
+from recsys.dataset.tables import newest_events
 from serving.cli import app
 from serving.connection import connect
 from serving.first_run.store_url import propose_store, url_of
@@ -176,6 +177,23 @@ def test_files_become_a_configuration(unit: str) -> None:
     )
     assert data.items.category_columns == ("kind",)
     assert data.users is not None
+
+
+def test_files_behind_urls_become_a_configuration() -> None:
+    fsspec = pytest.importorskip("fsspec", reason="needs the extra 'remote'")
+    system = fsspec.filesystem("memory")
+    system.pipe("/shop/log.csv", events("s").write_csv().encode())
+    system.pipe("/shop/items.csv", pl.DataFrame({"product_id": range(10)}).write_csv().encode())
+    try:
+        urls = ("--events", "memory://shop/log.csv", "--items", "memory://shop/items.csv")
+        code, told, error = run(*urls, "--out", "sub/recsys.toml")
+        assert code == 0, told + error
+        assert 'events = "memory://shop/log.csv"' in Path("sub/recsys.toml").read_text()
+        config = load_config("sub/recsys.toml")
+        assert len(read_dataset(config).interactions) == 20
+        assert len(newest_events(config, 7)) == 7
+    finally:
+        system.rm("/shop", recursive=True)
 
 
 def test_how_a_file_is_written_is_found_and_said() -> None:

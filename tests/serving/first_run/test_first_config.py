@@ -183,4 +183,4 @@ def test_what_is_left_to_do_is_said() -> None:
     _, told, _ = first(frame)
     (problem,) = told["problems"]
     assert "column 'timestamp' must hold a time that can be read" in problem
-    assert "'soon' (row 7)" in problem
+    assert "'soon' (line 9)" in problem
