@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import redis
 
     from features.errors import Problem
+    from features.tables import Tables
     from recsys.bundle.left_out import LeftOut
 
 __all__ = [
@@ -200,10 +201,14 @@ class Findings:
     left_out: tuple[LeftOut, ...] = ()
 
 
-def find_problems(config: Config) -> Findings:
+def find_problems(config: Config, tables: Tables | None = None) -> Findings:
     """All problems of the configured tables at once, or of definitions that do not fit them.
 
     Every rule that `recsys.pipeline.train` applies to data is applied, on all rows.
+
+    Args:
+        config: the run.
+        tables: of it, where they are open. None: they are opened.
 
     Raises:
         DataError: the views cannot be read.
@@ -213,7 +218,7 @@ def find_problems(config: Config) -> Findings:
     from recsys.dataset.tables import open_tables
     from recsys.pipeline.fitness import find_fitness
 
-    tables = open_tables(config)
+    tables = open_tables(config) if tables is None else tables
     if tables.problems:
         return Findings(tables.problems, None, tables.dropped, tables.notes)
     problems, features = find_definition_problems(config, tables)

@@ -34,8 +34,9 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "features": (
         ("errors", "lazy", "moments", "whole_files"),
-        ("tables.reading",),
+        ("tables.reading", "tables.times"),
         ("packing", "tables"),
+        ("tables.roles",),
         ("definitions", "sources"),
         ("computation", "feast"),
         ("online", "suggest"),

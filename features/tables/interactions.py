@@ -28,12 +28,7 @@ from features.tables.schema import (
     WEIGHT,
     EventColumns,
 )
-from features.tables.validation import (
-    catalogue_problems,
-    event_problems,
-    numbered,
-    time_in_microseconds,
-)
+from features.tables.validation import catalogue_problems, event_problems, numbered
 
 __all__ = ["Interactions", "read_interactions", "without_missing"]
 
@@ -118,9 +113,7 @@ class Interactions:
             raise DataError(problems=problems)
         event = columns.optional("event", frame.columns)
         weight = columns.optional("weight", frame.columns)
-        time = time_in_microseconds(
-            columns.timestamp, frame.schema[columns.timestamp], columns.unit
-        )
+        time = columns.time(columns.timestamp, frame.schema.get(columns.timestamp, pl.Null()))
         kind = pl.lit(columns.default_event) if event is None else pl.col(event)
         amount = pl.lit(1.0) if weight is None else pl.col(weight)
         checked = frame.select(
@@ -133,11 +126,11 @@ class Interactions:
         created = columns.optional("created", frame.columns)
         event_id = columns.optional("event_id", frame.columns)
         if created is not None:
-            arrival = time_in_microseconds(created, frame.schema[created], columns.unit)
+            arrival = columns.time(created, frame.schema[created])
             arrived = frame.select(arrival.alias(CREATED))[CREATED]
             checked = checked.with_columns(arrived.fill_null(checked[TIMESTAMP]))
         for name, of in ((ORDER, columns.order), (QUANTITY, columns.quantity)):
-            if of is not None:
+            if of:
                 checked = checked.with_columns(frame[of].alias(name))
         if created is not None or event_id is not None:
             ids = pl.lit(None, dtype=pl.String) if event_id is None else frame[event_id]
@@ -208,7 +201,7 @@ def without_missing(
     """A raw log without the rows that lack an id, a time, a kind or a weight, if a rule says so."""
     if rules.missing == "refuse":
         return frame, ()
-    names = [columns.user, columns.item, columns.timestamp]
+    names = list(columns.required)
     names += [
         name
         for role in ("event", "weight")

@@ -86,14 +86,21 @@ def validate(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> No
 
         from recsys.bundle.lines import features_line
         from serving.assembly import find_problems
+        from serving.first_run.looking import look
 
         settings = read_config(config)
-        found = find_problems(settings)
+        from recsys.dataset.tables import open_tables
+
+        tables = open_tables(settings)
+        found = find_problems(settings, tables)
         problems, features = found.problems, found.features
         count = len(problems)
         verdict = f"{count} problem{'s' if count != 1 else ''}" if problems else "no problems"
-        told = (*found.dropped, *found.notes, *(str(problem) for problem in problems))
-        lines = [*told, f"{verdict} in {settings.data.shown}"]
+        seen = look(tables)
+        dropped = found.dropped if seen is None else []  # the look says it
+        told = (*dropped, *found.notes, *(str(problem) for problem in problems))
+        lines = [*(seen.lines() if seen is not None else ()), *told]
+        lines.append(f"{verdict} in {settings.data.shown}")
         if features is not None:
             lines.append(f"ranker: {features_line(features)}")
         lines += [str(one) for one in found.left_out]
@@ -105,6 +112,7 @@ def validate(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> No
                 "notes": found.notes,
                 "left_out": [one._asdict() for one in found.left_out],
                 "features": features,
+                "preview": None if seen is None else seen.as_dict(),
             },
             "\n".join(lines),
         )

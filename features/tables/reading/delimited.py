@@ -32,15 +32,17 @@ class Dropped:
     Attributes:
         path: the file.
         rows: how many; of a quote that is never closed, the lines that it swallowed.
-        first: line and fault of the first.
+        first: line and fault of the first; None: they repeat the header.
     """
 
     path: File
     rows: int
-    first: str
+    first: str | None
 
     def __str__(self) -> str:
         many = f"{self.rows:,} row{'s' if self.rows != 1 else ''}"
+        if self.first is None:
+            return f"{self.path}: {many} dropped, in which the header stands once more"
         return f"{self.path}: {many} dropped that cannot be read; first: {self.first}"
 
 
@@ -152,14 +154,15 @@ def _row_by_row(path: File, found: ReadOptions) -> tuple[pl.DataFrame, Dropped |
 
 
 def good_lines(path: File, found: ReadOptions) -> Iterator[int]:
-    """The line that each row of `read_delimited` begins in."""
-    width = 0
+    """The line that each row of `read_delimited` begins in, headers that come again aside."""
+    width, head = 0, None
     for begin, _, row in _lines(path, found):
         if not width and not isinstance(row, str):
             width = len(row)
             if found.header:
+                head = row if width > 1 else None
                 continue
-        if _fault(row, width, found) is None and any(row):
+        if _fault(row, width, found) is None and any(row) and row != head:
             yield begin
 
 

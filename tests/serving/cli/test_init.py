@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from features.tables.schema import MICROSECONDS_PER
+from features.tables.times import TICKS
 from recsys.config import load_config
 from recsys.config.store_url import StoreUrl
 from recsys.dataset import read_dataset
@@ -52,7 +52,8 @@ def test_a_repository_becomes_a_commented_configuration(repository: Path) -> Non
     code, told, _ = run("--from-feast", str(repository), "--out", "deep/run.toml")
     assert code == 0
     assert told.splitlines()[-1] == (
-        "wrote deep/run.toml; next: recsys validate -c deep/run.toml, recsys train -c deep/run.toml"
+        "wrote deep/run.toml; next: recsys validate -c deep/run.toml && "
+        "recsys train -c deep/run.toml"
     )
     text = Path("deep/run.toml").read_text()
     for line in (
@@ -143,7 +144,7 @@ def test_what_the_values_do_not_allow_is_left_out(repository: Path) -> None:
 
 
 def events(unit: str = "s", **columns: Any) -> pl.DataFrame:
-    scale = 1_000_000 // MICROSECONDS_PER[unit]
+    scale = TICKS[unit]
     times = [(START + n) * scale for n in range(20)]
     return pl.DataFrame(
         {
@@ -155,7 +156,7 @@ def events(unit: str = "s", **columns: Any) -> pl.DataFrame:
     )
 
 
-@pytest.mark.parametrize("unit", list(MICROSECONDS_PER))
+@pytest.mark.parametrize("unit", list(TICKS))
 def test_files_become_a_configuration(unit: str) -> None:
     events(unit, action=["buy", "see"] * 10, stars=[1.0, 2.0] * 10).write_csv("log.csv")
     kind = [f"kind {n % 2}" for n in range(10)]
@@ -211,22 +212,25 @@ def test_how_a_file_is_written_is_found_and_said() -> None:
         "none.csv: must hold rows, got a header alone"
         in run("--events", "log.txt.gz", "--items", "none.csv", "--force")[2]
     )
-    Path("nameless.csv").write_text("1,2,3\n")
-    error = run("--events", "nameless.csv", "--items", "shop.csv", "--force")[2]
-    assert "got column_1, column_2, column_3; the file has no header, so add one, or" in error
+    Path("nameless.csv").write_text("1,2,1600000000\n3,4,1600000100\n")
+    assert run("--events", "nameless.csv", "--items", "shop.csv", "--force")[0] == 0
+    config = load_config("recsys.toml")
+    columns = config.data.columns
+    assert not config.data.read.events.header
+    assert (columns.user, columns.item, columns.timestamp) == ("column_1", "column_2", "column_3")
 
 
 def test_files_that_do_not_say_what_they_are() -> None:
-    code, _, error = run("--items", "log.csv")
+    code, _, error = run("--items", "items.csv")
     assert code == 2
-    assert "--events must name a file where --from-feast names no repository" in error
-    events().rename({"customerId": "x"}).write_csv("log.csv")
+    assert "--events must name the file of the log where --from-feast names no repository" in error
+    pl.DataFrame({"price": [1.5, 2.5], "time": [START, START + 1]}).write_csv("log.csv")
     pl.DataFrame({"a": [1]}).write_csv("items.csv")
     error = run("--events", "log.csv", "--items", "items.csv")[2]
-    assert "log.csv must have a column called like user_id for the role 'user', got x, " in error
+    assert "log.csv must have a column that can be the user's id, got price, time; name it" in error
     events().write_csv("log.csv")
     error = run("--events", "log.csv", "--items", "items.csv")[2]
-    assert "items.csv must have a column called like product_id, id for the role 'id'" in error
+    assert "items.csv must have a column of ids that the log's 'product_id' names, got a;" in error
     assert run("--events", "nowhere.csv", "--items", "items.csv")[0] == 1
     assert not Path("recsys.toml").exists()
 
