@@ -35,6 +35,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "features": (
         ("errors", "lazy", "moments"),
         ("tables.reading",),
+        ("tables.layouts",),
         ("packing", "tables"),
         ("definitions", "sources"),
         ("computation", "feast"),

@@ -11,6 +11,7 @@ import polars as pl
 from features.errors import DataError
 from features.feast.training_data import EVENT_NAMES, WEIGHT_NAMES, names_item, names_user
 from features.moments import microseconds
+from features.tables.layouts import Unfolding, read_rows
 from features.tables.reading import read_frame
 from features.tables.schema import MICROSECONDS_PER
 
@@ -21,14 +22,20 @@ _ARRIVED = ("created", "ingested_at", "received_at")
 _EARLY = datetime(1990, 1, 1)
 
 
-def guess_event_columns(path: Path) -> list[tuple[str, str, str]]:
+def guess_event_columns(
+    path: Path, unfolding: Unfolding | None = None
+) -> list[tuple[str, str, str]]:
     """Role, value and reason of each setting of ``data.columns``.
+
+    Args:
+        path: the file.
+        unfolding: its layout; None: a row is an event.
 
     Raises:
         DataError: no column is called like a user's id, an item's id or a time.
         FileNotFoundError: there is no such file.
     """
-    frame = read_frame(path)
+    frame = read_rows(path, None, unfolding).frame
     found = [
         ("user", _named(frame, path, "user", names_user), "called like a user's id"),
         ("item", _named(frame, path, "item", names_item), "called like an item's id"),

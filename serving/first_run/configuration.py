@@ -13,12 +13,13 @@ from features.errors import DataError
 from features.feast.source import FeastSource
 from features.feast.training_data import TrainingViews, find_training_views
 from features.sources.protocol import ViewDescription
-from features.tables import ItemTable, Tables, UserTable
+from features.tables import ITEM, ItemTable, Tables, UserTable
 from features.tables.reading import find_options
 from recsys.config import Config
 from recsys.dataset.tables import open_tables
 from recsys.tuning.toml_text import to_toml
 from serving.first_run.columns import guess_event_columns, guess_id_column
+from serving.first_run.layouts import find_layouts, layout_settings
 from serving.first_run.store_url import propose_store
 
 __all__ = ["FirstConfig", "Setting", "first_config_of_feast", "first_config_of_files"]
@@ -33,6 +34,7 @@ _USUAL = {
     "header": True,
     "compression": "none",
 }
+_NAMELESS = "there is not a header; columns are named by their position"
 _DEFAULTS = "`recsys config reference` names every setting and its default."
 
 
@@ -149,7 +151,12 @@ def first_config_of_feast(
 
 
 def first_config_of_files(
-    target: Path, *, events: str | None, items: str | None, users: str | None = None
+    target: Path,
+    *,
+    events: str | None,
+    items: str | None,
+    users: str | None = None,
+    orders: str | None = None,
 ) -> FirstConfig:
     """A configuration for files; they are read to find what columns are.
 
@@ -158,6 +165,7 @@ def first_config_of_files(
         events: a file, a directory or a pattern.
         items: the same.
         users: the same; None: there is none.
+        orders: the file that says whose an order is, where the events are lines of orders.
 
     Raises:
         DataError: a file is not named, cannot be read, or its columns do not tell their role.
@@ -167,12 +175,14 @@ def first_config_of_files(
             "--events and --items must name files where --from-feast names no repository, got "
             f"{events or 'nothing'} and {items or 'nothing'}"
         )
+    layouts = find_layouts(events, items, orders)
+    log = layouts["events"].unfolding if "events" in layouts else None
     columns = [
         Setting("data.columns", role, value, reason)
-        for role, value, reason in guess_event_columns(Path(events))
+        for role, value, reason in guess_event_columns(Path(events), log)
     ]
     named = {one.name: one.value for one in columns}
-    files = {"events": events, "items": items, "users": users}
+    files = {"events": events, "items": items, "users": users, "orders": orders}
     given = {name: Path(path) for name, path in files.items() if path is not None}
     ids = {
         section: guess_id_column(given[role], named[key])
@@ -182,19 +192,26 @@ def first_config_of_files(
         )
         if role in given
     }
+    if "items" in layouts:
+        ids["item_columns"] = ITEM
+    shapes = [Setting(*one) for one in layout_settings(layouts)]
     config = Config.model_validate(
         {
             "data": {
                 **given,
                 "columns": named,
+                **_nested(shapes),
                 **{section: {"id": name} for section, name in ids.items()},
             }
         }
     )
     settings = [
         *(Setting("data", role, _relative(path, target), "") for role, path in given.items()),
+        *(one for one in shapes if one.section == "data"),
         *(one for role, path in given.items() for one in _written(role, path)),
+        *(one for one in shapes if one.section.endswith(("unfold", "unfold.columns"))),
         *columns,
+        *(one for one in shapes if one.section in ("data.kinds", "data.rules")),
         *_described(open_tables(config), ids),
         Setting("output", "directory", "artifacts", ""),
     ]
@@ -207,7 +224,19 @@ def _written(role: str, path: Path) -> Iterator[Setting]:
     found = asdict(find_options(path))
     for name, usual in _USUAL.items():
         if found[name] not in (None, usual):
-            yield Setting(f"data.read.{role}", name, found[name], "")
+            reason = _NAMELESS if name == "header" else ""
+            yield Setting(f"data.read.{role}", name, found[name], reason)
+
+
+def _nested(settings: Sequence[Setting]) -> dict[str, Any]:
+    """Settings of [data] and below as the configuration holds them."""
+    found: dict[str, Any] = {}
+    for one in settings:
+        section = found
+        for part in one.section.split(".")[1:]:
+            section = section.setdefault(part, {})
+        section[one.name] = one.value
+    return found
 
 
 def _check_one_log(views: Sequence[ViewDescription]) -> None:

@@ -8,6 +8,7 @@ Imports of `features` only the errors; may be imported from everywhere.
 
 from __future__ import annotations
 
+from features.tables.reading.column_types import typed
 from features.tables.reading.options import BadRows, Compression, FileFormat, ReadOptions
 from features.tables.reading.tables import Reading, find_options, read_frame, read_table
 
@@ -20,4 +21,5 @@ __all__ = [
     "find_options",
     "read_frame",
     "read_table",
+    "typed",
 ]

@@ -41,7 +41,7 @@ class Reading:
 
 
 def read_frame(
-    path: Path | str, options: ReadOptions | None = None, *, ids: Collection[str] = ()
+    path: Path | str, options: ReadOptions | None = None, *, ids: Collection[str] | None = ()
 ) -> pl.DataFrame:
     """The rows of `read_table`."""
     return read_table(path, options, ids=ids).frame
@@ -53,7 +53,7 @@ def find_options(path: Path | str) -> ReadOptions:
 
 
 def read_table(
-    path: Path | str, options: ReadOptions | None = None, *, ids: Collection[str] = ()
+    path: Path | str, options: ReadOptions | None = None, *, ids: Collection[str] | None = ()
 ) -> Reading:
     """Read a file, all files below a directory, or those that match a pattern, in their order.
 
@@ -63,7 +63,8 @@ def read_table(
     Args:
         path: of Parquet, delimited text or JSON, as it is or compressed by gzip or zstd.
         options: how it is written; None: found.
-        ids: columns of text files that stay text as it is written, whatever it looks like.
+        ids: columns of text files that stay text as it is written, whatever it looks like. None:
+            all of them.
 
     Raises:
         DataError: a file cannot be read as what it is; the message names file, line and remedy.
@@ -92,13 +93,13 @@ def read_table(
 
 
 def _read_file(
-    file: Path, found: ReadOptions, ids: Collection[str]
+    file: Path, found: ReadOptions, ids: Collection[str] | None
 ) -> tuple[pl.DataFrame, Dropped | None]:
     try:
         if found.format == "delimited":
             return read_delimited(file, found)
         if found.format != "parquet":
-            return read_json(file, found, ids)
+            return read_json(file, found, ids or ())
         return pl.read_parquet(file, glob=False, hive_partitioning=False), None
     except PermissionError:
         raise DataError(f"{file}: must be readable, got no permission; change its mode") from None
@@ -114,7 +115,7 @@ def _joined(
     files: list[Path],
     parts: list[pl.DataFrame],
     found: ReadOptions,
-    ids: Collection[str],
+    ids: Collection[str] | None,
 ) -> pl.DataFrame:
     """The rows of all files, with what their directories say, and with types."""
     text = found.format == "delimited"
@@ -136,10 +137,10 @@ def _joined(
     if text:
         frame = frame.drop("", strict=False)  # row numbers of pandas and R: no setting can name it
     else:
-        return frame.with_columns(typed(frame.select(keys), ids)) if keys else frame
+        return frame.with_columns(typed(frame.select(keys), ids or ())) if keys else frame
     heads = [_TYPED_NAME.fullmatch(name) for name in own if name]
     if not all(heads):
-        return typed(frame, ids)
+        return frame if ids is None else typed(frame, ids)
     try:
         return _of_recbole(frame, {one[0]: (one[1], one[2]) for one in heads if one is not None})
     except pl.exceptions.PolarsError as error:
