@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from features.tables.layouts.layout import FoundLayout, Unfolding
+from features.tables.layouts.layout import ITEM, ORDER, REQUEST, USER, FoundLayout, Unfolding
 from features.tables.layouts.properties import DescribedItems, find_properties, unfold_properties
 from features.tables.layouts.refused import refuse_lines
 from features.tables.layouts.sequences import find_sequences
@@ -23,6 +23,7 @@ __all__ = ["find_item_layout", "find_layout", "read_described", "read_rows"]
 
 _LINES = ReadOptions(format="delimited", separator="\x1f", quote="", header=False)
 _LOOKED_AT = 200
+_IDS = (USER, ITEM, ORDER, REQUEST)
 
 
 def find_layout(
@@ -120,7 +121,7 @@ def read_described(
 def _typed_text(rows: pl.DataFrame, ids: Collection[str]) -> pl.DataFrame:
     """Types of what was text; columns that have a type already keep it."""
     texts = [name for name, kind in rows.schema.items() if kind == pl.String]
-    return rows.with_columns(typed(rows.select(texts), ids)) if texts else rows
+    return rows.with_columns(typed(rows.select(texts), {*ids, *_IDS})) if texts else rows
 
 
 def _place(path: Path | str, found: ReadOptions, row: int) -> str:

@@ -44,10 +44,11 @@ def find_order_lines(lines: pl.DataFrame, orders: pl.DataFrame) -> FoundLayout |
         numbers = _numbers(orders, users[0], [name for name in rest if name != users[0]])
         if numbers:
             columns[_NUMBER] = numbers[0]
-    told = f"their time is {columns[TIMESTAMP]!r}"
-    if TIMESTAMP not in columns:
-        told = "there is no time, and the orders' order is "
-        told += repr(columns[_NUMBER]) if _NUMBER in columns else "that of the file"
+    if TIMESTAMP in columns:
+        told = f"their time is {columns[TIMESTAMP]!r}"
+    else:
+        number = repr(columns[_NUMBER]) if _NUMBER in columns else "that of the file"
+        told = f"there is no time, and the orders' order is {number}"
     return FoundLayout(
         Unfolding("order_lines", columns),
         f"lines are joined with their orders by {keys[0]!r}; {told}",

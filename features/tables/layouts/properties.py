@@ -158,7 +158,9 @@ def _rows(frame: pl.DataFrame, columns: dict[str, str], source: str) -> pl.DataF
     texts = [
         pl.col(columns[name]).cast(pl.String).alias(name) for name in (ITEM, _PROPERTY, _VALUE)
     ]
-    rows = frame.select(texts)
+    rows = frame.select(texts).with_columns(
+        pl.col(_PROPERTY).replace(ITEM, f"{ITEM}_{_PROPERTY}")  # the id itself is called so
+    )
     if TIMESTAMP not in columns:
         return rows.with_columns(pl.lit(None, pl.Datetime("us")).alias(TIMESTAMP))
     times = moments_of(frame[columns[TIMESTAMP]])
