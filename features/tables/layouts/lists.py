@@ -49,6 +49,11 @@ def find_lists(frame: pl.DataFrame) -> FoundLayout | None:
     ]
     if ids:
         columns[USER] = ids[0]
+    for name in lists:  # a cell of "ratings" becomes a row's "rating"
+        one = name.removesuffix("s")
+        new = one != name and one not in (*columns, *frame.columns)
+        if new and name not in columns.values() and not _is_struct(frame, name):
+            columns[one] = name
     clock = bool(times or [one for one in plain if is_time(frame[one])] or not columns.get(ITEM))
     together = ", ".join(repr(name) for name in lists)
     return FoundLayout(

@@ -20,6 +20,8 @@ from features.tables.layouts.sequences import unfold_sequences
 
 __all__ = ["detect_layout", "unfold"]
 
+_FEW = 1_000
+_FIND = (find_impressions, find_lists, find_matrix)
 _UNFOLD = {
     "impressions": unfold_impressions,
     "sequences": unfold_sequences,
@@ -55,13 +57,14 @@ def detect_layout(
                 "name another file of orders"
             )
         return found
-    key = lacks_orders(frame)
+    few = frame.gather_every(max(frame.height // _FEW, 1))
+    key = lacks_orders(few)
     if key is not None:
         raise DataError(
             f"{source} is of the layout 'order_lines': {key!r} names the order of a line, and who "
             "ordered and when stands elsewhere; name the file of the orders with --orders"
         )
-    return find_impressions(frame) or find_lists(frame) or find_matrix(frame)
+    return next((found for find in _FIND if find(few) and (found := find(frame))), None)
 
 
 def unfold(

@@ -183,7 +183,7 @@ def test_lists_of_parquet_and_nested_json(tmp_path: Path) -> None:
     )
     frame.write_parquet(tmp_path / "a.parquet")
     plain = rows(tmp_path / "a.parquet")
-    assert triples(plain, USER, ITEM, "ratings") == [("a", "x", 5), ("a", "y", 1), ("b", "x", 3)]
+    assert triples(plain, USER, ITEM, "rating") == [("a", "x", 5), ("a", "y", 1), ("b", "x", 3)]
     path = written(
         tmp_path / "a.json",
         '[{"user": "a", "events": [{"item": "x", "time": "2024-01-01"}, {"item": "y", "time":'
