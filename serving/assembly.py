@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import redis
 
     from features.errors import Problem
+    from features.tables import Tables
 
 __all__ = [
     "bundled_popular",
@@ -177,8 +178,14 @@ def read_titles(config: Config) -> dict[str, str]:
     return item_titles(config)
 
 
-def find_problems(config: Config) -> tuple[list[Problem], dict[str, Any] | None, list[str]]:
+def find_problems(
+    config: Config, tables: Tables | None = None
+) -> tuple[list[Problem], dict[str, Any] | None, list[str]]:
     """All problems of the configured tables at once, or of definitions that do not fit them.
+
+    Args:
+        config: the run.
+        tables: of it, where they are open. None: they are opened.
 
     Returns:
         The problems; what definitions there are, None while the tables have problems; what was
@@ -190,7 +197,7 @@ def find_problems(config: Config) -> tuple[list[Problem], dict[str, Any] | None,
     from recsys.dataset.definitions import find_definition_problems
     from recsys.dataset.tables import open_tables
 
-    tables = open_tables(config)
+    tables = open_tables(config) if tables is None else tables
     if tables.problems:
         return tables.problems, None, tables.dropped
     return *find_definition_problems(config, tables), tables.dropped

@@ -34,9 +34,10 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "features": (
         ("errors", "lazy", "moments"),
-        ("tables.reading",),
+        ("tables.reading", "tables.times"),
         ("tables.layouts",),
         ("packing", "tables"),
+        ("tables.roles",),
         ("definitions", "sources"),
         ("computation", "feast"),
         ("online", "suggest"),

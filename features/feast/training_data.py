@@ -18,7 +18,7 @@ overridden.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -29,29 +29,12 @@ from features.sources.described_rows import described_rows
 from features.sources.protocol import FeatureSource, ViewDescription, unknown_view
 from features.tables.entities import ItemTable, UserTable
 from features.tables.interactions import Interactions
+from features.tables.roles.names import EVENT_NAMES, WEIGHT_NAMES, names_item, names_user
 from features.tables.schema import ITEM, TIMESTAMP, USER, EventColumns
 
-__all__ = [
-    "EVENT_NAMES",
-    "WEIGHT_NAMES",
-    "TrainingViews",
-    "find_training_views",
-    "names_item",
-    "names_user",
-    "read_training_data",
-]
+__all__ = ["TrainingViews", "find_training_views", "read_training_data"]
 
 PUBLISHED_PREFIX = "recsys_"
-
-_USER_WORDS = ("user", "customer", "member", "visitor", "account", "client", "session", "person")
-_ITEM_WORDS = (
-    "item", "product", "movie", "article", "song", "track", "book", "video", "ad", "listing", "sku",
-    "content", "post", "game", "news",
-)  # fmt: skip
-WEIGHT_NAMES = ("weight", "rating", "score", "stars")
-"""What a column that weighs events may be called, the likeliest first."""
-EVENT_NAMES = ("event", "event_type", "action", "kind")
-"""What a column with the kind of event may be called."""
 
 
 @dataclass(frozen=True)
@@ -204,25 +187,6 @@ def _roles(log: ViewDescription, user: str | None, item: str | None) -> tuple[st
         f"the keys of view {log.name!r} must tell the user from the item, got {first!r} and "
         f"{second!r}; name them in data.columns.user and data.columns.item"
     )
-
-
-def names_user(key: str) -> bool:
-    """True for a column called like a user's id.
-
-    >>> names_user("customer_id"), names_user("userId"), names_user("item")
-    (True, True, False)
-    """
-    return _says(key, _USER_WORDS)
-
-
-def names_item(key: str) -> bool:
-    """True for a column called like an item's id."""
-    return _says(key, _ITEM_WORDS)
-
-
-def _says(key: str, words: Iterable[str]) -> bool:
-    parts = key.lower().replace("-", "_").split("_")
-    return any(part in words or part.removesuffix("id") in words for part in parts)
 
 
 def _entity(

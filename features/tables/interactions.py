@@ -26,11 +26,7 @@ from features.tables.schema import (
     WEIGHT,
     EventColumns,
 )
-from features.tables.validation import (
-    catalogue_problems,
-    event_problems,
-    time_in_microseconds,
-)
+from features.tables.validation import catalogue_problems, event_problems
 
 __all__ = ["Interactions", "read_interactions"]
 
@@ -103,9 +99,7 @@ class Interactions:
             raise DataError(problems=problems)
         event = columns.optional("event", frame.columns)
         weight = columns.optional("weight", frame.columns)
-        time = time_in_microseconds(
-            columns.timestamp, frame.schema[columns.timestamp], columns.unit
-        )
+        time = columns.time(columns.timestamp, frame.schema.get(columns.timestamp, pl.Null()))
         kind = pl.lit(columns.default_event) if event is None else pl.col(event)
         amount = pl.lit(1.0) if weight is None else pl.col(weight)
         checked = frame.select(
@@ -118,7 +112,7 @@ class Interactions:
         created = columns.optional("created", frame.columns)
         event_id = columns.optional("event_id", frame.columns)
         if created is not None:
-            arrival = time_in_microseconds(created, frame.schema[created], columns.unit)
+            arrival = columns.time(created, frame.schema[created])
             arrived = frame.select(arrival.alias(CREATED))[CREATED]
             checked = checked.with_columns(arrived.fill_null(checked[TIMESTAMP]))
         if created is not None or event_id is not None:

@@ -8,14 +8,14 @@ import polars as pl
 
 from features.errors import Problem
 from features.moments import microseconds
-from features.tables.schema import MICROSECONDS_PER, EventColumns
+from features.tables.schema import EventColumns
+from features.tables.times import EARLIEST, ORDER_LIMIT, TICKS
 
 __all__ = ["ADD_ITEMS", "catalogue_problems", "entity_problems", "event_problems"]
 
 ADD_ITEMS = "Add the items to the table, or drop their events."
 
 _ROW = "__row"
-_EARLIEST = datetime(1971, 1, 1)
 
 
 def event_problems(
@@ -28,7 +28,7 @@ def event_problems(
     weight = columns.optional("weight", present)
     created = columns.optional("created", present)
     event_id = columns.optional("event_id", present)
-    required = [columns.user, columns.item, columns.timestamp]
+    required = list(columns.required)
     for name in [
         *required,
         *(name for name in (event, weight, created, event_id) if name is not None),
@@ -39,11 +39,11 @@ def event_problems(
     for name in (columns.user, columns.item):
         if name in present:
             problems += _id_problems(frame, name, source)
-    if columns.timestamp in present:
-        problems += _time_problems(frame, columns.timestamp, columns.unit, source, now)
+    if columns.timestamp in present and columns.unit != "none":
+        problems += _time_problems(frame, columns.timestamp, columns, source, now)
     if created is not None and created in present:
         arrived = frame.filter(pl.col(created).is_not_null())
-        problems += _time_problems(arrived, created, columns.unit, source, now)
+        problems += _time_problems(arrived, created, columns, source, now)
     if event is not None and event in present:
         problems += _kind_problems(frame, event, source)
     if weight is not None and weight in present:
@@ -86,33 +86,6 @@ def entity_problems(frame: pl.DataFrame, id_column: str, *, source: str) -> list
     frame = frame.select(id_column).with_row_index(_ROW)
     problems = _id_problems(frame, id_column, source)
     return problems + _duplicate_problems(frame.drop_nulls(), [id_column], source, id_column)
-
-
-def time_in_microseconds(column: str, dtype: pl.DataType, unit: str) -> pl.Expr:
-    """The expression that makes a checked time column ``Datetime("us")``, UTC without zone."""
-    raw = pl.col(column)
-    if isinstance(dtype, pl.Datetime):
-        if dtype.time_zone is not None:
-            raw = raw.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-        return raw.cast(pl.Datetime("us"))
-    if dtype == pl.Date:
-        return raw.cast(pl.Datetime("us"))
-    if dtype == pl.String:
-        return _parse_iso(raw)
-    scale = MICROSECONDS_PER[unit]
-    if dtype.is_float():
-        return (raw * scale).round().cast(pl.Int64).cast(pl.Datetime("us"))
-    return (raw.cast(pl.Int64) * scale).cast(pl.Datetime("us"))
-
-
-def _parse_iso(raw: pl.Expr) -> pl.Expr:
-    """Text to UTC time: with or without zone, with "T" or a space, or a date alone; else null."""
-    text = raw.str.strip_chars().str.replace(" ", "T", literal=True)
-    zoned = text.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
-    naive = text.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
-    short = text.str.to_datetime("%Y-%m-%dT%H:%M", time_unit="us", strict=False)
-    day = text.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us"))
-    return pl.coalesce(zoned.dt.replace_time_zone(None), naive, short, day)
 
 
 def _is_id(dtype: pl.DataType | None) -> bool:
@@ -160,58 +133,71 @@ def _id_problems(frame: pl.DataFrame, column: str, source: str) -> list[Problem]
 
 
 def _time_problems(
-    frame: pl.DataFrame, column: str, unit: str, source: str, now: datetime | None
+    frame: pl.DataFrame, column: str, columns: EventColumns, source: str, now: datetime | None
 ) -> list[Problem]:
-    dtype = frame.schema[column]
+    dtype, unit = frame.schema[column], columns.unit
     numeric = dtype.is_integer() or dtype.is_float()
-    if unit == "iso" and numeric:
-        return [
-            _wrong_type(source, column, "must be text (unit 'iso')", dtype, _unit_remedy(frame))
-        ]
-    if unit != "iso" and dtype == pl.String:
-        remedy = "Declare the unit 'iso', or cast the column to integers."
-        rule = f"must be a number (unit {unit!r})"
-        return [_wrong_type(source, column, rule, dtype, remedy)]
+    if numeric and unit == "iso" and columns.format is None:
+        remedy = _unit_remedy(frame[column])
+        return [_wrong_type(source, column, "must be text (unit 'iso')", dtype, remedy)]
     if not (numeric or dtype == pl.String or dtype == pl.Date or isinstance(dtype, pl.Datetime)):
         remedy = "Use integers, ISO text, or a date or datetime type."
         return [_wrong_type(source, column, "must be a time", dtype, remedy)]
-
-    value = pl.col(column)
-    latest = (now or datetime.now(UTC).replace(tzinfo=None)) + timedelta(days=365)
-    if numeric:
-        scale = MICROSECONDS_PER[unit]
-        parsed = pl.when(value.is_finite()).then(value) if dtype.is_float() else value
-        low, high = (pl.lit(microseconds(moment) // scale) for moment in (_EARLIEST, latest))
-    else:
-        parsed = time_in_microseconds(column, dtype, unit)
-        low, high = pl.lit(_EARLIEST), pl.lit(latest)
-    frame = frame.with_columns(parsed.alias("__time"))
+    counted = columns.format is None and unit in (*TICKS, "order") and not dtype.is_temporal()
+    try:
+        time = (
+            pl.col(column).cast(pl.Float64, strict=False)
+            if counted
+            else columns.time(column, dtype)
+        )
+        frame = frame.with_columns(time.alias("__time"))
+    except pl.exceptions.PolarsError as error:
+        rule, told = f"must be readable as {columns.format!r}", str(error).split("\n", 1)[0]
+        return [Problem(source, column, rule, 0, told, "Correct the timestamp_format.")]
     time = pl.col("__time")
-    unread = frame.filter(time.is_null())
+    unread = frame.filter(time.is_null() | (time.is_finite().not_() if counted else False))
+    if counted and dtype == pl.String and unread.height == frame.height:
+        remedy = "Declare the unit 'iso' or a timestamp_format, or cast the column to integers."
+        return [_wrong_type(source, column, f"must be a number (unit {unit!r})", dtype, remedy)]
     rule = "must hold a time that can be read"
     remedy = "Drop or repair these rows; text must look like 2024-05-01T12:30:00."
+    if columns.format is not None:
+        remedy = f"Drop or repair these rows, or correct the timestamp_format {columns.format!r}."
+    elif counted:
+        remedy = "Drop or repair these rows; a number is wanted."
     problems = _broken(unread, column, column, source, rule, remedy)
+    latest = (now or datetime.now(UTC).replace(tzinfo=None)) + timedelta(days=365)
+    rule = f"must lie between 1971 and {latest:%Y-%m-%d}"
+    low, high = pl.lit(EARLIEST), pl.lit(latest)
+    if counted and unit == "order":
+        low, high = pl.lit(0), pl.lit(ORDER_LIMIT)
+        rule = f"must lie between 0 and {ORDER_LIMIT:,} when read as 'order'"
+    elif counted:
+        ticks = TICKS[unit]
+        low, high = (pl.lit(microseconds(one) * ticks // 1_000_000) for one in (EARLIEST, latest))
+        rule += f" when read as {unit!r}"
     outside = frame.filter(time.is_not_null() & ((time < low) | (time > high)))
+    outside = outside.filter(time.is_finite()) if counted else outside
     if outside.height:
-        rule = f"must lie between 1971 and {latest:%Y-%m-%d} when read as {unit!r}"
-        if numeric:
-            remedy = _unit_remedy(outside.select(pl.col(column).alias(column)), column, latest)
-        else:
-            rule = f"must lie between 1971 and {latest:%Y-%m-%d}"
-            remedy = "The numbers it was made from were probably in another unit; parse it again."
+        remedy = "The numbers it was made from were probably in another unit; parse it again."
+        if counted and unit == "order":
+            remedy = "Number the events from 0, or declare the unit of a time."
+        elif counted:
+            remedy = _unit_remedy(outside["__time"], latest)
+        elif columns.format is not None:
+            remedy = f"Correct the timestamp_format {columns.format!r}, or repair these rows."
         problems += _broken(outside, column, column, source, rule, remedy)
     return problems
 
 
-def _unit_remedy(
-    outside: pl.DataFrame, column: str | None = None, latest: datetime | None = None
-) -> str:
+def _unit_remedy(values: pl.Series, latest: datetime | None = None) -> str:
     """Which unit would put the first of these values into the plausible range."""
-    if column is None or latest is None:
-        return "Declare the unit 's', 'ms' or 'us'."
-    value = int(outside[column][0])
-    for unit, scale in MICROSECONDS_PER.items():
-        if microseconds(_EARLIEST) <= value * scale <= microseconds(latest):
+    if latest is None:
+        return "Declare the unit 's', 'ms', 'us' or 'ns'."
+    value = float(values[0])
+    for unit, ticks in TICKS.items():
+        low, high = (microseconds(one) * ticks // 1_000_000 for one in (EARLIEST, latest))
+        if low <= value <= high:
             return f"Declare the unit {unit!r}: read so, the first value is plausible."
     return "No unit makes the first value plausible; repair or drop these rows."
 

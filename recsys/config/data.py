@@ -18,6 +18,7 @@ from features.tables.rules import (
     SameTime,
     Undescribed,
 )
+from features.tables.times import TimeUnit
 from recsys.settings import Settings
 
 __all__ = [
@@ -42,9 +43,9 @@ class EventColumnsConfig(Settings):
     timestamp: str = EventColumns.timestamp
     """Column of when it happened."""
     event: str | None = EventColumns.event
-    """Column of the kind of event. Not said: all are of one kind."""
+    """Column of the kind of event. Not said: "event" if there is one; "": all are of one kind."""
     weight: str | None = EventColumns.weight
-    """Column of how much an event counts. Not said: all count 1."""
+    """Column of how much an event counts. Not said: "weight" if there is one; "": all count 1."""
     created: str | None = EventColumns.created
     """Column of when the row was written, for late events."""
     event_id: str | None = EventColumns.event_id
@@ -54,15 +55,24 @@ class EventColumnsConfig(Settings):
     first."""
     quantity: str | None = EventColumns.quantity
     """Column of how many; below 0 it is a return."""
-    timestamp_unit: Literal["s", "ms", "us", "iso"] = EventColumns.unit
-    """Unit of numbers in the timestamp column, since 1970 UTC; or ISO 8601 text."""
+    timestamp_unit: TimeUnit = EventColumns.unit
+    """Unit of numbers in the timestamp column, since 1970 UTC; "iso" for ISO 8601 text, "order" for
+    numbers that only say what came first, "none" where no column does."""
+    timestamp_format: str | None = EventColumns.format
+    """How the timestamp is written otherwise, as strftime has it: "%d/%m/%Y %H:%M"."""
     default_event: str = EventColumns.default_event
     """Kind of an event where no column says it."""
 
     def to_event_columns(self) -> EventColumns:
         """The same mapping as the value type the readers take."""
         values = self.model_dump()
-        return EventColumns(unit=values.pop("timestamp_unit"), **values)
+        unit, format = values.pop("timestamp_unit"), values.pop("timestamp_format")
+        return EventColumns(unit=unit, format=format, **values)
+
+    @model_validator(mode="after")
+    def _roles_go_together(self) -> Self:
+        self.to_event_columns()
+        return self
 
 
 class EntityColumnsConfig(Settings):
@@ -132,6 +142,8 @@ class ReadConfig(Settings):
     """Whether the first row names the columns; else they are column_1, column_2 and so on."""
     compression: Compression | None = ReadOptions.compression
     """How a file of text is compressed."""
+    missing: tuple[str, ...] = ReadOptions.missing
+    """Cells of text that mean no value, such as "NA"; empty cells always do."""
     bad_rows: BadRows = ReadOptions.bad_rows
     """A row that cannot be read: refuse the file, or drop such rows and count them."""
 
@@ -275,8 +287,13 @@ class DataConfig(Settings):
             return self
         entities = {"item_columns": self.item_columns, "user_columns": self.user_columns}
         given = [f"'data.{name}.id'" for name, columns in entities.items() if columns.id]
-        if "timestamp" in self.columns.model_fields_set:
-            given.append("'data.columns.timestamp'")
+        given += [
+            f"'data.columns.{name}'"
+            for name in ("timestamp", "timestamp_format")
+            if name in self.columns.model_fields_set
+        ]
+        if self.columns.timestamp_unit in ("order", "none"):
+            given.append("'data.columns.timestamp_unit'")
         if self.read != ReadConfigs():
             raise ValueError(
                 "'data.read' says how files are written and must not stand beside 'data.feast'; "

@@ -83,13 +83,19 @@ def validate(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> No
 
         from recsys.bundle.lines import features_line
         from serving.assembly import find_problems
+        from serving.first_run.looking import look
 
         settings = read_config(config)
-        problems, features, dropped = find_problems(settings)
+        from recsys.dataset.tables import open_tables
+
+        tables = open_tables(settings)
+        problems, features, dropped = find_problems(settings, tables)
         count = len(problems)
         verdict = f"{count} problem{'s' if count != 1 else ''}" if problems else "no problems"
-        told = (*dropped, *(str(problem) for problem in problems))
-        lines = [*told, f"{verdict} in {settings.data.shown}"]
+        seen = look(tables)
+        told = (*(dropped if seen is None else ()), *(str(problem) for problem in problems))
+        lines = [*(seen.lines() if seen is not None else ()), *told]
+        lines.append(f"{verdict} in {settings.data.shown}")
         if features is not None:
             lines.append(f"ranker: {features_line(features)}")
         out.emit(
@@ -98,6 +104,7 @@ def validate(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> No
                 "problems": [asdict(problem) for problem in problems],
                 "dropped": dropped,
                 "features": features,
+                "preview": None if seen is None else seen.as_dict(),
             },
             "\n".join(lines),
         )

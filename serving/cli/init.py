@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from serving.cli.options import AsJson
 from serving.cli.output import reporting
+
+if TYPE_CHECKING:
+    from features.tables.preview import Preview
 
 __all__ = ["init"]
 
@@ -39,7 +42,8 @@ def init(
 ) -> None:
     """Write a commented recsys.toml for a Feast repository, or for two or three files."""
     with reporting(as_json) as out:
-        from serving.first_run.configuration import first_config_of_feast, first_config_of_files
+        from serving.first_run.configuration import first_config_of_files
+        from serving.first_run.feast_config import first_config_of_feast
 
         if from_feast is not None:
             found = first_config_of_feast(
@@ -51,12 +55,38 @@ def init(
             )
         found.write(out_file, force=force)
         shown = "" if out_file == Path("recsys.toml") else f" -c {out_file}"
+        seen, left = _checked(out_file)
+        verdict = [f"left to do: {one}" for one in left] or ["no problems"]
         out.emit(
-            {"file": str(out_file), "choices": [list(one) for one in found.choices]},
+            {
+                "file": str(out_file),
+                "choices": [list(one) for one in found.choices],
+                "problems": left,
+                "preview": None if seen is None else seen.as_dict(),
+            },
             "\n".join(
                 [
                     *(f"{setting}: {reason}" for setting, reason in found.choices),
-                    f"wrote {out_file}; next: recsys validate{shown}, recsys train{shown}",
+                    *(seen.lines() if seen is not None else ()),
+                    *verdict,
+                    f"wrote {out_file}; next: recsys validate{shown} && recsys train{shown}",
                 ]
             ),
         )
+
+
+def _checked(out_file: Path) -> tuple[Preview | None, list[str]]:
+    """What the written configuration names, and what `recsys validate` has to say of it."""
+    from recsys.config import load_config
+    from recsys.dataset.tables import open_tables
+    from recsys.errors import ConfigError
+    from serving.assembly import find_problems
+    from serving.first_run.looking import look
+
+    try:
+        config = load_config(out_file)
+    except ConfigError as error:
+        return None, [str(error)]
+    tables = open_tables(config)
+    problems, _, _ = find_problems(config, tables)
+    return look(tables), [str(one) for one in problems]

@@ -1,127 +1,92 @@
-"""Which columns of an event file, and of a file of items or users, play which role."""
+"""The settings of a log's columns, from the roles that its values show."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from collections.abc import Iterator
 
-import polars as pl
+from features.tables.roles import Found, LogRoles
+from serving.first_run.setting import Setting
 
-from features.errors import DataError
-from features.feast.training_data import EVENT_NAMES, WEIGHT_NAMES, names_item, names_user
-from features.moments import microseconds
-from features.tables.layouts import Unfolding, read_rows
-from features.tables.reading import read_frame
-from features.tables.schema import MICROSECONDS_PER
+__all__ = ["column_settings"]
 
-__all__ = ["guess_event_columns", "guess_id_column"]
-
-_TIMES = ("timestamp", "event_timestamp", "time", "datetime", "date", "created_at", "ts")
-_ARRIVED = ("created", "ingested_at", "received_at")
-_EARLY = datetime(1990, 1, 1)
+_COLUMNS = "data.columns"
 
 
-def guess_event_columns(
-    path: Path, unfolding: Unfolding | None = None
-) -> list[tuple[str, str, str]]:
-    """Role, value and reason of each setting of ``data.columns``.
+def column_settings(roles: LogRoles, columns: list[str]) -> Iterator[Setting]:
+    """Settings of ``data.columns``.
 
     Args:
-        path: the file.
-        unfolding: its layout; None: a row is an event.
-
-    Raises:
-        DataError: no column is called like a user's id, an item's id or a time.
-        FileNotFoundError: there is no such file.
+        roles: of the log's columns.
+        columns: of the log; one that is called like a role and plays it not is switched off.
     """
-    frame = read_rows(path, None, unfolding).frame
-    found = [
-        ("user", _named(frame, path, "user", names_user), "called like a user's id"),
-        ("item", _named(frame, path, "item", names_item), "called like an item's id"),
-    ]
-    time = _first(frame.columns, _TIMES) or next(
-        (name for name, dtype in frame.schema.items() if dtype.is_temporal()), None
-    )
-    if time is None:
-        raise _unknown(frame, path, "timestamp", ", ".join(_TIMES))
-    found.append(("timestamp", time, f"it is {frame.schema[time]}"))
-    unit = _unit(frame[time])
-    if unit is not None:
-        first = frame[time].drop_nulls()
-        shown = "empty" if first.is_empty() else f"{first[0]!r} is a likely time in it"
-        found.append(("timestamp_unit", unit, shown))
-    for role, names, why in (
-        ("event", EVENT_NAMES, "says what kind of event it is"),
-        ("weight", WEIGHT_NAMES, "events weigh this; without this line all weigh the same"),
-        ("created", _ARRIVED, "says when an event arrived"),
-    ):
-        name = _first(frame.columns, names)
-        if name is not None and _fits(role, frame[name]):
-            found.append((role, name, why))
-    return found
+    yield _setting("user", roles.user)
+    yield _setting("item", roles.item)
+    yield from _time(roles)
+    if roles.kinds is not None:
+        yield _setting("event", roles.kinds)
+    elif "event" in columns:
+        yield Setting(_COLUMNS, "event", "", "'event' holds no kinds of event")
+    yield from _weight(roles, columns)
+    if roles.quantity is not None:
+        yield _setting("quantity", roles.quantity)
+    yield from _order(roles)
+    yield from _arrival(roles, columns)
+    if roles.event_id is not None:
+        yield _setting("event_id", roles.event_id)
+    elif "event_id" in columns and (roles.kinds is None or roles.kinds.column != "event_id"):
+        yield Setting(_COLUMNS, "event_id", "", "'event_id' does not tell events apart")
 
 
-def guess_id_column(path: Path, wanted: str) -> str:
-    """The id column of a file of items or users: the one the events have, or an equal one.
-
-    Args:
-        path: the file.
-        wanted: what the events call it.
-
-    Raises:
-        DataError: no column is called so or nearly so.
-        FileNotFoundError: there is no such file.
-    """
-    frame = read_frame(path)
-    plain = {name.lower().replace("_", ""): name for name in reversed(frame.columns)}
-    found = plain.get(wanted.lower().replace("_", "")) or plain.get("id")
-    if found is None:
-        raise _unknown(frame, path, "id", f"{wanted}, id")
-    return found
+def _setting(name: str, found: Found) -> Setting:
+    return Setting(_COLUMNS, name, found.column, found.reason, others=found.others)
 
 
-def _named(frame: pl.DataFrame, path: Path, role: str, rule: object) -> str:
-    names = [name for name in frame.columns if callable(rule) and rule(name)]
-    ids = [name for name in names if name.lower().replace("_", "").endswith("id")]
-    found = (ids or names)[:1]
-    if not found:
-        raise _unknown(frame, path, role, f"{role}_id")
-    return found[0]
+def _time(roles: LogRoles) -> Iterator[Setting]:
+    when = roles.when
+    if when.found is not None:
+        value = when.found.column or None
+        others = when.found.others
+        yield Setting(_COLUMNS, "timestamp", value, when.found.reason, others=others)
+    if when.format is not None:
+        others = ((when.other_format, "the other way round"),) if when.other_format else ()
+        yield Setting(_COLUMNS, "timestamp_format", when.format, when.unit_reason, others=others)
+    elif when.unit is not None:
+        yield Setting(_COLUMNS, "timestamp_unit", when.unit, when.unit_reason)
 
 
-def _unknown(frame: pl.DataFrame, path: Path, role: str, names: str) -> DataError:
-    nameless = frame.columns[0] == "column_1"
-    remedy = "the file has no header, so add one" if nameless else "rename one"
-    return DataError(
-        f"{path} must have a column called like {names} for the role {role!r}, got "
-        f"{', '.join(frame.columns)}; {remedy}, or write recsys.toml by hand"
-    )
+def _weight(roles: LogRoles, columns: list[str]) -> Iterator[Setting]:
+    weight = roles.weight
+    if weight is not None:
+        value = weight.found.column or None
+        reason = weight.found.reason
+        if value is not None:
+            told = [
+                f"{weight.zero:,} rows of 0 count nothing" if weight.zero else "",
+                f"{weight.negative:,} rows below 0 are no likes" if weight.negative else "",
+            ]
+            reason = "; ".join(one for one in (reason, *told) if one)
+        yield Setting(_COLUMNS, "weight", value, reason, others=weight.found.others)
+    if (weight is None or not weight.found.column) and "weight" in columns:
+        yield Setting(_COLUMNS, "weight", "", "'weight' does not say how much an event counts")
 
 
-def _first(columns: Sequence[str], names: Sequence[str]) -> str | None:
-    lower = {name.lower(): name for name in reversed(columns)}
-    return next((lower[name] for name in names if name in lower), None)
+def _order(roles: LogRoles) -> Iterator[Setting]:
+    if roles.order is not None:
+        yield _setting("order", roles.order)
+    shown = [(name, why) for name, why in roles.sessions if name != roles.user.column]
+    if shown:
+        reason = "no order: a session is not used" if roles.order is None else ""
+        named = tuple((name, f"{why}; its events would be one moment") for name, why in shown)
+        yield Setting(_COLUMNS, "order", None, reason, others=named)
 
 
-def _unit(times: pl.Series) -> str | None:
-    """The unit in which all values are likely times; None: the type says it."""
-    if times.dtype == pl.String:
-        return "iso"
-    if not times.dtype.is_numeric():
-        return None
-    latest = datetime.now(UTC).replace(tzinfo=None) + timedelta(days=365)
-    low, high = times.min(), times.max()
-    for unit, scale in MICROSECONDS_PER.items():
-        bounds = [microseconds(moment) // scale for moment in (_EARLY, latest)]
-        if low is not None and bounds[0] <= low and high <= bounds[1]:  # type: ignore[operator]
-            return unit
-    return "s"
-
-
-def _fits(role: str, values: pl.Series) -> bool:
-    if role == "event":
-        return values.dtype == pl.String and values.null_count() == 0
-    if role == "weight":
-        return values.dtype.is_numeric() and values.null_count() == 0 and bool((values >= 0).all())
-    return values.dtype.is_temporal() or values.dtype.is_numeric()
+def _arrival(roles: LogRoles, columns: list[str]) -> Iterator[Setting]:
+    if roles.created is not None:
+        yield Setting(_COLUMNS, "created", roles.created.column, roles.created.reason)
+        return
+    if roles.later:
+        yield Setting(_COLUMNS, "created", None, "", others=roles.later)
+    when = roles.when.found
+    clock = roles.when.unit not in ("order", "none")
+    if "created" in columns and clock and (when is None or when.column != "created"):
+        yield Setting(_COLUMNS, "created", "", "'created' is no time of arrival")

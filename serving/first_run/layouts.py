@@ -2,45 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from features.tables.layouts import FoundLayout, find_item_layout, find_layout
+import polars as pl
 
-__all__ = ["find_layouts", "layout_settings"]
+from features.tables.layouts import (
+    FoundLayout,
+    find_item_layout,
+    find_layout,
+    read_described,
+    read_rows,
+)
+from serving.first_run.setting import Setting
+
+__all__ = ["find_layouts", "layout_settings", "plain_rows", "unfold_settings", "with_kinds"]
+
+_SECTIONS = {"events": ("layout", "data.unfold"), "items": ("item_layout", "data.item_unfold")}
 
 
-def find_layouts(events: str, items: str, orders: str | None) -> dict[str, FoundLayout]:
-    """The layouts of the log, "events", and of the items, "items", that are no plain rows.
+def find_layouts(given: Mapping[str, Path]) -> dict[str, FoundLayout]:
+    """The layouts of the files of the log, "events", and of the items, where rows are not plain.
 
     Raises:
         DataError: a file cannot be read, or its layout is not read.
     """
-    found = {
-        "events": find_layout(events, orders=None if orders is None else Path(orders)),
-        "items": find_item_layout(items),
-    }
+    found = {"events": find_layout(given["events"], orders=given.get("orders"))}
+    if "items" in given:
+        found["items"] = find_item_layout(given["items"])
     return {role: layout for role, layout in found.items() if layout is not None}
 
 
-def layout_settings(
-    layouts: dict[str, FoundLayout],
-) -> Iterator[tuple[str, str, Any, str]]:
-    """Section, name, value and reason of each setting."""
+def plain_rows(path: Path, found: FoundLayout | None) -> pl.DataFrame:
+    """A file as rows of one event or one item each."""
+    if found is None:
+        return read_rows(path).frame
+    if found.unfolding.layout == "properties":
+        return read_described(path, None, found.unfolding)[0].frame
+    return read_rows(path, None, found.unfolding).frame
+
+
+def layout_settings(layouts: Mapping[str, FoundLayout]) -> Iterator[Setting]:
+    """Which layouts the files have."""
     for role, found in layouts.items():
-        name = "layout" if role == "events" else "item_layout"
-        section = "data.unfold" if role == "events" else "data.item_unfold"
-        yield "data", name, found.unfolding.layout, found.evidence
-        columns = found.settings.pop("columns", {})
-        for setting, value in found.settings.items():
-            if setting != "columns":
-                yield section, setting, value, ""
+        yield Setting("data", _SECTIONS[role][0], found.unfolding.layout, found.evidence)
+
+
+def unfold_settings(layouts: Mapping[str, FoundLayout]) -> Iterator[Setting]:
+    """What the layouts are unfolded from."""
+    for role, found in layouts.items():
+        section = _SECTIONS[role][1]
+        settings = found.settings
+        columns = settings.pop("columns", {})
+        for name, value in settings.items():
+            yield Setting(section, name, value, "")
         for plain, column in columns.items():
-            yield f"{section}.columns", plain, column, ""
-    if "events" in layouts:
-        log = layouts["events"]
-        for kind, weight in log.kinds.items():
-            yield "data.kinds", kind, weight, ""
-        if log.targets:
-            yield "data.rules", "targets", list(log.targets), "what is to be predicted"
+            yield Setting(f"{section}.columns", plain, column, "")
+
+
+def with_kinds(settings: Iterable[Setting], found: FoundLayout | None) -> Iterator[Setting]:
+    """The settings of kinds and rules, as the layout knows its own kinds."""
+    if found is None or not found.kinds:
+        yield from settings
+        return
+    settings = list(settings)
+    for one in settings:
+        if one.section == "data.kinds" and one.name in found.kinds:
+            yield replace(one, value=found.kinds[one.name], note=one.note.partition(",")[0])
+        elif (one.section, one.name) != ("data.rules", "targets"):
+            yield one
+    if found.targets:
+        reason = "what is to be predicted"
+        yield Setting("data.rules", "targets", list(found.targets), reason)

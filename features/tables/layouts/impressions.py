@@ -6,7 +6,7 @@ import polars as pl
 
 from features.errors import DataError
 from features.tables.layouts.cells import list_separator, lists_of, words
-from features.tables.layouts.columns import called, check_columns, is_time, moments_of, need, steps
+from features.tables.layouts.columns import called, check_columns, is_time, moments_of, need
 from features.tables.layouts.layout import (
     CLICK,
     EVENT,
@@ -37,7 +37,7 @@ def find_impressions(frame: pl.DataFrame) -> FoundLayout | None:
     if columns is None:
         return None
     columns |= _roles(frame, set(columns.values()))
-    if USER not in columns:
+    if USER not in columns or TIMESTAMP not in columns:
         return None
     clicks = f"clicks in {columns[_CLICKED]!r}" if _CLICKED in columns else "-1 for a click"
     return FoundLayout(
@@ -45,7 +45,6 @@ def find_impressions(frame: pl.DataFrame) -> FoundLayout | None:
         f"cells of {columns[SHOWN]!r} hold what was shown at once, {clicks}",
         kinds={kind: one for kind, one in _KINDS.items() if kind != HISTORY or HISTORY in columns},
         targets=(CLICK,),
-        clock=TIMESTAMP in columns,
     )
 
 
@@ -128,10 +127,10 @@ def unfold_impressions(
         DataError: a column is missing, a cell does not hold marked items, or a time cannot be read.
     """
     columns = dict(unfolding.columns)
-    if SHOWN not in columns or USER not in columns:
+    if not {SHOWN, USER, TIMESTAMP} <= columns.keys():
         found = find_impressions(frame)
         columns = {**(found.unfolding.columns if found is not None else {}), **columns}
-    need(Unfolding("impressions", columns), SHOWN, USER, source=source)
+    need(Unfolding("impressions", columns), SHOWN, USER, TIMESTAMP, source=source)
     check_columns(frame, columns, source)
     frame = frame.with_row_index(_ROW)
     number = pl.col(columns[REQUEST]) if REQUEST in columns else pl.col(_ROW)
@@ -149,8 +148,6 @@ def unfold_impressions(
 
 
 def _times(frame: pl.DataFrame, columns: dict[str, str], source: str) -> pl.Series:
-    if TIMESTAMP not in columns:
-        return frame.select(steps(pl.col(_ROW)).alias(TIMESTAMP))[TIMESTAMP]
     values = frame[columns[TIMESTAMP]]
     found = moments_of(values)
     if found is None:

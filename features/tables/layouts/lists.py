@@ -6,7 +6,7 @@ import polars as pl
 
 from features.errors import DataError
 from features.tables.layouts.cells import list_separator, lists_of
-from features.tables.layouts.columns import called, check_columns, is_time, renamed, steps
+from features.tables.layouts.columns import called, check_columns, is_time, renamed
 from features.tables.layouts.layout import (
     ITEM,
     POSITION,
@@ -116,7 +116,7 @@ def unfold_lists(
 ) -> pl.DataFrame:
     """An event for each value of the lists; what is no list is the same for all events of a row.
 
-    Without a time the places in the lists, a second each, stand for one.
+    Without a time the position counts on over the rows of a user; otherwise it is that in the cell.
 
     Raises:
         DataError: a column is missing, or lists of a row are not of one length.
@@ -149,9 +149,9 @@ def unfold_lists(
     frame = renamed(frame, columns, source)
     if TIMESTAMP in frame.columns or any(is_time(frame[name]) for name in frame.columns):
         return frame
-    user = columns.get(USER)
-    place_of = pl.col(POSITION) if user is None else pl.int_range(1, pl.len() + 1).over(USER)
-    return frame.with_columns(steps(place_of).alias(TIMESTAMP))
+    if USER not in frame.columns:
+        return frame
+    return frame.with_columns(pl.int_range(1, pl.len() + 1).over(USER).alias(POSITION))
 
 
 def _check_lengths(frame: pl.DataFrame, lists: list[str], source: str, place: Place) -> None:

@@ -8,11 +8,10 @@ import numpy as np
 import polars as pl
 
 from features.errors import DataError
-from features.tables.layouts.columns import called, check_columns, steps
+from features.tables.layouts.columns import called, check_columns
 from features.tables.layouts.layout import (
     ITEM,
     POSITION,
-    TIMESTAMP,
     USER,
     WEIGHT,
     FoundLayout,
@@ -141,7 +140,7 @@ def unfold_matrix(
     return (
         events.with_columns(pl.Series("__drawn", drawn))
         .with_columns(pl.col("__drawn").rank("ordinal").over(USER).cast(pl.Int64).alias(POSITION))
-        .select(USER, ITEM, steps(pl.col(POSITION)).alias(TIMESTAMP), WEIGHT, POSITION)
+        .select(USER, ITEM, WEIGHT, POSITION)
     )
 
 

@@ -7,8 +7,16 @@ from collections.abc import Sequence
 import polars as pl
 
 from features.errors import DataError
-from features.tables.layouts.columns import called, check_columns, is_time, renamed, steps
-from features.tables.layouts.layout import ORDER, TIMESTAMP, USER, FoundLayout, Place, Unfolding
+from features.tables.layouts.columns import called, check_columns, is_time, renamed
+from features.tables.layouts.layout import (
+    ORDER,
+    POSITION,
+    TIMESTAMP,
+    USER,
+    FoundLayout,
+    Place,
+    Unfolding,
+)
 
 __all__ = ["find_order_lines", "lacks_orders", "unfold_order_lines"]
 
@@ -76,8 +84,9 @@ def _numbers(orders: pl.DataFrame, user: str, names: Sequence[str]) -> list[str]
 def unfold_order_lines(
     frame: pl.DataFrame, orders: pl.DataFrame, unfolding: Unfolding, *, source: str, place: Place
 ) -> pl.DataFrame:
-    """Each line with what is known of its order; the number of an order stands for its time.
+    """Each line with what is known of its order.
 
+    Without times an order's number, or its place in the file, is its position.
     A column of the orders that the lines have as well is called ``name_of_order``.
 
     Raises:
@@ -122,7 +131,7 @@ def _check_orders(
 
 
 def _timed(orders: pl.DataFrame, columns: dict[str, str]) -> pl.DataFrame:
-    """With steps in place of a time where there is none."""
+    """With a position in place of a time where there is none."""
     if TIMESTAMP in columns:
         return orders
     if _NUMBER in columns:
@@ -132,4 +141,4 @@ def _timed(orders: pl.DataFrame, columns: dict[str, str]) -> pl.DataFrame:
         count = pl.int_range(1, pl.len() + 1)
         place = count if user is None else count.over(user)
     columns.pop(_NUMBER, None)
-    return orders.with_columns(steps(place).alias(TIMESTAMP))
+    return orders.with_columns(place.alias(POSITION))

@@ -8,11 +8,9 @@ from collections.abc import Sequence
 import polars as pl
 
 from features.errors import DataError
-from features.tables.layouts.columns import steps
 from features.tables.layouts.layout import (
     ITEM,
     POSITION,
-    TIMESTAMP,
     USER,
     FoundLayout,
     Place,
@@ -72,7 +70,7 @@ def unfold_sequences(
 ) -> pl.DataFrame:
     """An event for each item of each line; its position counts on where a user has several lines.
 
-    The times are the positions, a second each: an order alone.
+    There are no times, only positions.
 
     Args:
         frame: one column, a line a row.
@@ -104,7 +102,7 @@ def unfold_sequences(
         rows.filter(pl.col(ITEM).list.len() > 0)
         .explode(ITEM)
         .with_columns(pl.int_range(1, pl.len() + 1).over(USER).alias(POSITION))
-        .select(USER, ITEM, steps(pl.col(POSITION)).alias(TIMESTAMP), POSITION)
+        .select(USER, ITEM, POSITION)
     )
 
 

@@ -31,15 +31,17 @@ class Dropped:
     Attributes:
         path: the file.
         rows: how many; of a quote that is never closed, the lines that it swallowed.
-        first: line and fault of the first.
+        first: line and fault of the first; None: they repeat the header.
     """
 
     path: Path
     rows: int
-    first: str
+    first: str | None
 
     def __str__(self) -> str:
         many = f"{self.rows:,} row{'s' if self.rows != 1 else ''}"
+        if self.first is None:
+            return f"{self.path}: {many} dropped, in which the header stands once more"
         return f"{self.path}: {many} dropped that cannot be read; first: {self.first}"
 
 

@@ -25,6 +25,7 @@ class ReadOptions:
         header: whether the first row of delimited text names the columns; otherwise they are
             called column_1, column_2, ...
         compression: of a file of text.
+        missing: cells of text that mean no value, beside empty ones.
         bad_rows: "refuse" the file at the first row that cannot be read, or "drop" such rows and
             count them.
 
@@ -38,6 +39,7 @@ class ReadOptions:
     encoding: str | None = None
     header: bool | None = None
     compression: Compression | None = None
+    missing: tuple[str, ...] = ()
     bad_rows: BadRows = "refuse"
 
     def __post_init__(self) -> None:

@@ -16,6 +16,11 @@ from features.tables.reading.column_types import typed
 from features.tables.reading.delimited import Dropped, read_delimited
 from features.tables.reading.files import expand
 from features.tables.reading.json_rows import read_json
+from features.tables.reading.leftovers import (
+    without_marks,
+    without_repeated_header,
+    without_row_numbers,
+)
 from features.tables.reading.options import ReadOptions
 from features.tables.reading.sniffing import found_options
 
@@ -32,7 +37,8 @@ class Reading:
     Attributes:
         frame: its rows.
         found: what was said, and for the rest what was found.
-        dropped: what was left out of each file, where bad rows are dropped.
+        dropped: what was left out of each file: bad rows where these are dropped, and headers that
+            stand there once more.
     """
 
     frame: pl.DataFrame
@@ -85,7 +91,7 @@ def read_table(
                 f"{', '.join(part.columns)}; read files of one form together"
             )
         parts.append(part)
-        dropped += [left_out] if left_out is not None else []
+        dropped += left_out
     if found.format != "parquet" and all(part.is_empty() for part in parts):
         what = "a header alone" if found.header else "none that can be read"
         raise DataError(f"{path}: must hold rows, got {what}; check how it was written")
@@ -94,13 +100,18 @@ def read_table(
 
 def _read_file(
     file: Path, found: ReadOptions, ids: Collection[str] | None
-) -> tuple[pl.DataFrame, Dropped | None]:
+) -> tuple[pl.DataFrame, list[Dropped]]:
     try:
         if found.format == "delimited":
-            return read_delimited(file, found)
+            frame, bad = read_delimited(file, found)
+            once = without_repeated_header(frame) if found.header else frame
+            again = frame.height - once.height
+            headers = [Dropped(file, again, None)] if again else []
+            return once, [*([] if bad is None else [bad]), *headers]
         if found.format != "parquet":
-            return read_json(file, found, ids or ())
-        return pl.read_parquet(file, glob=False, hive_partitioning=False), None
+            frame, bad = read_json(file, found, ids or ())
+            return frame, [] if bad is None else [bad]
+        return pl.read_parquet(file, glob=False, hive_partitioning=False), []
     except PermissionError:
         raise DataError(f"{file}: must be readable, got no permission; change its mode") from None
     except pl.exceptions.PolarsError as error:
@@ -134,9 +145,8 @@ def _joined(
             f"{path}: files must have columns of one type, got: {told}; read files of one form "
             "together"
         ) from None
-    if text:
-        frame = frame.drop("", strict=False)  # row numbers of pandas and R: no setting can name it
-    else:
+    frame = without_marks(without_row_numbers(frame), found.missing)
+    if not text:
         return frame.with_columns(typed(frame.select(keys), ids or ())) if keys else frame
     heads = [_TYPED_NAME.fullmatch(name) for name in own if name]
     if not all(heads):

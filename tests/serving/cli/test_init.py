@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from features.tables.schema import MICROSECONDS_PER
+from features.tables.times import TICKS
 from recsys.config import load_config
 from recsys.config.store_url import StoreUrl
 from recsys.dataset import read_dataset
@@ -142,7 +142,7 @@ def test_what_the_values_do_not_allow_is_left_out(repository: Path) -> None:
 
 
 def events(unit: str = "s", **columns: Any) -> pl.DataFrame:
-    scale = 1_000_000 // MICROSECONDS_PER[unit]
+    scale = TICKS[unit]
     times = [(START + n) * scale for n in range(20)]
     return pl.DataFrame(
         {
@@ -154,7 +154,7 @@ def events(unit: str = "s", **columns: Any) -> pl.DataFrame:
     )
 
 
-@pytest.mark.parametrize("unit", list(MICROSECONDS_PER))
+@pytest.mark.parametrize("unit", list(TICKS))
 def test_files_become_a_configuration(unit: str) -> None:
     events(unit, action=["buy", "see"] * 10, stars=[1.0, 2.0] * 10).write_csv("log.csv")
     kind = [f"kind {n % 2}" for n in range(10)]

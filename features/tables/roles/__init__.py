@@ -1,0 +1,26 @@
+"""Which columns play which role, found from the values of whole tables; names are a prior.
+
+Imports of `features` only the tables; may be imported from everywhere.
+"""
+
+from __future__ import annotations
+
+from features.tables.roles.codes import find_codes
+from features.tables.roles.facts import LogFacts, log_facts
+from features.tables.roles.found import Found, percent
+from features.tables.roles.ids import find_key
+from features.tables.roles.kinds import is_purchase, weight_of
+from features.tables.roles.log import LogRoles, find_log_roles
+
+__all__ = [
+    "Found",
+    "LogFacts",
+    "LogRoles",
+    "find_codes",
+    "find_key",
+    "find_log_roles",
+    "is_purchase",
+    "log_facts",
+    "percent",
+    "weight_of",
+]
