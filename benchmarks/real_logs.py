@@ -125,6 +125,9 @@ def metrics_of(text: str) -> dict[str, float]:
 
 
 def last_line(text: str) -> str:
+    """What went wrong, in text or in JSON."""
+    if text.lstrip().startswith("{"):
+        return " ".join(text.split())[:200]
     return (text.strip().splitlines() or ["nothing was said"])[-1][:200]
 
 

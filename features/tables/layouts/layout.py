@@ -94,14 +94,12 @@ class FoundLayout:
         evidence: what shows it, as a sentence.
         kinds: weight of each kind of event that unfolding tells apart; empty: it tells none.
         targets: kinds that are to be predicted; empty: all likes.
-        clock: whether times are times; otherwise they are an order alone.
     """
 
     unfolding: Unfolding
     evidence: str
     kinds: Mapping[str, float] = field(default_factory=dict)
     targets: tuple[str, ...] = ()
-    clock: bool = True
 
     @property
     def settings(self) -> dict[str, Any]:

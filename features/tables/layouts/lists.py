@@ -54,7 +54,6 @@ def find_lists(frame: pl.DataFrame) -> FoundLayout | None:
         new = one != name and one not in (*columns, *frame.columns)
         if new and name not in columns.values() and not _is_struct(frame, name):
             columns[one] = name
-    clock = bool(times or [one for one in plain if is_time(frame[one])] or not columns.get(ITEM))
     together = ", ".join(repr(name) for name in lists)
     return FoundLayout(
         Unfolding(
@@ -64,7 +63,6 @@ def find_lists(frame: pl.DataFrame) -> FoundLayout | None:
             separator=next(iter(separators)) if len(separators) == 1 else None,
         ),
         f"a cell of {together} holds the values of several events",
-        clock=clock,
     )
 
 

@@ -50,7 +50,6 @@ def find_matrix(frame: pl.DataFrame) -> FoundLayout | None:
         Unfolding("matrix", columns, missing=missing),
         f"a row is a user and each of {len(items):,} columns an item, {who}{gone}. There is no "
         "order, so one is drawn, the same in every run",
-        clock=False,
     )
 
 

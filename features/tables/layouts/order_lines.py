@@ -60,7 +60,6 @@ def find_order_lines(lines: pl.DataFrame, orders: pl.DataFrame) -> FoundLayout |
     return FoundLayout(
         Unfolding("order_lines", columns),
         f"lines are joined with their orders by {keys[0]!r}; {told}",
-        clock=TIMESTAMP in columns,
     )
 
 

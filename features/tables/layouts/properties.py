@@ -72,7 +72,6 @@ def find_properties(frame: pl.DataFrame) -> FoundLayout | None:
     return FoundLayout(
         Unfolding("properties", columns, properties=tuple(kept)),
         f"a row is one of {many:,} properties of an item{known}{gone}",
-        clock=bool(times),
     )
 
 

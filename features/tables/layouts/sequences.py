@@ -43,7 +43,6 @@ def find_sequences(lines: Sequence[str]) -> FoundLayout | None:
         return FoundLayout(
             Unfolding("sequences", separator=mark),
             f"a line is a user and then items, with {shown} between them; their order is no time",
-            clock=False,
         )
     return None
 

@@ -16,7 +16,7 @@ from features.tables.reading.rows import csv_rows
 
 __all__ = ["found_options"]
 
-_SEPARATORS = (",", "\t", ";", "|", "::", "\x01", "^", " ")
+_SEPARATORS = (",", "\t", ";", "::", "|", "\x01", "^", " ")
 _LOOKED_AT = 200
 _COUNTED = 2
 _TELLING, _ENOUGH = 1 << 14, 32

@@ -40,7 +40,6 @@ def path(tmp_path: Path) -> Path:
 
 def test_the_newest_values(path: Path) -> None:
     one = found(path)
-    assert one.clock
     assert one.unfolding.columns == {
         "item_id": "itemid",
         "property": "property",
@@ -70,7 +69,6 @@ def test_names_are_not_needed(tmp_path: Path) -> None:
     file.write_text("product_id,what,which\n" + "\n".join(lines))
     one = found(file)
     assert one.unfolding.columns == {"item_id": "product_id", "property": "what", "value": "which"}
-    assert not one.clock
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,6 @@ def test_sequences(tmp_path: Path, mark: str) -> None:
     path = written(tmp_path / "train.txt", "u1 i3 i1 i2\nu2 i9 i3\n\nu3 i1\n".replace(" ", mark))
     one = found(path)
     assert one.unfolding.layout == "sequences"
-    assert not one.clock
     frame = rows(path)
     assert triples(frame, USER, ITEM, "position") == [
         ("u1", "i3", 1),
@@ -165,7 +164,6 @@ def test_lists(tmp_path: Path, cells: tuple[str, ...]) -> None:
     one = found(path)
     assert one.unfolding.layout == "lists"
     assert one.unfolding.lists == ("item_ids", "timestamps")
-    assert one.clock
     assert triples(rows(path), USER, ITEM, TIMESTAMP) == [
         ("u1", "1", 1600000000),
         ("u1", "2", 1600000100),
@@ -196,7 +194,6 @@ def test_lists_of_parquet_and_nested_json(tmp_path: Path) -> None:
 
 def test_lists_without_times_have_an_order(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", "uid,history\n1,5 6\n1,7 8\n2,5 9\n")
-    assert not found(path).clock
     frame = rows(path)
     assert triples(frame, USER, "position") == [
         *[("1", n) for n in (1, 2, 3, 4)],
@@ -274,7 +271,6 @@ def test_order_lines_without_a_clock(tmp_path: Path) -> None:
     text = "order_id,user_id,order_number,order_dow\n2,7,2,1\n1,7,1,3\n3,8,1,1\n"
     orders = written(tmp_path / "orders.csv", text)
     one = found(path, orders=orders)
-    assert not one.clock
     assert one.unfolding.columns["order_number"] == "order_number"
     frame = read(path, None, one.unfolding, ids=(USER, "product_id", "order_id")).frame
     assert triples(frame, USER, "product_id", "order_id") == [
@@ -290,7 +286,6 @@ def test_order_lines_with_a_time(tmp_path: Path) -> None:
     path = written(tmp_path / "lines.csv", LINES)
     text = "order_id,customer_id,ordered_at\n1,c1,2024-01-01\n2,c1,2024-02-01\n3,c2,2024-01-03\n"
     one = found(path, orders=written(tmp_path / "orders.csv", text))
-    assert one.clock
     frame = read(path, None, one.unfolding, ids=(USER, "product_id")).frame
     assert triples(frame, USER, "product_id", TIMESTAMP)[:3] == [
         ("c1", "007", "2024-01-01"),
