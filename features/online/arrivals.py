@@ -25,7 +25,7 @@ class Arrival(NamedTuple):
         item: item id.
         happened: microseconds since 1970-01-01 UTC.
         kind: kind of the event.
-        weight: its weight.
+        weight: its weight; what weighs nothing or less is no like, and counts for nothing.
         arrived: microseconds since 1970-01-01 UTC.
         identity: 64 bits that are the same when the event comes again.
     """

@@ -35,6 +35,7 @@ class Happening(NamedTuple):
         item: item id.
         kind: kind of the event.
         weight: its weight.
+        drawn: its place among what its user did at the same time.
     """
 
     happened: int
@@ -42,6 +43,7 @@ class Happening(NamedTuple):
     item: str
     kind: str
     weight: float
+    drawn: int = 0
 
 
 class Cell:
@@ -246,17 +248,18 @@ class Tape:
 
     def __init__(self, size: int, packed: bytes | None = None) -> None:
         self._size = size
-        self.events: list[tuple[int, str, str, float]] = []
-        """(happened, item id, kind, weight), oldest first, ties by item and kind."""
+        self.events: list[tuple[int, int, str, str, float]] = []
+        """(happened, drawn, item id, kind, weight), oldest first."""
         if packed is not None:
+            # What an older version packed was in the order of ids within one time.
             self.events = [
-                (happened, item, kind, weight)
-                for happened, item, kind, weight in json.loads(packed)
+                (happened, drawn[0] if drawn else 0, item, kind, weight)
+                for happened, item, kind, weight, *drawn in json.loads(packed)
             ]
 
     def add(self, event: Happening, _: object = None) -> None:
         """Take in an event."""
-        entry = (event.happened, event.item, event.kind, event.weight)
+        entry = (event.happened, event.drawn, event.item, event.kind, event.weight)
         if self.events and entry >= self.events[-1]:
             self.events.append(entry)
         else:
@@ -265,7 +268,8 @@ class Tape:
 
     def pack(self) -> bytes:
         """The tape as bytes."""
-        return json.dumps(self.events, ensure_ascii=False).encode()
+        rows = [(at, item, kind, weight, drawn) for at, drawn, item, kind, weight in self.events]
+        return json.dumps(rows, ensure_ascii=False).encode()
 
 
 def _step(statistic: Statistic, weight: float) -> float:

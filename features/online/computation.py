@@ -73,7 +73,7 @@ class StateComputation(Computation):
             for event, size in plan.pasts:
                 key, field = self._keys.tape(user, event)
                 self._tapes[user, event] = Tape(size, self._fields[key].get(field))
-        met = {entry[1] for tape in self._tapes.values() for entry in tape.events}
+        met = {entry[2] for tape in self._tapes.values() for entry in tape.events}
         item_ids, item, _ = covering(
             tables.item_ids, requests[ITEM], pl.Series(ITEM, sorted(met), dtype=pl.String)
         )
@@ -136,7 +136,7 @@ class StateComputation(Computation):
         for row, user in enumerate(level.user.tolist()):
             events = self._tapes[self._user_text[user], event].events[-last:]
             if events:
-                happened, item, _, weight = zip(*events, strict=True)
+                happened, _, item, _, weight = zip(*events, strict=True)
                 past.item[row, -len(events) :] = self.item_ids.index(list(item))
                 past.happened[row, -len(events) :] = happened
                 past.weight[row, -len(events) :] = weight

@@ -39,6 +39,7 @@ from features.online.plan import plan_state
 from features.online.store import Field, MemoryStateStore, StateStore
 from features.packing.schema import PackedField, PackedSchema
 from features.tables.entities import ItemTable, UserTable
+from features.tables.hashing import drawn_place
 from features.tables.schema import ITEM
 
 __all__ = ["OnlineFeatures", "UpdateReport"]
@@ -233,6 +234,8 @@ class OnlineFeatures:
 
     def _places(self, event: Arrival) -> _Places:
         keys, user, item = self._keys, event.user, event.item
+        if event.weight <= 0:  # known, and counted for nothing
+            return _Places(keys.seen(user), [])
         cells: list[tuple[Field, list[list[str]]]] = []
         for group, _, _, distinct in self.plan.cells:
             if group.event not in (None, event.kind):
@@ -275,7 +278,8 @@ class OnlineFeatures:
             late += event.happened < arrived
             reordered += event.arrived < arrived
             happened = min(event.happened, arrived)
-            happening = Happening(happened, arrived, event.item, event.kind, event.weight)
+            drawn = drawn_place(event.user, event.item, happened)
+            happening = Happening(happened, arrived, event.item, event.kind, event.weight, drawn)
             for field, values in places_of_event.cells:
                 self._open[field].add(happening, values)
             touched.update(places_of_event.fields)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 import polars as pl
 
+from features.tables.cuts import rest_of_rows
 from features.tables.interactions import Interactions
-from features.tables.schema import ITEM, TIMESTAMP, USER, WEIGHT
+from features.tables.schema import EVENT, ITEM, TIMESTAMP, USER, WEIGHT
 from features.tables.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ class Histories:
         item_index: [E] int64, indices >= 1 of the item vocabulary.
         timestamp: [E] int64 microseconds since 1970-01-01 UTC, never falling within a row.
         weight: [E] float32.
+        target: [E] bool, the events that are to be predicted; the others are history alone. None:
+            all are.
+        refused: U rows of what was disliked; no likes, and nothing to be shown. None: nothing was.
 
     Raises:
         ValueError: shapes or types differ from the above, an index is < 1, or a row is not
@@ -42,8 +46,11 @@ class Histories:
     item_index: np.ndarray
     timestamp: np.ndarray
     weight: np.ndarray
+    target: np.ndarray | None = None
+    refused: Histories | None = None
 
     def __post_init__(self) -> None:
+        self._check_extras()
         wanted = {
             "indptr": "int64",
             "item_index": "int64",
@@ -78,16 +85,36 @@ class Histories:
 
     @classmethod
     def from_interactions(
-        cls, interactions: Interactions, user_ids: Sequence[str], items: Vocabulary
+        cls,
+        interactions: Interactions,
+        user_ids: Sequence[str],
+        items: Vocabulary,
+        *,
+        targets: Collection[str] = (),
     ) -> Self:
         """Histories of ``user_ids``, one row each and in their order.
 
         A user without events gets an empty row, a user named twice two equal rows. Events of items
         the vocabulary does not hold are dropped. Events at the same time keep the order of
-        ``interactions`` (by item id).
+        ``interactions``.
+
+        Args:
+            interactions: the log.
+            user_ids: whose.
+            items: what indices mean.
+            targets: kinds of events that are to be predicted. Empty: all.
         """
         rows = pl.DataFrame({USER: pl.Series(user_ids, dtype=pl.String)}).with_row_index("row")
-        frame, index = interactions.frame, items.index(interactions.frame[ITEM])
+        made = cls._of_frame(interactions.frame, rows, items, targets)
+        if interactions.dislikes is None:
+            return made
+        return replace(made, refused=cls._of_frame(interactions.dislikes, rows, items, ()))
+
+    @classmethod
+    def _of_frame(
+        cls, frame: pl.DataFrame, rows: pl.DataFrame, items: Vocabulary, targets: Collection[str]
+    ) -> Self:
+        index = items.index(frame[ITEM])
         users = frame.select(USER).with_row_index("event").filter(pl.Series(index > 0))
         placed = users.join(rows, on=USER).select("row", "event").sort("row", "event")
         event = placed["event"].to_numpy()
@@ -97,6 +124,7 @@ class Histories:
             item_index=index[event].astype(np.int64),
             timestamp=frame[TIMESTAMP].to_physical().to_numpy()[event].astype(np.int64),
             weight=frame[WEIGHT].to_numpy()[event].astype(np.float32),
+            target=(frame[EVENT].is_in(list(targets)).to_numpy()[event] if targets else None),
         )
 
     def __len__(self) -> int:
@@ -126,7 +154,19 @@ class Histories:
         counts = self.counts[wanted]
         indptr = _pointers(counts)
         within = np.arange(indptr[-1], dtype=np.int64) - np.repeat(indptr[:-1], counts)
-        return self._pick(np.repeat(self.indptr[wanted], counts) + within, indptr)
+        taken = self._pick(np.repeat(self.indptr[wanted], counts) + within, indptr)
+        return taken._refusing(None if self.refused is None else self.refused.take(wanted))
+
+    def targets(self) -> Histories:
+        """The events that are to be predicted, and nothing that was disliked."""
+        if self.target is None:
+            return replace(self, refused=None)
+        return replace(self._keep(self.target), target=None, refused=None)
+
+    def within(self, num_items: int) -> Histories:
+        """The same rows without items above ``num_items``."""
+        kept = self._keep(self.item_index <= num_items)
+        return kept._refusing(None if self.refused is None else self.refused.within(num_items))
 
     def before(self, moment_us: np.ndarray) -> Histories:
         """The events of each row strictly before that row's moment.
@@ -144,7 +184,8 @@ class Histories:
                 f"{len(self)} rows"
             )
         kept = self.timestamp < np.repeat(moment_us, self.counts)
-        return self if bool(kept.all()) else self._keep(kept)
+        past = self if bool(kept.all()) else self._keep(kept)
+        return past._refusing(None if self.refused is None else self.refused.before(moment_us))
 
     def last(self, n: int) -> Histories:
         """The newest ``n`` events of each row; n >= 0.
@@ -156,20 +197,45 @@ class Histories:
             raise ValueError(f"n must be >= 0, got {n}")
         return self._keep(self._from_end() <= n)
 
-    def head_fraction(self, fraction: float) -> tuple[Histories, Histories]:
+    def head_fraction(
+        self, fraction: float, *, number: np.ndarray | None = None
+    ) -> tuple[Histories, Histories]:
         """Each row's first floor(fraction * n) events, and the rest.
 
-        Order decides, not time: of events at the same time some may fall on either side.
+        No moment is divided; see `features.tables.cuts.rest_of_rows`. What was disliked before the
+        rest begins belongs to the head.
+
+        Args:
+            fraction: share of the events.
+            number: [U] uint64 that rows are drawn by. None: their places.
 
         Raises:
             ValueError: ``fraction`` is outside 0..1.
         """
         if not 0.0 <= fraction <= 1.0:
             raise ValueError(f"fraction must be 0..1, got {fraction}")
-        counts = self.counts
-        cut = np.floor(fraction * counts).astype(np.int64)
-        head = self._from_end() > np.repeat(counts - cut, counts)
-        return self._keep(head), self._keep(~head)
+        cut = np.floor(fraction * self.counts).astype(np.int64)
+        number = np.arange(len(self), dtype=np.uint64) if number is None else number
+        return self._parted(rest_of_rows(self.rows, self.timestamp, cut, number))
+
+    def at_moment(self, moment_us: int) -> tuple[Histories, Histories]:
+        """The events of each row strictly before a moment, and the rest."""
+        return self._parted(self.timestamp >= moment_us, moment_us)
+
+    def _parted(
+        self, late: np.ndarray, moment_us: int | None = None
+    ) -> tuple[Histories, Histories]:
+        head, rest = self._keep(~late), self._keep(late)
+        if self.refused is None:
+            return head, rest
+        if moment_us is None:  # the moment of each row at which its rest begins
+            begins = np.full(len(self), np.iinfo(np.int64).max)
+            begins[rest.counts > 0] = rest.timestamp[rest.indptr[:-1][rest.counts > 0]]
+        else:
+            begins = np.full(len(self), moment_us)
+        refused = self.refused
+        early = refused.timestamp < np.repeat(begins, refused.counts)
+        return head._refusing(refused._keep(early)), rest._refusing(refused._keep(~early))
 
     def padded(self, length: int) -> tuple[np.ndarray, np.ndarray]:
         """The newest ``length`` events of each row as two rectangles, padded on the left with 0.
@@ -231,7 +297,7 @@ class Histories:
         return matrix
 
     def seen_mask(self, num_items: int) -> np.ndarray:
-        """[U, N + 1] bool, True where the user met the item.
+        """[U, N + 1] bool, True where the user met the item, liked or disliked.
 
         Raises:
             ValueError: an item index exceeds ``num_items``.
@@ -239,6 +305,8 @@ class Histories:
         self.check_width(num_items)
         seen = np.zeros((len(self), num_items + 1), dtype=bool)
         seen[self.rows, self.item_index] = True
+        if self.refused is not None:
+            seen |= self.refused.seen_mask(num_items)
         return seen
 
     def check_width(self, num_items: int) -> None:
@@ -259,12 +327,33 @@ class Histories:
 
     def _keep(self, mask: np.ndarray) -> Histories:
         kept_before = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(mask)])
-        return self._pick(np.nonzero(mask)[0], kept_before[self.indptr].astype(np.int64))
+        kept = self._pick(np.nonzero(mask)[0], kept_before[self.indptr].astype(np.int64))
+        return kept._refusing(self.refused)
 
     def _pick(self, events: np.ndarray, indptr: np.ndarray) -> Histories:
         return Histories(
-            indptr, self.item_index[events], self.timestamp[events], self.weight[events]
+            indptr,
+            self.item_index[events],
+            self.timestamp[events],
+            self.weight[events],
+            None if self.target is None else self.target[events],
         )
+
+    def _refusing(self, refused: Histories | None) -> Histories:
+        return self if refused is self.refused else replace(self, refused=refused)
+
+    def _check_extras(self) -> None:
+        if self.target is not None and (
+            self.target.dtype != np.bool_ or self.target.shape != self.item_index.shape
+        ):
+            raise ValueError(
+                f"target must be one bool an event, got {self.target.dtype} of shape "
+                f"{self.target.shape}"
+            )
+        if self.refused is not None and len(self.refused) != len(self):
+            raise ValueError(
+                f"refused must have {len(self)} rows as the history, got {len(self.refused)}"
+            )
 
 
 def _pointers(counts: np.ndarray) -> np.ndarray:

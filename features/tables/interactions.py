@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Self
@@ -15,6 +15,8 @@ from features.errors import DataError, Problem
 from features.tables.entities import ItemTable
 from features.tables.hashing import update_with_series
 from features.tables.reading import ReadOptions, read_frame
+from features.tables.rules import EventRules
+from features.tables.ruling import ORDER, QUANTITY, RuleCount, ruled, sort_events
 from features.tables.schema import (
     CREATED,
     EVENT,
@@ -28,7 +30,7 @@ from features.tables.schema import (
 )
 from features.tables.validation import catalogue_problems, event_problems
 
-__all__ = ["Interactions", "read_interactions"]
+__all__ = ["Interactions", "read_interactions", "without_missing"]
 
 
 @dataclass(frozen=True)
@@ -40,25 +42,27 @@ class Interactions:
 
     Attributes:
         frame: columns user_id String, item_id String, timestamp Datetime("us") (UTC, no zone),
-            event String, weight Float32; sorted by timestamp, user_id, item_id, event. A log that
-            knows when its events arrived has a sixth column, created Datetime("us"), at or after
-            the timestamp: what happened is seen from then on.
+            event String, weight Float32 above 0; sorted by timestamp and user_id, and what a user
+            did at one time in an order that is drawn: no event of one time came before another. A
+            log that knows when its events arrived has a sixth column, created Datetime("us"), at
+            or after the timestamp: what happened is seen from then on.
+        dislikes: such rows of what users did not want: no likes, and nothing that they are shown
+            again. None: the log knows none.
+        counts: what the rules of the log did, in words; no part of the log.
 
     Raises:
         DataError: ``frame`` has other columns or types.
     """
 
     frame: pl.DataFrame
+    dislikes: pl.DataFrame | None = None
+    counts: tuple[RuleCount, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
-        schema = dict(self.frame.schema)
-        if schema not in (INTERACTION_SCHEMA, INTERACTION_SCHEMA | {CREATED: pl.Datetime("us")}):
-            wanted = ", ".join(f"{name} {dtype}" for name, dtype in INTERACTION_SCHEMA.items())
-            got = ", ".join(f"{name} {dtype}" for name, dtype in self.frame.schema.items())
-            raise DataError(
-                f"frame must have exactly the columns {wanted}; got {got or 'none'}; "
-                "make it with Interactions.from_frame"
-            )
+        for name in ("frame", "dislikes"):
+            frame = getattr(self, name)
+            if frame is not None:
+                _check_schema(name, dict(frame.schema))
 
     @classmethod
     def from_frame(
@@ -70,8 +74,12 @@ class Interactions:
         items: ItemTable | None = None,
         now: datetime | None = None,
         problems: Sequence[Problem] | None = None,
+        rules: EventRules | None = None,
+        known: pl.Series | None = None,
     ) -> Self:
         """Check a raw log and bring it into the one form used inside.
+
+        Rows of weight 0 count for nothing and are left out.
 
         Where the log says when events arrived or has ids of events, an event that arrived twice
         (same user and id, or without an id same user, item, time and kind) counts from its first
@@ -85,16 +93,22 @@ class Interactions:
             items: the catalogue; an event of an item it does not hold is then a problem.
             now: UTC time without zone for the check of units; None: the clock.
             problems: of the log, where it is checked already. None: it is checked here.
+            rules: what its rows mean. None: that all are likes.
+            known: ids of the catalogue, for a rule that leaves out what it does not hold. None:
+                those of ``items``, if given.
 
         Raises:
             DataError: with one `Problem` for every rule that is broken.
         """
-        columns = columns or EventColumns()
+        columns, rules = columns or EventColumns(), rules or EventRules()
+        known = items.frame[ITEM] if known is None and items is not None else known
         if problems is None:
-            problems = event_problems(frame, columns, source=source, now=now)
-            if items is not None:
-                known = items.frame[ITEM]
-                problems += catalogue_problems(frame, columns.item, known, source=source)
+            frame, _ = without_missing(frame, columns, rules)
+            problems = event_problems(frame, columns, source=source, now=now, rules=rules)
+            if items is not None and rules.undescribed == "refuse":
+                problems += catalogue_problems(
+                    frame, columns.item, items.frame[ITEM], source=source
+                )
         if problems:
             raise DataError(problems=problems)
         event = columns.optional("event", frame.columns)
@@ -115,12 +129,14 @@ class Interactions:
             arrival = columns.time(created, frame.schema[created])
             arrived = frame.select(arrival.alias(CREATED))[CREATED]
             checked = checked.with_columns(arrived.fill_null(checked[TIMESTAMP]))
+        for name, of in ((ORDER, columns.order), (QUANTITY, columns.quantity)):
+            if of:
+                checked = checked.with_columns(frame[of].alias(name))
         if created is not None or event_id is not None:
             ids = pl.lit(None, dtype=pl.String) if event_id is None else frame[event_id]
             checked = _once(checked.with_columns(ids.cast(pl.String).alias(EVENT_ID)))
-        # By positions: to sort the frame itself holds the keys and two copies at once.
-        by = pl.arg_sort_by(TIMESTAMP, USER, ITEM, EVENT, maintain_order=True)
-        return cls(checked[checked.select(by).to_series()])
+        found = ruled(checked, rules, rated=weight is not None, known=known)
+        return cls(found.likes, found.dislikes, found.counts)
 
     def __len__(self) -> int:
         return self.frame.height
@@ -135,22 +151,91 @@ class Interactions:
         """Number of different items."""
         return self.frame[ITEM].n_unique()
 
+    @property
+    def whole(self) -> pl.DataFrame:
+        """Likes and dislikes in one frame as `frame`; dislikes weigh less than 0."""
+        if self.dislikes is None:
+            return self.frame
+        return sort_events(
+            pl.concat([self.frame, self.dislikes.with_columns(pl.col(WEIGHT) * -1.0)])
+        )
+
+    @classmethod
+    def of_whole(cls, frame: pl.DataFrame) -> Self:
+        """The log of a frame as `whole` gives it."""
+        disliked = frame.filter(pl.col(WEIGHT) < 0)
+        if disliked.is_empty():
+            return cls(frame)
+        return cls(frame.filter(pl.col(WEIGHT) > 0), disliked.with_columns(pl.col(WEIGHT) * -1.0))
+
+    def only(self, rows: pl.Expr) -> Interactions:
+        """The likes and dislikes that fulfil a condition."""
+        dislikes = None if self.dislikes is None else self.dislikes.filter(rows)
+        return Interactions(self.frame.filter(rows), dislikes)
+
     def before(self, moment: datetime) -> Interactions:
         """The events that happened, and had arrived, strictly before ``moment`` (UTC, no zone)."""
         seen = CREATED if CREATED in self.frame.columns else TIMESTAMP
-        return Interactions(self.frame.filter(pl.col(seen) < moment))
+        return self.only(pl.col(seen) < moment)
 
     def filter_users(self, ids: Sequence[str] | pl.Series) -> Interactions:
         """The events of these users; ids without events are allowed."""
         wanted = pl.Series(USER, ids, dtype=pl.String)
-        return Interactions(self.frame.filter(pl.col(USER).is_in(wanted.implode())))
+        return self.only(pl.col(USER).is_in(wanted.implode()))
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the content; equal logs have equal fingerprints in any input order."""
         digest = hashlib.sha256()
-        for name in self.frame.columns:
-            update_with_series(digest, self.frame[name])
+        for frame in (self.frame, self.dislikes):
+            if frame is not None:
+                by = pl.arg_sort_by(TIMESTAMP, USER, ITEM, EVENT, maintain_order=True)
+                order = frame.select(by).to_series()
+                for name in frame.columns:
+                    update_with_series(digest, frame[name][order])
         return digest.hexdigest()
+
+
+def without_missing(
+    frame: pl.DataFrame, columns: EventColumns, rules: EventRules
+) -> tuple[pl.DataFrame, tuple[RuleCount, ...]]:
+    """A raw log without the rows that lack an id, a time, a kind or a weight, if a rule says so."""
+    if rules.missing == "refuse":
+        return frame, ()
+    names = list(columns.required)
+    names += [
+        name
+        for role in ("event", "weight")
+        if (name := columns.optional(role, frame.columns)) is not None
+    ]
+    present = [name for name in names if name in frame.columns]
+    lacks = pl.any_horizontal(
+        pl.col(name).is_null()
+        | (
+            (pl.col(name).str.strip_chars() == "")
+            if frame.schema[name] == pl.String
+            else pl.col(name).is_nan()
+            if frame.schema[name].is_float()
+            else pl.lit(False)
+        )
+        for name in present
+    )
+    kept = frame.filter(~lacks)
+    gone = frame.height - kept.height
+    if not gone:
+        return frame, ()
+    many = f"{gone:,} row{'s' if gone != 1 else ''}"
+    told = f"{many} without {', '.join(present[:-1])} or {present[-1]} left out"
+    return kept, (RuleCount("data.rules.missing", gone, told),)
+
+
+def _check_schema(name: str, schema: dict[str, pl.DataType]) -> None:
+    if schema not in (INTERACTION_SCHEMA, INTERACTION_SCHEMA | {CREATED: pl.Datetime("us")}):
+        wanted = ", ".join(f"{name} {dtype}" for name, dtype in INTERACTION_SCHEMA.items())
+        got = ", ".join(f"{name} {dtype}" for name, dtype in schema.items())
+        raise DataError(
+            f"{name} must have exactly the columns {wanted}; got {got or 'none'}; "
+            "make it with Interactions.from_frame"
+        )
 
 
 def _once(frame: pl.DataFrame) -> pl.DataFrame:
@@ -172,6 +257,7 @@ def read_interactions(
     items: ItemTable | None = None,
     now: datetime | None = None,
     read: ReadOptions | None = None,
+    rules: EventRules | None = None,
 ) -> Interactions:
     """Read and check an event log; see `Interactions.from_frame`.
 
@@ -181,10 +267,13 @@ def read_interactions(
         items: the catalogue; an event of an item it does not hold is then a problem.
         now: UTC time without zone for the check of units; None: the clock.
         read: how the file is written; None: found.
+        rules: what its rows mean; None: that all are likes.
 
     Raises:
         DataError: a rule is broken, or the file cannot be read.
         FileNotFoundError: there is no such file.
     """
     frame = read_frame(path, read, ids=(columns or EventColumns()).ids)
-    return Interactions.from_frame(frame, columns=columns, source=str(path), items=items, now=now)
+    return Interactions.from_frame(
+        frame, columns=columns, source=str(path), items=items, now=now, rules=rules
+    )

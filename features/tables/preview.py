@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -97,12 +97,11 @@ class Preview:
                 yield "  " + "  ".join(_cell(row[name]) for name in names)
 
 
-def preview(tables: Tables, taken: Sequence[str] = ()) -> Preview:
+def preview(tables: Tables) -> Preview:
     """Look at a log and its tables.
 
     Args:
         tables: that can be read; broken rules are no obstacle.
-        taken: what rules took away, as sentences.
 
     Raises:
         DataError: a file cannot be read.
@@ -121,8 +120,10 @@ def preview(tables: Tables, taken: Sequence[str] = ()) -> Preview:
         notes.append("the log has no times: features of age and recency say nothing")
     users, items = _counted(events, USER), _counted(events, ITEM)
     sample: tuple[dict[str, Any], ...] = ()
+    taken: tuple[str, ...] = ()
     if not tables.own_problems("events"):
-        sample = tuple(tables.interactions.frame.head(_ROWS).to_dicts())
+        sample = tuple(tables.interactions.whole.head(_ROWS).to_dicts())
+        taken = tuple(one.told for one in tables.counts)
     return Preview(
         rows=frame.height,
         users=0 if users is None else users.height,
@@ -137,7 +138,7 @@ def preview(tables: Tables, taken: Sequence[str] = ()) -> Preview:
         largest_item=_largest(items, events.height),
         described=_described(tables, items, events.height),
         repeats=_repeats(events),
-        taken=tuple(taken),
+        taken=taken,
         notes=(*tables.dropped, *notes),
         sample=sample,
     )

@@ -6,18 +6,21 @@ takes away or changes is counted.
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 __all__ = [
+    "CONDITION",
     "EventRules",
     "Missing",
     "NegativeQuantity",
     "Repeats",
     "SameTime",
     "Undescribed",
+    "fulfils",
 ]
 
 Missing: TypeAlias = Literal["refuse", "drop"]
@@ -26,7 +29,16 @@ Repeats: TypeAlias = Literal["refuse", "sum", "first", "keep"]
 Undescribed: TypeAlias = Literal["refuse", "take", "drop"]
 SameTime: TypeAlias = Literal["basket", "shuffle"]
 
-_CONDITION = re.compile(r"\s*(>=|<=|==|!=|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
+CONDITION = re.compile(r"\s*(>=|<=|==|!=|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
+"""A comparison with a number: its sign, and the number."""
+_COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    "<": operator.lt,
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +90,7 @@ class EventRules:
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
         for name in ("positive", "negative"):
             condition = getattr(self, name)
-            if condition is not None and not _CONDITION.fullmatch(condition):
+            if condition is not None and not CONDITION.fullmatch(condition):
                 raise ValueError(
                     f"{name} must be a comparison with a number, such as '>= 4', got {condition!r}"
                 )
@@ -94,3 +106,32 @@ class EventRules:
                 f"targets must be kinds that weigh above 0, got {refused[0]!r} of "
                 f"{self.kinds[refused[0]]:g}"
             )
+
+    def weight_of(self, kind: str, weight: float | None, usual: float) -> float:
+        """What one event weighs, as a row of the log would: above 0 a like, below 0 a dislike.
+
+        Args:
+            kind: of the event.
+            weight: its own. None: it says none.
+            usual: weight of an event that says none, where kinds do not differ.
+        """
+        own, sign = usual if weight is None else weight, 1.0
+        if weight is not None:
+            if self.positive is not None:
+                sign = float(fulfils(self.positive, weight))
+            elif weight <= 0:
+                sign = 0.0
+            if self.negative is not None and fulfils(self.negative, weight):
+                sign = -1.0
+            own = abs(own) or 1.0
+        if not self.kinds:
+            return sign * own
+        of_kind = self.kinds.get(kind, 0.0)
+        value = abs(of_kind * sign) * (own if weight is not None else 1.0)
+        return -value if of_kind < 0 or sign < 0 else value
+
+
+def fulfils(condition: str, value: Any) -> Any:
+    """Whether a number, or where a column, fulfils a condition such as ">= 4"."""
+    sign, number = CONDITION.fullmatch(condition).groups()  # type: ignore[union-attr]
+    return _COMPARISONS[sign](value, float(number))

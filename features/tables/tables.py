@@ -13,9 +13,11 @@ import polars as pl
 
 from features.errors import Problem
 from features.tables.entities import ItemTable, UserTable
-from features.tables.interactions import Interactions
+from features.tables.interactions import Interactions, without_missing
 from features.tables.layouts import Unfolding, read_described, read_rows, unfold, unfold_properties
 from features.tables.reading import ReadOptions
+from features.tables.rules import EventRules
+from features.tables.ruling import RuleCount
 from features.tables.schema import ITEM, USER, EventColumns
 from features.tables.validation import (
     ADD_ITEMS,
@@ -40,6 +42,7 @@ class Tables:
         items: what describes the items. None: nothing; the catalogue check is left out.
         users: what describes the users. None: nothing.
         columns: roles of the events' columns.
+        rules: what the events' rows mean.
         item_options: roles of the items' columns, as `ItemTable.from_frame` takes them.
         user_options: the same of the users.
         names: what "events", "items" and "users" are called in messages where they are frames.
@@ -56,6 +59,7 @@ class Tables:
     items: Stored | None = None
     users: Stored | None = None
     columns: EventColumns = field(default_factory=EventColumns)
+    rules: EventRules = field(default_factory=EventRules)
     item_options: dict[str, Any] = field(default_factory=lambda: {"id_column": ITEM})
     user_options: dict[str, Any] = field(default_factory=lambda: {"id_column": USER})
     names: Mapping[str, str] = field(default_factory=dict)
@@ -83,14 +87,14 @@ class Tables:
         """The plain rows of a table."""
         stored, source = getattr(self, role), self._name(role)
         if unfolding.layout == "properties":
-            return self._described(stored, unfolding)
+            return self._of_properties(stored, unfolding)
         if isinstance(stored, pl.DataFrame):
             return unfold(stored, unfolding, source=source)
         reading = read_rows(stored, self.read.get(role), unfolding, ids=self._ids(role))
         self.dropped += [str(one) for one in reading.dropped]
         return reading.frame
 
-    def _described(self, stored: Stored, unfolding: Unfolding) -> pl.DataFrame:
+    def _of_properties(self, stored: Stored, unfolding: Unfolding) -> pl.DataFrame:
         """Items from properties over time, as they were known when the training part ended."""
         cut, end = self.known() if self.known is not None else (None, None)
         if isinstance(stored, pl.DataFrame):
@@ -113,11 +117,15 @@ class Tables:
     def own_problems(self, role: Role) -> list[Problem]:
         """Broken rules of one table by itself; errors as of `frame`."""
         if role not in self._own:
-            frame, source = self.frame(role), self._name(role)
+            source = self._name(role)
             self._own[role] = (
-                event_problems(frame, self.columns, source=source, now=self.now)
+                event_problems(
+                    self._log, self.columns, source=source, now=self.now, rules=self.rules
+                )
                 if role == "events"
-                else entity_problems(frame, self._options(role)["id_column"], source=source)
+                else entity_problems(
+                    self.frame(role), self._options(role)["id_column"], source=source
+                )
             )
         return self._own[role]
 
@@ -137,7 +145,7 @@ class Tables:
                 found.append(Problem(self._name(role), "*", "must be readable", 0, first, remedy))
         for role in readable:
             found += self.own_problems(role)
-            if role == "events" and "items" in readable:
+            if role == "events" and "items" in readable and self.rules.undescribed == "refuse":
                 found += self._undescribed()
         return found
 
@@ -149,9 +157,18 @@ class Tables:
             DataError: with one `Problem` for every rule that the log breaks by itself.
         """
         problems = self.own_problems("events")
+        known = None
+        if self.items is not None and self.rules.undescribed == "drop":
+            known = self._described().cast(pl.String)
         return Interactions.from_frame(
-            self.frame("events"), columns=self.columns, problems=problems
+            self._log, columns=self.columns, problems=problems, rules=self.rules, known=known
         )
+
+    @property
+    def counts(self) -> tuple[RuleCount, ...]:
+        """What the rules did; errors as of `interactions`."""
+        added = () if self.items is None else self._taken()[1]
+        return (*self._missing[1], *self.interactions.counts, *added)
 
     @cached_property
     def item_table(self) -> ItemTable:
@@ -160,12 +177,41 @@ class Tables:
         Raises:
             DataError: with one `Problem` for every rule that is broken.
         """
-        return ItemTable.from_frame(**self._checked("items"))
+        return ItemTable.from_frame(**{**self._checked("items"), "frame": self._taken()[0]})
 
     @cached_property
     def user_table(self) -> UserTable | None:
         """The checked user table; None: there is none. Errors as of `item_table`."""
         return None if self.users is None else UserTable.from_frame(**self._checked("users"))
+
+    @property
+    def _log(self) -> pl.DataFrame:
+        return self._missing[0]
+
+    @cached_property
+    def _missing(self) -> tuple[pl.DataFrame, tuple[RuleCount, ...]]:
+        return without_missing(self.frame("events"), self.columns, self.rules)
+
+    def _described(self) -> pl.Series:
+        key: str = self.item_options["id_column"]
+        return self.frame("items")[key]
+
+    def _taken(self) -> tuple[pl.DataFrame, tuple[RuleCount, ...]]:
+        """The rows of the items, and one without values for each that the log alone knows."""
+        frame, key = self.frame("items"), self.item_options["id_column"]
+        if self.rules.undescribed != "take" or self.own_problems("items"):
+            return frame, ()
+        log, own = self.interactions, frame[key].cast(pl.String)
+        met = pl.concat([part[ITEM] for part in (log.frame, log.dislikes) if part is not None])
+        new = met.unique().sort()
+        new = new.filter(~new.is_in(own.implode())).rename(key)
+        if new.is_empty():
+            return frame, ()
+        many = f"{len(new):,} item{'s' if len(new) != 1 else ''}"
+        told = f"{many} of the log that no row describes taken without values"
+        frame = frame.with_columns(own.alias(key))
+        taken = pl.concat([frame, new.to_frame()], how="diagonal")
+        return taken, (RuleCount("data.rules.undescribed", len(new), told),)
 
     def _checked(self, role: Role) -> dict[str, Any]:
         found = {"problems": self.own_problems(role), "source": self._name(role)}
@@ -178,12 +224,13 @@ class Tables:
         return self.item_options if role == "items" else self.user_options
 
     def _undescribed(self) -> list[Problem]:
-        items, key = self.frame("items"), self.item_options["id_column"]
-        if key not in items.columns:
+        if self.item_options["id_column"] not in self.frame("items").columns:
             return []
-        events, source = self.frame("events"), self._name("events")
+        log, described, source = self._log, self._described(), self._name("events")
+        if self.columns.item not in log.columns:
+            return []
         return catalogue_problems(
-            events, self.columns.item, items[key], source=source, remedy=self.add_items
+            log, self.columns.item, described, source=source, remedy=self.add_items
         )
 
     def _name(self, role: Role) -> str:

@@ -8,20 +8,33 @@ import polars as pl
 
 from features.errors import Problem
 from features.moments import microseconds
+from features.tables.rules import EventRules, fulfils
 from features.tables.schema import EventColumns
 from features.tables.times import EARLIEST, ORDER_LIMIT, TICKS
 
 __all__ = ["ADD_ITEMS", "catalogue_problems", "entity_problems", "event_problems"]
 
-ADD_ITEMS = "Add the items to the table, or drop their events."
+ADD_ITEMS = (
+    "Add the items to the table, or set data.rules.undescribed to 'take' or 'drop' these events."
+)
+_MERGE = (
+    "Say in data.rules.repeats what they are: one event of their 'sum', the 'first' of them, or "
+    "'keep' for as many events."
+)
 
 _ROW = "__row"
 
 
 def event_problems(
-    frame: pl.DataFrame, columns: EventColumns, *, source: str, now: datetime | None = None
+    frame: pl.DataFrame,
+    columns: EventColumns,
+    *,
+    source: str,
+    now: datetime | None = None,
+    rules: EventRules | None = None,
 ) -> list[Problem]:
-    """Problems of one raw event frame."""
+    """Problems of one raw event frame whose rows mean what ``rules`` say."""
+    rules = rules or EventRules()
     problems: list[Problem] = []
     present = frame.columns
     event = columns.optional("event", present)
@@ -31,7 +44,11 @@ def event_problems(
     required = list(columns.required)
     for name in [
         *required,
-        *(name for name in (event, weight, created, event_id) if name is not None),
+        *(
+            name
+            for name in (event, weight, created, event_id, columns.order, columns.quantity)
+            if name
+        ),
     ]:
         if name not in present:
             problems.append(_missing(source, name, present))
@@ -45,13 +62,20 @@ def event_problems(
         arrived = frame.filter(pl.col(created).is_not_null())
         problems += _time_problems(arrived, created, columns, source, now)
     if event is not None and event in present:
-        problems += _kind_problems(frame, event, source)
+        problems += _kind_problems(frame, event, source, rules)
+    elif rules.kinds and event is None:
+        problems += _default_kind_problems(columns.default_event, source, rules)
     if weight is not None and weight in present:
-        problems += _weight_problems(frame, weight, source)
+        problems += _weight_problems(frame, weight, source, rules)
+    elif weight is None:
+        problems += _unweighted_problems(source, rules)
+    if columns.quantity and columns.quantity in present:
+        problems += _quantity_problems(frame, columns.quantity, source)
     once = created is not None or event_id is not None
-    if not once and all(name in present for name in required):
+    if not once and rules.repeats == "refuse" and all(name in present for name in required):
         key = [*required, *([event] if event in present else [])]
-        problems += _duplicate_problems(frame, key, source, "user, item, time and kind")
+        what = "user, item, time and kind"
+        problems += _duplicate_problems(frame, key, source, what, _MERGE)
     return problems
 
 
@@ -85,7 +109,9 @@ def entity_problems(frame: pl.DataFrame, id_column: str, *, source: str) -> list
         return [_missing(source, id_column, frame.columns)]
     frame = frame.select(id_column).with_row_index(_ROW)
     problems = _id_problems(frame, id_column, source)
-    return problems + _duplicate_problems(frame.drop_nulls(), [id_column], source, id_column)
+    return problems + _duplicate_problems(
+        frame.drop_nulls(), [id_column], source, id_column, "Keep one row of each."
+    )
 
 
 def _is_id(dtype: pl.DataType | None) -> bool:
@@ -202,30 +228,84 @@ def _unit_remedy(values: pl.Series, latest: datetime | None = None) -> str:
     return "No unit makes the first value plausible; repair or drop these rows."
 
 
-def _kind_problems(frame: pl.DataFrame, column: str, source: str) -> list[Problem]:
+def _kind_problems(
+    frame: pl.DataFrame, column: str, source: str, rules: EventRules
+) -> list[Problem]:
     dtype = frame.schema[column]
-    if not (dtype == pl.String or isinstance(dtype, pl.Categorical | pl.Enum)):
+    if not _is_id(dtype):
         remedy = "Cast it, or leave the role out."
-        return [_wrong_type(source, column, "must be a string", dtype, remedy)]
+        rule = "must be a string or a whole number"
+        return [_wrong_type(source, column, rule, dtype, remedy)]
     bad = frame.filter(pl.col(column).is_null())
-    remedy = "Fill in the kind of event, or drop these rows."
-    return _broken(bad, column, column, source, "must not be null", remedy)
+    remedy = "Fill in the kind of event, or set data.rules.missing to 'drop'."
+    problems = _broken(bad, column, column, source, "must not be null", remedy)
+    kinds = frame[column].cast(pl.String).drop_nulls()
+    if rules.kinds:
+        unknown = frame.filter(~pl.col(column).cast(pl.String).is_in(list(rules.kinds)))
+        named = ", ".join(unknown[column].cast(pl.String).unique().sort().head(5).to_list())
+        rule = "must be one of the kinds in [data.kinds]"
+        remedy = f"Say there what these weigh, 0 for nothing: {named}."
+        problems += _broken(unknown, column, column, source, rule, remedy)
+    missing = [kind for kind in rules.targets if not bool((kinds == kind).any())]
+    if missing and frame.height:
+        first = f"{missing[0]!r} never occurs"
+        remedy = "Correct data.rules.targets."
+        rule = "must hold the kinds that are to be predicted"
+        problems.append(Problem(source, column, rule, 0, first, remedy))
+    return problems
 
 
-def _weight_problems(frame: pl.DataFrame, column: str, source: str) -> list[Problem]:
+def _default_kind_problems(kind: str, source: str, rules: EventRules) -> list[Problem]:
+    if kind in rules.kinds:
+        return []
+    first = f"all events are of the kind {kind!r}"
+    remedy = "Name the column with the kinds in data.columns.event, or remove [data.kinds]."
+    rule = "must exist where [data.kinds] weighs kinds"
+    return [Problem(source, "event", rule, 0, first, remedy)]
+
+
+def _unweighted_problems(source: str, rules: EventRules) -> list[Problem]:
+    named = [name for name in ("positive", "negative") if getattr(rules, name) is not None]
+    if not named:
+        return []
+    first = f"data.rules.{named[0]} is {getattr(rules, named[0])!r}"
+    remedy = "Name the column that it compares in data.columns.weight."
+    rule = "must exist where a rule compares it"
+    return [Problem(source, "weight", rule, 0, first, remedy)]
+
+
+def _quantity_problems(frame: pl.DataFrame, column: str, source: str) -> list[Problem]:
+    dtype = frame.schema[column]
+    if not dtype.is_numeric():
+        remedy = "Cast it to a number, or leave the role out."
+        return [_wrong_type(source, column, "must be a number", dtype, remedy)]
+    bad = frame.filter(pl.col(column).cast(pl.Float64).is_finite().not_())
+    remedy = "Repair these rows, or drop them."
+    return _broken(bad, column, column, source, "must be finite", remedy)
+
+
+def _weight_problems(
+    frame: pl.DataFrame, column: str, source: str, rules: EventRules
+) -> list[Problem]:
     dtype = frame.schema[column]
     if not dtype.is_numeric():
         remedy = "Cast it to a number, or leave the role out."
         return [_wrong_type(source, column, "must be a number", dtype, remedy)]
     weight = pl.col(column).cast(pl.Float32)
-    fine = weight.is_finite() & (weight >= 0)
+    known = weight >= 0
+    for condition in (rules.positive, rules.negative):
+        known = known if condition is None else known | fulfils(condition, weight)
+    fine = weight.is_finite() & known
     bad = frame.filter(fine.not_().fill_null(True))
-    remedy = "Drop these rows, or shift the scale so that the smallest weight is 0."
+    remedy = (
+        "Say what they mean: data.rules.negative = '< 0' takes them for dislikes; or set "
+        "data.rules.missing to 'drop' where they are missing."
+    )
     return _broken(bad, column, column, source, "must be finite and >= 0", remedy)
 
 
 def _duplicate_problems(
-    frame: pl.DataFrame, key: list[str], source: str, what: str
+    frame: pl.DataFrame, key: list[str], source: str, what: str, remedy: str
 ) -> list[Problem]:
     # Hashes first: of a log that repeats nothing the keys themselves need not be kept.
     if frame.select(key).hash_rows().n_unique() == frame.height:
@@ -237,5 +317,4 @@ def _duplicate_problems(
     values = ", ".join(f"{name}={value}" for name, value in shown["__key"][0].items())
     first = f"{values} (row {shown[_ROW][0]})"
     rule = f"must not repeat ({what})"
-    remedy = "Keep one of each, for example with unique()."
     return [Problem(source, ", ".join(key), rule, again.height, first, remedy)]

@@ -70,8 +70,9 @@ class EventColumnsConfig(Settings):
         return EventColumns(unit=unit, format=format, **values)
 
     @model_validator(mode="after")
-    def _roles_go_together(self) -> Self:
-        self.to_event_columns()
+    def _times_go_together(self) -> Self:
+        arrival = self.created and EventColumns.created
+        EventColumns(unit=self.timestamp_unit, format=self.timestamp_format, created=arrival)
         return self
 
 

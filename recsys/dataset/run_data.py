@@ -12,11 +12,13 @@ import numpy as np
 import polars as pl
 
 from features.errors import DataError
+from features.moments import microseconds
 from features.tables import ITEM, USER, Histories, Interactions, ItemTable, UserTable, Vocabulary
-from features.tables.hashing import update_with_series
+from features.tables.hashing import stable_hash, update_with_series
 from recsys.config import Config
-from recsys.dataset.tables import open_tables, split_of
-from recsys.evaluation.splits import Split
+from recsys.dataset.tables import cut_moment, open_tables, split_of
+from recsys.evaluation.options import SplitOptions
+from recsys.evaluation.splits import Split, split_per_user
 
 __all__ = ["Cut", "Dataset", "cut_histories", "read_dataset", "table_fingerprint"]
 
@@ -31,6 +33,7 @@ class Dataset:
         users: the user table, if one is configured.
         item_ids: N items, every one of the catalogue.
         user_ids: U users, in order of their first event; `continuing` puts others before.
+        targets: kinds of events that are to be predicted. Empty: all.
     """
 
     interactions: Interactions
@@ -38,6 +41,7 @@ class Dataset:
     users: UserTable | None
     item_ids: Vocabulary
     user_ids: Vocabulary
+    targets: tuple[str, ...] = ()
 
     @property
     def num_items(self) -> int:
@@ -68,12 +72,14 @@ class Dataset:
             items.number_columns,
         )
         digest.update(json.dumps([items.frame.columns, *roles]).encode())
+        if self.targets:
+            digest.update(json.dumps(self.targets).encode())
         return digest.hexdigest()
 
     def histories(self, interactions: Interactions | None = None) -> Histories:
         """[U rows] of ``interactions``; None: of the whole log."""
         log = self.interactions if interactions is None else interactions
-        return Histories.from_interactions(log, self.user_list, self.item_ids)
+        return Histories.from_interactions(log, self.user_list, self.item_ids, targets=self.targets)
 
     def continuing(self, item_ids: Vocabulary, user_ids: Vocabulary) -> Self:
         """The same data with ids numbered on from older vocabularies.
@@ -108,6 +114,26 @@ class Dataset:
     def split(self, config: Config) -> Split:
         """The held-out part the configuration asks for."""
         return split_of(self.interactions, config.split)
+
+    def past_and_future(
+        self, learned: Interactions, histories: Histories, settings: SplitOptions
+    ) -> tuple[Interactions, Histories, Histories]:
+        """The training part cut once more, in the same way: what models are chosen on.
+
+        Args:
+            learned: the training part.
+            histories: the same, U rows.
+            settings: how it is cut.
+
+        Returns:
+            The log before the cut, the histories before it, and what followed.
+        """
+        if settings.kind == "time":
+            moment = cut_moment(learned, settings.fraction)
+            return learned.before(moment), *histories.at_moment(microseconds(moment))
+        number = stable_hash(self.user_ids.to_series())
+        log = split_per_user(learned, fraction=settings.fraction, min_events=1).train
+        return log, *histories.head_fraction(settings.fraction, number=number)
 
 
 @dataclass(frozen=True)
@@ -149,10 +175,11 @@ def _update_with_column(digest: hashlib._Hash, column: pl.Series) -> None:
 
 
 def cut_histories(history: Histories, target: Histories) -> Cut:
-    """Ask each user's question at the moment the target begins.
+    """Ask each user's question at the moment the target begins, about what is to be predicted.
 
     A row without target is asked just after its history; one without either at 0.
     """
+    target = target.targets()
     last = np.zeros(len(history), dtype=np.int64)
     known = history.counts > 0
     last[known] = history.timestamp[history.indptr[1:][known] - 1] + 1
@@ -172,10 +199,13 @@ def read_dataset(config: Config) -> Dataset:
     if tables.problems:
         raise DataError(problems=tables.problems)
     items, interactions = tables.item_table, tables.interactions
+    parts = (interactions.frame, interactions.dislikes)
+    users = pl.concat([part[USER] for part in parts if part is not None])
     return Dataset(
         interactions=interactions,
         items=items,
         users=tables.user_table,
         item_ids=Vocabulary.from_ids(items.frame[ITEM]),
-        user_ids=Vocabulary.from_ids(interactions.frame[USER].unique(maintain_order=True)),
+        user_ids=Vocabulary.from_ids(users.unique(maintain_order=True)),
+        targets=tables.rules.targets,
     )

@@ -19,11 +19,12 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 
 from features.errors import DataError
+from features.moments import EPOCH
 from features.tables import (
     EVENT,
     ITEM,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from features.sources.protocol import FeatureSource
 
 __all__ = [
+    "cut_moment",
     "item_titles",
     "newest_events",
     "open_tables",
@@ -76,6 +78,7 @@ def open_tables(config: Config) -> Tables:
         data.items,
         data.users,
         columns=data.columns.to_event_columns(),
+        rules=data.to_event_rules(),
         item_options=data.item_columns.to_options(ITEM),
         user_options=data.user_columns.to_options(USER),
         read={
@@ -104,7 +107,9 @@ def newest_events(config: Config, limit: int) -> Interactions:
         source, views = _views(config, data.feast)
         columns = _event_columns(config, views)
         frame = _events(source, views.events, columns, limit)
-        return Interactions.from_frame(frame, columns=columns, source=f"view {views.events}")
+        return Interactions.from_frame(
+            frame, columns=columns, source=f"view {views.events}", rules=data.to_event_rules()
+        )
     path, columns = Path(str(data.events)), data.columns.to_event_columns()
     plain = data.layout == "rows"
     if plain and path.suffix == ".parquet" and path.is_file():
@@ -113,7 +118,9 @@ def newest_events(config: Config, limit: int) -> Interactions:
         options, unfolding = data.read.events.to_read_options(), data.to_unfolding()
         frame = read_rows(path, options, unfolding, ids=columns.ids).frame
         frame = _newest(frame.lazy(), columns, limit).collect()
-    return Interactions.from_frame(frame, columns=columns, source=str(path))
+    return Interactions.from_frame(
+        frame, columns=columns, source=str(path), rules=data.to_event_rules()
+    )
 
 
 def item_titles(config: Config) -> dict[str, str]:
@@ -151,12 +158,20 @@ def item_titles(config: Config) -> dict[str, str]:
 
 def split_of(interactions: Interactions, settings: SplitOptions) -> Split:
     """The held-out part the configuration asks for."""
-    fraction = settings.fraction
     if settings.kind == "per_user":
-        return split_per_user(interactions, fraction=fraction)
+        return split_per_user(interactions, fraction=settings.fraction)
+    return split_at(interactions, cut_moment(interactions, settings.fraction))
+
+
+def cut_moment(interactions: Interactions, fraction: float) -> datetime:
+    """The moment that a share of the events lies before; 1970 in an empty log."""
     times = interactions.frame[TIMESTAMP]
+    if times.is_empty():
+        return EPOCH
     moment: Any = times[min(int(fraction * len(times)), len(times) - 1)]
-    return split_at(interactions, moment)
+    if moment == times[0]:  # the first time has more than the share: the next one is later
+        moment = times.filter(times > moment).min() or moment
+    return cast("datetime", moment)
 
 
 def _views(config: Config, settings: FeastConfig) -> tuple[FeatureSource, TrainingViews]:
@@ -191,6 +206,7 @@ def _read_views(
     tables = Tables(
         _events(source, views.events, columns),
         columns=columns,
+        rules=config.data.to_event_rules(),
         item_options=config.data.item_columns.to_options(views.item_key),
         user_options=config.data.user_columns.to_options(views.user_key),
         names={role: f"view {view}" for role, view in roles.items()},
@@ -227,7 +243,8 @@ def _events(
     roles = (columns.optional(EVENT, present), columns.optional(WEIGHT, present))  # type: ignore[arg-type]
     more = (columns.created, columns.optional(EVENT_ID, present))  # type: ignore[arg-type]
     wanted = [columns.user, columns.item, TIMESTAMP]
-    wanted += [name for name in (*roles, *more) if name is not None]
+    others = (columns.order, columns.quantity)
+    wanted += [name for name in (*roles, *more, *others) if name is not None]
     known = [*present, *(["created"] if described.created else [])]
     missing = [name for name in wanted if name not in known]
     if missing:
@@ -256,12 +273,14 @@ def _newest(events: pl.LazyFrame, columns: EventColumns, limit: int) -> pl.LazyF
 def _known(tables: Tables, settings: SplitOptions) -> tuple[datetime | None, datetime | None]:
     """The times of the last training event and of the last event; of a faulty log none."""
     try:
-        if tables.own_problems("events"):
+        # By itself: which events are of items that are described is known from the items alone.
+        log = Tables(tables.frame("events"), columns=tables.columns, rules=tables.rules)
+        if log.own_problems("events"):
             return None, None
     except (OSError, ValueError, pl.exceptions.PolarsError):
         return None, None  # told as a problem of the log
-    last: Any = tables.interactions.frame[TIMESTAMP].max()
-    newest: Any = split_of(tables.interactions, settings).train.frame[TIMESTAMP].max()
+    last: Any = log.interactions.frame[TIMESTAMP].max()
+    newest: Any = split_of(log.interactions, settings).train.frame[TIMESTAMP].max()
     return newest or last, last
 
 

@@ -12,7 +12,7 @@ user_ids         utf-8                  ids one after another, in byte order
 item_ends, item_ids                     the same of the vocabulary, then of items outside it
 item_index       int32  [E]             0: outside the vocabulary
 timestamp_us     int64  [E]             never falling within a user
-weight           float32 [E]
+weight           float32 [E]            below 0: a dislike
 kind             uint16 [E]             place in the header's list of kinds
 created_us       int64  [E] or [0]      when each arrived, where the log knows
 outside_event    int64  [X]             events of items outside the vocabulary, rising
@@ -61,7 +61,7 @@ class UserPast(NamedTuple):
     Attributes:
         item_index: [E] int32, 0 for an item outside the vocabulary.
         timestamp_us: [E] int64 microseconds since 1970-01-01 UTC, never falling.
-        weight: [E] float32.
+        weight: [E] float32, below 0 for a dislike.
         kind: [E] uint16, places in `UserEvents.event_names`.
     """
 
@@ -77,7 +77,7 @@ class UserEvents:
     Attributes:
         num_users: U.
         event_names: kinds of events.
-        mean_weight: of all events; 1 where there are none.
+        mean_weight: of all likes; 1 where there are none.
         vocabulary_sha256: of the item vocabulary that the indices belong to.
     """
 
@@ -233,7 +233,7 @@ class UserEvents:
         }
         if self._created is not None:
             columns[CREATED] = pl.Series(self._created[rows]).cast(pl.Datetime("us"))
-        return Interactions(pl.DataFrame(columns))
+        return Interactions.of_whole(pl.DataFrame(columns))
 
     def _rows(self, user_id: str, before: int | None) -> slice | np.ndarray:
         """Where the user's events are."""
@@ -280,7 +280,7 @@ def _layout(
     interactions: Interactions, items: Vocabulary
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The header, and the arrays that it names."""
-    frame = interactions.frame
+    frame = interactions.whole
     users, user = _numbered(frame[USER])
     kinds, kind = _numbered(frame[EVENT])
     if len(kinds) > _MAX_KINDS:
@@ -314,7 +314,7 @@ def _layout(
     for name, array in arrays.items():
         places[name] = (array.dtype.str, array.size, _aligned(end))
         end = _aligned(end) + array.nbytes
-    mean: Any = frame[WEIGHT].mean()
+    mean: Any = interactions.frame[WEIGHT].mean()
     header = {
         "event_names": kinds.to_list(),
         "mean_weight": 1.0 if mean is None else mean,

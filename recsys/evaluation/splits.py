@@ -1,18 +1,21 @@
 """Cutting an event log into a part to learn from and a later part to be judged on.
 
-All cuts keep the order of the log. Within one user that order is time, then item id (as text),
-then kind of event: the order in which `Interactions` keeps its rows. It does not depend on the
-order of the rows in the file.
+All cuts keep the order of the log, and what a user did at one time is one moment that no cut
+divides: the lines of a basket cannot be each other's past.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
-from features.tables import TIMESTAMP, USER, Interactions
+from features.tables import TIMESTAMP, USER, Interactions, Vocabulary
+from features.tables.cuts import rest_of_rows
+from features.tables.hashing import stable_hash
 from recsys.evaluation.options import SplitOptions
 
 __all__ = ["Split", "leave_last_out", "split_at", "split_per_user"]
@@ -38,6 +41,9 @@ def split_per_user(
 ) -> Split:
     """Each user's first floor(fraction * n) events are train, the rest are test.
 
+    A moment that the cut falls into is test, but a user's first one is train. In a log in which no
+    user has two moments, a fifth of the users is test.
+
     Different users are cut at different times, so train holds events that are later than another
     user's test events: right for comparing recommenders, too kind for anything that follows
     trends. Use `split_at` for that.
@@ -53,12 +59,13 @@ def split_per_user(
     if not 0.0 < fraction < 1.0:
         raise ValueError(f"fraction must be above 0 and below 1, got {fraction}")
     _check_min_events(min_events)
-    cut = (pl.lit(fraction) * _events_of_user()).floor().cast(pl.Int64)
-    return _cut_after(interactions, cut, min_events)
+    return _cut_after(
+        interactions, lambda counts: np.floor(fraction * counts).astype(np.int64), min_events
+    )
 
 
 def leave_last_out(interactions: Interactions, *, min_events: int = 2) -> Split:
-    """Each user's last event is test, all before are train.
+    """What each user did at the last time is test, all before is train.
 
     Args:
         interactions: the log.
@@ -68,7 +75,7 @@ def leave_last_out(interactions: Interactions, *, min_events: int = 2) -> Split:
         ValueError: ``min_events`` < 1.
     """
     _check_min_events(min_events)
-    return _cut_after(interactions, _events_of_user() - 1, min_events)
+    return _cut_after(interactions, lambda counts: counts - 1, min_events)
 
 
 def split_at(interactions: Interactions, moment: datetime) -> Split:
@@ -86,22 +93,35 @@ def split_at(interactions: Interactions, moment: datetime) -> Split:
             f"moment must be UTC without a time zone, got {moment.isoformat()}; convert it with "
             "moment.astimezone(UTC).replace(tzinfo=None)"
         )
+    return Split(interactions.before(moment), interactions.only(pl.col(TIMESTAMP) >= moment))
+
+
+def _cut_after(
+    interactions: Interactions, cut: Callable[[np.ndarray], np.ndarray], min_events: int
+) -> Split:
+    """Cut each user's events; ``cut`` takes the counts of users to how many come before it."""
     frame = interactions.frame
-    later = frame.filter(pl.col(TIMESTAMP) >= moment)
-    return Split(interactions.before(moment), Interactions(later))
-
-
-def _events_of_user() -> pl.Expr:
-    """Within a group of one user's events."""
-    return pl.len().cast(pl.Int64)
-
-
-def _cut_after(interactions: Interactions, cut: pl.Expr, min_events: int) -> Split:
-    frame = interactions.frame
-    place = pl.int_range(pl.len(), dtype=pl.Int64)
-    late = (place >= cut) & (_events_of_user() >= min_events)
-    tested = frame.select(late.over(USER).alias("tested"))["tested"]
-    return Split(Interactions(frame.filter(~tested)), Interactions(frame.filter(tested)))
+    users = frame[USER].unique().sort()
+    row = Vocabulary(users).index(frame[USER]) - 1
+    order = np.argsort(row, kind="stable")
+    counts = np.bincount(row, minlength=len(users))
+    before = np.where(counts >= min_events, cut(counts), counts)
+    time = frame[TIMESTAMP].to_physical().to_numpy()
+    tested = np.zeros(frame.height, dtype=bool)
+    tested[order] = rest_of_rows(row[order], time[order], before, stable_hash(users))
+    late = pl.Series(tested)
+    train, test = frame.filter(~late), frame.filter(late)
+    if interactions.dislikes is None:
+        return Split(Interactions(train), Interactions(test))
+    # What a user disliked belongs to the part that was going on then.
+    begins = test.group_by(USER).agg(pl.col(TIMESTAMP).min().alias("begins"))
+    disliked = interactions.dislikes.join(begins, on=USER, how="left", maintain_order="left")
+    early = (pl.col("begins").is_null() | (pl.col(TIMESTAMP) < pl.col("begins"))).alias("early")
+    known = disliked.select(early).to_series()
+    return Split(
+        Interactions(train, interactions.dislikes.filter(known)),
+        Interactions(test, interactions.dislikes.filter(~known)),
+    )
 
 
 def _check_min_events(min_events: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 
 from features.errors import DataError
 from features.tables import ITEM, Histories, Interactions
@@ -149,7 +150,7 @@ def ask_funnel(config: Config, bundle: Bundle, data: Dataset) -> Answer:
     cut = cut_histories(data.histories(split.train), data.histories(split.test))
     asked, log = cut.history, split.train
     if known < data.num_items:
-        asked, log = _only(asked, known), _known_events(log, data, known)
+        asked, log = asked.within(known), _known_events(log, data, known)
     pool = recommender.pool(
         asked, moment=cut.moment, excluded=asked.seen_mask(known), user_ids=users
     )
@@ -161,18 +162,6 @@ def ask_funnel(config: Config, bundle: Bundle, data: Dataset) -> Answer:
     return Answer(config, bundle, recommender, data, cut, asked, truth, pool, rows, trees, score)
 
 
-def _only(histories: Histories, known: int) -> Histories:
-    """The same rows without items above ``known``."""
-    kept = histories.item_index <= known
-    counts = np.bincount(histories.rows[kept], minlength=len(histories))
-    return Histories(
-        np.concatenate([[0], np.cumsum(counts)]).astype(histories.indptr.dtype),
-        histories.item_index[kept],
-        histories.timestamp[kept],
-        histories.weight[kept],
-    )
-
-
 def _known_events(log: Interactions, data: Dataset, known: int) -> Interactions:
     ids = data.item_ids.to_series().head(known)
-    return Interactions(log.frame.filter(log.frame[ITEM].is_in(ids.implode())))
+    return log.only(pl.col(ITEM).is_in(ids.implode()))

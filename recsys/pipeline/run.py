@@ -29,7 +29,6 @@ from recsys.dataset import Cut, Dataset, cut_histories, read_dataset
 from recsys.errors import ConfigError
 from recsys.evaluation import Truth, judge
 from recsys.evaluation.metrics import ndcg
-from recsys.evaluation.splits import split_per_user
 from recsys.files.provenance import fingerprint
 from recsys.index.choices import make_index
 from recsys.pipeline.calibration import fit_map, write_map
@@ -141,7 +140,13 @@ class _Run:
     @cached_property
     def _past_and_future(self) -> tuple[Histories, Histories]:
         """U rows each: what the retrievers of the past see, and what they are asked about."""
-        return self._trained.head_fraction(self._config.split.fraction)
+        return self._cut[1:]
+
+    @cached_property
+    def _cut(self) -> tuple[Interactions, Histories, Histories]:
+        """The training part cut once more; see `Dataset.past_and_future`."""
+        data = self._data
+        return data.past_and_future(data.interactions, self._trained, self._config.split)
 
     def stages(self) -> list[Stage]:
         """What is to be done, in order."""
@@ -203,7 +208,7 @@ class _Run:
             load_item_inputs(self._work),
             self._config.retrieval,
             seed=self._config.seed,
-            validation=future,
+            validation=future.targets(),
             workers=self._workers,
             progress=progress,
             on_epoch=curve.append,
@@ -239,7 +244,7 @@ class _Run:
         )
         wanted = cut.target.seen_mask(data.num_items)
         user_ids = [data.user_list[row] for row in asked]
-        rows = inputs.rows(pool, user_ids, cut.moment, self._past_log(), label=wanted)
+        rows = inputs.rows(pool, user_ids, cut.moment, self._cut[0], label=wanted)
         check_feature_leakage(rows)
         truth = Truth.from_histories(cut.target)
         quality = partial(_held_out_ndcg, rows, pool.item_index[pool.real], truth)
@@ -350,11 +355,6 @@ class _Run:
         write_bundle(
             out, self._work, self._config, self._features, self._trained, self._lineage, noise=noise
         )
-
-    def _past_log(self) -> Interactions:
-        """The training events without the targets, as a log."""
-        fraction = self._config.split.fraction
-        return split_per_user(self._data.interactions, fraction=fraction, min_events=1).train
 
 
 def _index_of(bundle: Bundle) -> str:

@@ -77,6 +77,12 @@ def write_bundle(
         "features": describe_definitions(config, features.definitions),
         "candidates_per_source": config.ranking.candidates_per_source,
         "diversity": config.ranking.diversity,
+        # What an event means that comes after the log.
+        "rules": {
+            "kinds": config.data.kinds,
+            "positive": config.data.rules.positive,
+            "negative": config.data.rules.negative,
+        },
     }
     write_header(out / "recommender.json", 1, header)
 

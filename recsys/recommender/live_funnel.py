@@ -10,6 +10,7 @@ import polars as pl
 
 from features.moments import microseconds
 from features.tables import ITEM, Vocabulary
+from features.tables.rules import EventRules
 from recsys.ranking.ranker import Ranker, RankingRows
 from recsys.recommender.explanation import ExplainedItem, explain_rows
 from recsys.recommender.features import FeatureInputs
@@ -36,6 +37,7 @@ class LiveFunnel:
         as_of: just after the newest event that ``item_values`` know.
         candidates_per_source: that each retriever brings.
         user_index: rows of users in the training data, see `Recommender.user_index`.
+        rules: what events mean that came after the log.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class LiveFunnel:
         as_of: datetime,
         candidates_per_source: int,
         user_index: Callable[[Sequence[str]], np.ndarray | None],
+        rules: EventRules,
     ) -> None:
         self._retrievers = list(retrievers)
         self._features = features
@@ -64,6 +67,7 @@ class LiveFunnel:
         self._as_of = as_of
         self._candidates_per_source = candidates_per_source
         self._user_index = user_index
+        self._rules = rules
 
     def rank_items(
         self,
@@ -153,6 +157,7 @@ class LiveFunnel:
             fresh,
             as_of_us=microseconds(self._as_of),
             moment_us=None if moment is None else microseconds(moment),
+            rules=self._rules,
         )
 
     def find(self, user_id: str, past: LivePast, excluded: np.ndarray) -> CandidatePool:

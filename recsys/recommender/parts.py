@@ -12,6 +12,7 @@ import polars as pl
 
 from features.moments import EPOCH
 from features.tables import ItemTable, Vocabulary
+from features.tables.rules import EventRules
 from recsys.config.features import CONTENT
 from recsys.files.damage import telling_damage
 from recsys.index.choices import load_index
@@ -43,6 +44,7 @@ class RecommenderParts(TypedDict):
     title_column: str | None
     candidates_per_source: int
     diversity: float
+    rules: EventRules
 
 
 def read_parts(bundle: Path) -> RecommenderParts:
@@ -82,6 +84,7 @@ def _parts(bundle: Path) -> RecommenderParts:
         "title_column": header["title_column"],
         "candidates_per_source": header["candidates_per_source"],
         "diversity": header["diversity"],
+        "rules": EventRules(**header.get("rules", {})),
     }
 
 

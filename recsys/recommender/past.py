@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import NamedTuple, Protocol
 
@@ -12,6 +12,7 @@ import numpy as np
 from features.computation.from_own_events import OwnEvents
 from features.moments import EPOCH
 from features.tables import ITEM, WEIGHT, Histories, Interactions, Vocabulary
+from features.tables.rules import EventRules
 from recsys.dataset.user_events import UserEvents
 
 __all__ = [
@@ -37,7 +38,7 @@ class FreshEvent:
         item_id: with what.
         happened_us: microseconds since 1970-01-01 UTC.
         event: kind, as in the log.
-        weight: as in the log; None: the log's mean.
+        weight: as in the log's file; None: that of its kind, or the log's mean.
     """
 
     item_id: str
@@ -54,7 +55,7 @@ class PastEvents(NamedTuple):
         outside: [E] int64: different numbers >= 1 for different items outside it, 0 for others.
         happened: [E] int64 microseconds.
         arrived: [E] int64 microseconds.
-        weight: [E] float32.
+        weight: [E] float32, below 0 for a dislike.
         kind: [E] text.
     """
 
@@ -71,7 +72,7 @@ class LoggedEvents(Protocol):
 
     @property
     def mean_weight(self) -> float:
-        """Mean weight of all events; 1 where there are none."""
+        """Mean weight of all likes; 1 where there are none."""
         ...
 
     def of(self, user_id: str, before_us: int) -> PastEvents:
@@ -99,7 +100,7 @@ class LoggedPasts:
         if self._log is None:
             return _nothing()
         moment = EPOCH + timedelta(microseconds=before_us)
-        frame = self._log.filter_users([user_id]).before(moment).frame
+        frame = self._log.filter_users([user_id]).before(moment).whole
         index = self._items.index(frame[ITEM])
         outside = np.zeros_like(index)
         if bool((index == 0).any()):
@@ -141,8 +142,8 @@ class LivePast:
     """What the user of a request did before its moment.
 
     Attributes:
-        history: one row, of the items in the vocabulary.
-        events: everything, as feature definitions take it.
+        history: one row, of the items in the vocabulary, with what was disliked.
+        events: all likes, as feature definitions take them.
         moment_us: of the request.
     """
 
@@ -176,6 +177,7 @@ class LiveItems:
         *,
         as_of_us: int,
         moment_us: int | None,
+        rules: EventRules,
     ) -> LivePast:
         """The past of a request.
 
@@ -189,6 +191,7 @@ class LiveItems:
                 log and is left out here.
             as_of_us: when the log ended.
             moment_us: of the request. None: ``as_of_us``, or just after the newest fresh event.
+            rules: what fresh events mean.
         """
         fresh = [event for event in fresh if event.happened_us >= as_of_us]
         newest = max((event.happened_us + 1 for event in fresh), default=as_of_us)
@@ -208,17 +211,20 @@ class LiveItems:
             old.kind,
         )
         if fresh or recent_items:
-            index, added = self._added(fresh, recent_items, moment_us, logged.mean_weight)
+            weight = [
+                *(rules.weight_of(one.event, one.weight, logged.mean_weight) for one in fresh),
+                *[logged.mean_weight] * len(recent_items),
+            ]
+            index, added = self._added(fresh, recent_items, moment_us, weight)
             events = OwnEvents(*map(np.concatenate, zip(events, added, strict=True)))
             order = np.argsort(events.happened, kind="stable")
             item, events = np.append(item, index)[order], events.take(order)
-        inside = np.flatnonzero(item > 0)
-        history = Histories(
-            np.array([0, inside.size], dtype=np.int64),
-            item[inside],
-            events.happened[inside],
-            events.weight[inside].astype(np.float32),
-        )
+        liked, disliked = events.weight > 0, events.weight < 0
+        history = _row(item, events, liked)
+        if disliked.any():
+            history = replace(history, refused=_row(item, events, disliked))
+        if not liked.all():
+            events = events.take(np.flatnonzero(liked))
         return LivePast(history, events, moment_us)
 
     def _added(
@@ -226,7 +232,7 @@ class LiveItems:
         fresh: Sequence[FreshEvent],
         recent_items: Sequence[str],
         moment_us: int,
-        mean_weight: float,
+        weight: Sequence[float],
     ) -> tuple[np.ndarray, OwnEvents]:
         """Vocabulary indices, and the events, of what came after the log; known items alone."""
         index = self._items.index([*(event.item_id for event in fresh), *recent_items])
@@ -238,18 +244,23 @@ class LiveItems:
             ],
             dtype=np.int64,
         )
-        weight = np.array(
-            [
-                *(mean_weight if event.weight is None else event.weight for event in fresh),
-                *[mean_weight] * count,
-            ],
-            dtype=np.float32,
-        )
         kind = np.array([*(event.event for event in fresh), *[RECENT] * count], dtype=object)
         known = np.flatnonzero(index > 0)
         item = index[known]
-        happened, weight = happened[known], weight[known].astype(np.float64)
-        return item, OwnEvents(self.known[item], happened, happened, weight, kind[known])
+        happened = happened[known]
+        weighed = np.array(weight, dtype=np.float32)[known].astype(np.float64)
+        return item, OwnEvents(self.known[item], happened, happened, weighed, kind[known])
+
+
+def _row(item: np.ndarray, events: OwnEvents, kept: np.ndarray) -> Histories:
+    """One row of those events whose item is in the vocabulary."""
+    inside = np.flatnonzero((item > 0) & kept)
+    return Histories(
+        np.array([0, inside.size], dtype=np.int64),
+        item[inside],
+        events.happened[inside],
+        np.abs(events.weight[inside]).astype(np.float32),
+    )
 
 
 def _nothing() -> PastEvents:

@@ -13,6 +13,7 @@ import polars as pl
 
 from features.moments import microseconds
 from features.tables import ITEM, Histories, Interactions, ItemTable, Vocabulary
+from features.tables.rules import EventRules
 from recsys.dataset.user_events import USER_EVENTS, UserEvents
 from recsys.ranking.ranker import Ranker
 from recsys.recommender.features import FeatureInputs
@@ -66,6 +67,7 @@ class Recommender:
         events: UserEvents | None = None,
         user_ids: Vocabulary | None = None,
         towers: FinishedTowers | None = None,
+        rules: EventRules | None = None,
     ) -> None:
         self.generation = generation
         self.items = items
@@ -93,6 +95,7 @@ class Recommender:
             as_of=as_of,
             candidates_per_source=candidates_per_source,
             user_index=self.user_index,
+            rules=rules or EventRules(),
         )
         self._titles = (
             None

@@ -12,7 +12,7 @@ from features.tables import Histories
 from recsys.files.damage import telling_damage
 from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.blocks import DenseRetriever
-from recsys.retrieval.recency import recency_weights
+from recsys.retrieval.recency import recency_weights, relative_weights
 
 __all__ = ["CoOccurrenceRetriever"]
 
@@ -24,25 +24,36 @@ class CoOccurrenceRetriever(DenseRetriever):
     """Items close to each other in other users' histories, weighted by 1 / distance.
 
     ``M[i, j] = sum over histories and distances d <= window of 1 / d`` where j came d events
-    after i (direction "both": or before it), damped by popularity on both sides:
-    ``M[i, j] / ((n_i + shrinkage) (n_j + shrinkage)) ** popularity_power``. A history w, weighted
-    by recency, scores ``w M``. It sees order, which EASE does not: sessions, series, release dates.
+    after i (direction "both": or before it), times the root of the product of their weights in
+    terms of the mean one, damped by popularity on both sides:
+    ``M[i, j] / ((n_i + shrinkage) (n_j + shrinkage)) ** popularity_power``, n the weight of an
+    item's events. A history w, weighted by recency and weight, scores ``w M``. It sees order, which
+    EASE does not: sessions, series, release dates. What happened at one time came in no order, so
+    "forward" leaves it out.
 
     Attributes:
         name: how answers name this source.
         num_items: N.
-        half_life: of the asking history, in events; None: all events weigh 1.
+        half_life: of the asking history, in events; None: events count by their weight alone.
+        weighted: events of the asking history count by their weight; not so in older models.
 
     Source: item-to-item co-occurrence with distance decay, as in Ludewig and Jannach, Evaluation of
     Session-based Recommendation Algorithms, UMUAI 2018 (sequential rules, section 3.1.3).
     """
 
     def __init__(
-        self, *, name: str, num_items: int, half_life: float | None, matrix: csr_array
+        self,
+        *,
+        name: str,
+        num_items: int,
+        half_life: float | None,
+        matrix: csr_array,
+        weighted: bool = False,
     ) -> None:
         self.name = name
         self.num_items = num_items
         self.half_life = half_life
+        self.weighted = weighted
         self._matrix = matrix
 
     @classmethod
@@ -74,27 +85,35 @@ class CoOccurrenceRetriever(DenseRetriever):
         recency_weights(histories.take([]), half_life)
         shape = (num_items + 1, num_items + 1)
         counted = csr_array(shape, dtype=np.float32)
-        rows, items = histories.rows, histories.item_index
+        rows, items, times = histories.rows, histories.item_index, histories.timestamp
+        own = relative_weights(histories)
+        root = np.sqrt(own)
         for distance in range(1, window + 1):
             same = rows[distance:] == rows[:-distance]
+            if direction == "forward":
+                same &= times[distance:] > times[:-distance]
             before, after = items[:-distance][same], items[distance:][same]
-            weight = np.full(before.size, 1.0 / distance, dtype=np.float32)
+            weight = (root[:-distance] * root[distance:])[same].astype(np.float32) / distance
             counted = counted + csr_array((weight, (before, after)), shape=shape)
         if direction == "both":
             counted = counted + counted.T
-        frequency = np.bincount(items, minlength=num_items + 1)
+        frequency = np.bincount(items, own, minlength=num_items + 1)
         damping = diags_array(((frequency + shrinkage) ** -popularity_power).astype(np.float32))
         matrix = csr_array(damping @ counted @ damping, dtype=np.float32)
         matrix.setdiag(0)
         matrix.eliminate_zeros()
         matrix.sort_indices()
-        return cls(name=name, num_items=num_items, half_life=half_life, matrix=matrix)
+        return cls(
+            name=name, num_items=num_items, half_life=half_life, matrix=matrix, weighted=True
+        )
 
     def score_all(self, histories: Histories, moment: np.ndarray | None = None) -> np.ndarray:
         """[Q, N + 1] float32 >= 0; ``moment`` is not used."""
         if len(histories) == 1:
             return self._of_one(histories)[None]
-        asked = histories.to_csr(self.num_items, recency_weights(histories, self.half_life))
+        asked = histories.to_csr(
+            self.num_items, recency_weights(histories, self.half_life, weighted=self.weighted)
+        )
         return np.asarray((asked @ self._matrix).toarray(), dtype=np.float32)
 
     def _of_one(self, histories: Histories) -> np.ndarray:
@@ -102,7 +121,7 @@ class CoOccurrenceRetriever(DenseRetriever):
         histories.check_width(self.num_items)
         order = np.argsort(histories.item_index, kind="stable")
         items = histories.item_index[order]
-        weight = recency_weights(histories, self.half_life)[order]
+        weight = recency_weights(histories, self.half_life, weighted=self.weighted)[order]
         start = self._matrix.indptr[items].astype(np.int64)
         size = self._matrix.indptr[items + 1] - start
         place = np.repeat(start - np.cumsum(size) + size, size) + np.arange(int(size.sum()))
@@ -114,7 +133,12 @@ class CoOccurrenceRetriever(DenseRetriever):
 
     def save(self, directory: Path) -> None:
         """See `recsys.files.model_files.write_model`."""
-        settings = {"name": self.name, "num_items": self.num_items, "half_life": self.half_life}
+        settings = {
+            "name": self.name,
+            "num_items": self.num_items,
+            "half_life": self.half_life,
+            "weighted": self.weighted,
+        }
         tensors = {
             "data": self._matrix.data,
             "indices": self._matrix.indices.astype(np.int64),

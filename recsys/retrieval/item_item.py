@@ -14,7 +14,7 @@ from recsys.files.damage import telling_damage
 from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.blocks import DenseRetriever
 from recsys.retrieval.options import CountingOptions
-from recsys.retrieval.recency import recency_weights
+from recsys.retrieval.recency import recency_weights, relative_weights
 
 __all__ = ["ItemItemRetriever"]
 
@@ -22,18 +22,21 @@ __all__ = ["ItemItemRetriever"]
 class ItemItemRetriever(DenseRetriever):
     """EASE: the linear item-item model with a zero diagonal that minimises squared error.
 
-    With the 0/1 matrix X [U, N] and ``P = (X'X + l2 I)^-1`` the model is
+    With the matrix X [U, N] of what users met and ``P = (X'X + l2 I)^-1`` the model is
     ``B = I - P / diag(P)`` and a history w scores ``w B``. Two equal forms are kept, whichever is
     smaller: items (B itself, [N, N]) or users, by the identity
     ``P = (I - X' (X X' + l2 I)^-1 X) / l2``, which needs a [U, N] matrix only.
 
-    The training matrix is unweighted; the *asking* history is weighted by recency. On MovieLens
-    that is worth +10% recall@20 over asking with ones (`benchmarks/funnel_quality.py`).
+    X holds the square root of the largest weight of the events of a cell, in terms of the mean
+    weight, so that X'X counts a pair of items by the geometric mean of their weights; it is 0 and 1
+    where all weigh the same. The *asking* history is weighted by recency and weight. On MovieLens
+    recency is worth +10% recall@20 over asking with ones (`benchmarks/funnel_quality.py`).
 
     Attributes:
         name: how answers name this source.
         num_items: N.
-        half_life: of the asking history, in events; None: all events weigh 1.
+        half_life: of the asking history, in events; None: events count by their weight alone.
+        weighted: events of the asking history count by their weight; not so in older models.
 
     Source: Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019, equation 8; the
     users' form is the Woodbury identity.
@@ -46,6 +49,7 @@ class ItemItemRetriever(DenseRetriever):
         num_items: int,
         half_life: float | None,
         tensors: dict[str, np.ndarray],
+        weighted: bool = False,
     ) -> None:
         width = tensors["solved" if "solved" in tensors else "weights"].shape[1]
         if width != num_items + 1:
@@ -53,12 +57,14 @@ class ItemItemRetriever(DenseRetriever):
         self.name = name
         self.num_items = num_items
         self.half_life = half_life
+        self.weighted = weighted
         self._tensors = tensors
         self._items_by_users: csr_array | None = None
         if "solved" in tensors:
+            ones = np.ones(tensors["column"].size, dtype=np.float32)  # before weights counted
             users_by_items = csr_array(
                 (
-                    np.ones(tensors["column"].size, dtype=np.float32),
+                    tensors.get("value", ones),
                     tensors["column"],
                     tensors["indptr"],
                 ),
@@ -86,7 +92,7 @@ class ItemItemRetriever(DenseRetriever):
         if l2 <= 0:
             raise ValueError(f"l2 must be > 0, got {l2}; 100 to 1000 is usual")
         recency_weights(histories.take([]), half_life)
-        matrix = histories.to_csr(num_items).astype(np.float64)
+        matrix = _weighted(histories, num_items)
         num_users = matrix.shape[0]
         if num_users <= num_items:
             gram = (matrix @ matrix.T).toarray()
@@ -98,9 +104,11 @@ class ItemItemRetriever(DenseRetriever):
                 name=name,
                 num_items=num_items,
                 half_life=half_life,
+                weighted=True,
                 tensors={
                     "solved": solved.astype(np.float32),
                     "scaled_diagonal": diagonal.astype(np.float32),
+                    "value": matrix.data.astype(np.float32),
                     "column": matrix.indices.astype(np.int64),
                     "indptr": matrix.indptr.astype(np.int64),
                 },
@@ -114,12 +122,15 @@ class ItemItemRetriever(DenseRetriever):
             name=name,
             num_items=num_items,
             half_life=half_life,
+            weighted=True,
             tensors={"weights": weights.astype(np.float32)},
         )
 
     def score_all(self, histories: Histories, moment: np.ndarray | None = None) -> np.ndarray:
         """[Q, N + 1] float32; ``moment`` is not used. An empty history scores 0 everywhere."""
-        asked = histories.to_csr(self.num_items, recency_weights(histories, self.half_life))
+        asked = histories.to_csr(
+            self.num_items, recency_weights(histories, self.half_life, weighted=self.weighted)
+        )
         if self._items_by_users is None:
             return np.asarray(asked @ self._tensors["weights"], dtype=np.float32)
         weight = asked.toarray()
@@ -130,7 +141,12 @@ class ItemItemRetriever(DenseRetriever):
 
     def save(self, directory: Path) -> None:
         """See `recsys.files.model_files.write_model`."""
-        settings = {"name": self.name, "num_items": self.num_items, "half_life": self.half_life}
+        settings = {
+            "name": self.name,
+            "num_items": self.num_items,
+            "half_life": self.half_life,
+            "weighted": self.weighted,
+        }
         write_model(directory, "item_item", settings, self._tensors)
 
     @classmethod
@@ -143,3 +159,15 @@ class ItemItemRetriever(DenseRetriever):
         with telling_damage(directory):
             settings, tensors = read_model(directory, "item_item")
             return cls(**settings, tensors=tensors)
+
+
+def _weighted(histories: Histories, num_items: int) -> csr_array:
+    """[U, N + 1] float64: root of the largest weight of each user and item."""
+    histories.check_width(num_items)
+    weight = np.sqrt(relative_weights(histories))
+    order = np.lexsort((-weight, histories.item_index, histories.rows))
+    row, item = histories.rows[order], histories.item_index[order]
+    first = np.ones(order.size, dtype=bool)
+    first[1:] = (np.diff(row) != 0) | (np.diff(item) != 0)
+    shape = (len(histories), num_items + 1)
+    return csr_array((weight[order][first], (row[first], item[first])), shape=shape)

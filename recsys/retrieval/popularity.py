@@ -20,10 +20,10 @@ _KEPT_COUNTS = 4
 
 
 class PopularityRetriever(DenseRetriever):
-    """Events of each item in the ``window_days`` strictly before the moment.
+    """Weight of the events of each item in the ``window_days`` strictly before the moment.
 
     Point-in-time: a request of 1998 is answered with what was popular in 1998. Items that tie
-    (most have no event in the window) are ordered by their share of all earlier events.
+    (most have no event in the window) are ordered by their share of all earlier weight.
 
     Attributes:
         name: how answers name this source.
@@ -39,12 +39,15 @@ class PopularityRetriever(DenseRetriever):
         window_days: float | None,
         timestamp: np.ndarray,
         item_index: np.ndarray,
+        weight: np.ndarray,
     ) -> None:
         self.name = name
         self.num_items = num_items
         self.window_days = window_days
         self._timestamp = timestamp  # [E] int64 microseconds, sorted
         self._item_index = item_index  # [E] int64
+        # In double precision: sums of single-precision weights are exact, whatever their order.
+        self._weight = weight.astype(np.float64)  # [E]
         self._known_counts: tuple[tuple[int, np.ndarray], ...] = ((0, _no_counts(num_items)),)
         self._known_scores: tuple[tuple[tuple[int, int], np.ndarray], ...] = ()
 
@@ -71,10 +74,11 @@ class PopularityRetriever(DenseRetriever):
             window_days=window_days,
             timestamp=histories.timestamp[order],
             item_index=histories.item_index[order],
+            weight=histories.weight[order],
         )
 
     def score_all(self, histories: Histories, moment: np.ndarray) -> np.ndarray:
-        """[Q, N + 1] float32: events in the window, plus a share of all events in [0, 1)."""
+        """[Q, N + 1] float32: weight in the window, plus a share of all before in [0, 1)."""
         if moment.size == 1:
             return self._at_one(moment)[None]
         if self.window_days is None:
@@ -103,7 +107,7 @@ class PopularityRetriever(DenseRetriever):
         return score
 
     def _counts_before(self, moment: np.ndarray) -> np.ndarray:
-        """[Q, N + 1] int32 events of each item strictly before each moment."""
+        """[Q, N + 1] float64 weight of each item strictly before each moment."""
         distinct, which = np.unique(moment, return_inverse=True)
         end = np.searchsorted(self._timestamp, distinct, side="left")
         if distinct.size == 1:
@@ -113,12 +117,12 @@ class PopularityRetriever(DenseRetriever):
         known = bucket < distinct.size
         width = self.num_items + 1
         cell = bucket[known] * width + self._item_index[known]
-        added = np.bincount(cell, minlength=distinct.size * width).reshape(-1, width)
-        counts: np.ndarray = np.cumsum(added, axis=0, dtype=np.int32)[which]
+        added = np.bincount(cell, self._weight[known], minlength=distinct.size * width)
+        counts: np.ndarray = np.cumsum(added.reshape(-1, width), axis=0)[which]
         return counts
 
     def _first(self, end: int) -> np.ndarray:
-        """[N + 1] int32: how often each item is among the first ``end`` events.
+        """[N + 1] float64: weight of each item among the first ``end`` events.
 
         Live requests ask for much the same moments again and again; only the events between this
         one and the nearest one asked for before are counted.
@@ -127,8 +131,10 @@ class PopularityRetriever(DenseRetriever):
         nearest, counts = min(known, key=lambda each: abs(each[0] - end))
         if nearest == end:
             return counts
-        between = self._item_index[min(nearest, end) : max(nearest, end)]
-        change = np.bincount(between, minlength=self.num_items + 1).astype(np.int32)
+        between = slice(min(nearest, end), max(nearest, end))
+        change = np.bincount(
+            self._item_index[between], self._weight[between], minlength=self.num_items + 1
+        )
         counts = counts + change if end > nearest else counts - change
         self._known_counts = (known[0], *known[1:][-_KEPT_COUNTS + 1 :], (end, counts))
         return counts
@@ -136,7 +142,11 @@ class PopularityRetriever(DenseRetriever):
     def save(self, directory: Path) -> None:
         """See `recsys.files.model_files.write_model`."""
         settings = {"name": self.name, "num_items": self.num_items, "window_days": self.window_days}
-        tensors = {"timestamp": self._timestamp, "item_index": self._item_index}
+        tensors = {
+            "timestamp": self._timestamp,
+            "item_index": self._item_index,
+            "weight": self._weight.astype(np.float32),
+        }
         write_model(directory, "popularity", settings, tensors)
 
     @classmethod
@@ -148,16 +158,21 @@ class PopularityRetriever(DenseRetriever):
         """
         with telling_damage(directory):
             settings, tensors = read_model(directory, "popularity")
-            return cls(**settings, timestamp=tensors["timestamp"], item_index=tensors["item_index"])
+            ones = np.ones(tensors["timestamp"].size, dtype=np.float32)  # before weights counted
+            return cls(
+                **settings,
+                timestamp=tensors["timestamp"],
+                item_index=tensors["item_index"],
+                weight=tensors.get("weight", ones),
+            )
 
 
 def _windowed(until: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """[Q, N + 1] float32 from the counts [Q, N + 1] up to the moment and up to the window."""
-    whole = until.astype(np.float32)
-    share = whole / (whole.sum(axis=1, keepdims=True) + 1.0)
-    score: np.ndarray = whole - before.astype(np.float32) + share
+    """[Q, N + 1] float32 from the weight [Q, N + 1] up to the moment and up to the window."""
+    share = until / (until.sum(axis=1, keepdims=True) + 1.0)
+    score: np.ndarray = (until - before + share).astype(np.float32)
     return score
 
 
 def _no_counts(num_items: int) -> np.ndarray:
-    return np.zeros(num_items + 1, dtype=np.int32)
+    return np.zeros(num_items + 1)

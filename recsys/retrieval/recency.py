@@ -1,4 +1,4 @@
-"""Weights that favour what a user did last."""
+"""What the events of a history weigh, when one is learned from and when one is asked with."""
 
 from __future__ import annotations
 
@@ -6,24 +6,35 @@ import numpy as np
 
 from features.tables import Histories
 
-__all__ = ["recency_weights"]
+__all__ = ["recency_weights", "relative_weights"]
 
 
-def recency_weights(histories: Histories, half_life: float | None) -> np.ndarray:
-    """[E] float32: ``0.5 ** (age / half_life)``, age = events after this one in its history.
+def recency_weights(
+    histories: Histories, half_life: float | None, *, weighted: bool = True
+) -> np.ndarray:
+    """[E] float32: ``weight * 0.5 ** (age / half_life)``, age = events after this one.
 
     Age counts events, not seconds: a user who comes back after a year still has a last item.
 
     Args:
         histories: any.
-        half_life: in events, > 0; None: every event weighs 1.
+        half_life: in events, > 0; None: every event counts by its weight alone.
+        weighted: False: all events have the same weight.
 
     Raises:
         ValueError: half_life <= 0.
     """
+    weight = histories.weight if weighted else np.ones_like(histories.weight)
     if half_life is None:
-        return np.ones(histories.item_index.size, dtype=np.float32)
+        return weight
     if half_life <= 0:
         raise ValueError(f"half_life must be > 0 events, got {half_life}; None turns it off")
     age = np.repeat(histories.indptr[1:], histories.counts) - 1 - np.arange(histories.rows.size)
-    return np.asarray(0.5 ** (age / half_life), dtype=np.float32)
+    return np.asarray(weight * 0.5 ** (age / half_life), dtype=np.float32)
+
+
+def relative_weights(histories: Histories) -> np.ndarray:
+    """[E] float64: the weight of each event in terms of the mean one; 1 where all are equal."""
+    weight = histories.weight.astype(np.float64)
+    mean = weight.mean() if weight.size else 0.0
+    return weight / mean if mean > 0 else np.ones(weight.size)

@@ -62,7 +62,8 @@ def trial_data(config: Config, data: Dataset, *, progress: Progress | None = Non
         ConfigError: nobody has events to learn from, or to validate on.
     """
     train = data.split(config).train
-    past, future = data.histories(train).head_fraction(config.split.fraction)
+    _, past, future = data.past_and_future(train, data.histories(train), config.split)
+    future = future.targets()
     if not past.item_index.size or not future.item_index.size:
         raise ConfigError(
             f"split.fraction {config.split.fraction:g} leaves {past.item_index.size} events to "

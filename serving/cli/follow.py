@@ -93,6 +93,7 @@ def make_follower(
         read_computer(bundle),
         lambda: newest_events(config, max_events).frame,
         batch=batch,
+        rules=config.data.to_event_rules(),
         stop=stop,
     )
 

@@ -27,6 +27,7 @@ from features.online.arrivals import Arrival
 from features.online.features import NO_EVENTS, OnlineFeatures, UpdateReport
 from features.online.store import Field, StateStore
 from features.tables import CREATED, TIMESTAMP, WEIGHT
+from features.tables.rules import EventRules
 from serving.errors import StageUnavailable
 from serving.events.event_stream import EventStream, Lag, Position, StreamedEvent
 from serving.events.feature_state import RedisStateStore
@@ -78,6 +79,7 @@ class FeatureFollower:
             state yet. It is taken to hold everything that arrived up to its newest event.
         batch: events of one transaction.
         remember_days: an event that comes again within so many days counts once.
+        rules: what events mean, as in the log. None: that all are likes.
         stop: set to end `run` after the transaction under way.
 
     Raises:
@@ -96,6 +98,7 @@ class FeatureFollower:
         *,
         batch: int = 1000,
         remember_days: float = 7.0,
+        rules: EventRules | None = None,
         stop: Flag | None = None,
     ) -> None:
         if batch < 1:
@@ -106,6 +109,7 @@ class FeatureFollower:
         self._read_log = read_log
         self._batch = batch
         self._remember_days = remember_days
+        self._rules = rules or EventRules()
         self._stop = stop or Flag()
         self._state: _State | None = None
         self.report = FollowReport()
@@ -139,7 +143,7 @@ class FeatureFollower:
     def _ready(self) -> _State:
         """The state, filled, and this process its writer."""
         if self._state is None:
-            self._state = _State(self._open_state(), self._new_features)
+            self._state = _State(self._open_state(), self._new_features, self._rules)
         else:
             self._state.store.renew()
         if self._state.read() is None:
@@ -276,9 +280,13 @@ class _State:
     """
 
     def __init__(
-        self, store: RedisStateStore, new_features: Callable[[StateStore], OnlineFeatures]
+        self,
+        store: RedisStateStore,
+        new_features: Callable[[StateStore], OnlineFeatures],
+        rules: EventRules,
     ) -> None:
         self.store = store
+        self._rules = rules
         self._new_features = new_features
         self._with_position = _WithPosition(store)
         self._features = new_features(self._with_position)
@@ -304,7 +312,7 @@ class _State:
         self._with_position.entry = {_field(self.name): reached.pack()}
         if events:
             report = self._features.update(
-                [_arrival(event, reached.mean_weight) for event in events]
+                [_arrival(event, reached.mean_weight, self._rules) for event in events]
             )
         else:
             self._with_position.write({})
@@ -334,8 +342,8 @@ def _field(state: str) -> Field:
     return f"{state}:followed", "position"
 
 
-def _arrival(event: StreamedEvent, mean_weight: float) -> Arrival:
-    weight = mean_weight if event.weight is None else event.weight
+def _arrival(event: StreamedEvent, mean_weight: float, rules: EventRules) -> Arrival:
+    weight = rules.weight_of(event.event, event.weight, mean_weight)
     return Arrival(
         event.user_id,
         event.item_id,

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
 
-from features.tables import ITEM, TIMESTAMP, USER, Interactions, UserTable, Vocabulary
+from features.tables import ITEM, TIMESTAMP, USER, WEIGHT, Interactions, UserTable, Vocabulary
 from recsys.errors import ArtifactError, ConfigError
 from serving.store.publication import MAX_SEGMENTS
 
@@ -67,8 +67,8 @@ def popular_by_segment(
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The most frequent items of each segment, filled up with what is popular overall.
 
-    Counted are events of the segment's users in the ``window_days`` before ``as_of``; equal counts
-    are ordered as overall, then by item index. Scores are shares of the segment's most frequent
+    Counted is the weight of events of the segment's users in the ``window_days`` before ``as_of``;
+    equal ones are ordered as overall, then by item index. Scores are shares of the segment's first
     item; those of items that fill up are below its last.
 
     Args:
@@ -85,13 +85,15 @@ def popular_by_segment(
         Segment -> (item_index [P], score [P] float32), best first; the 1,000 segments of the most
         users at most.
     """
-    own = events.frame.select(USER, ITEM, TIMESTAMP).join(segments, on=USER)
+    own = events.frame.select(USER, ITEM, TIMESTAMP, WEIGHT).join(segments, on=USER)
     sizes = own.group_by(_SEGMENT).agg(pl.col(USER).n_unique().alias("users"))
     sizes = sizes.filter(pl.col("users") >= min_users)
     kept = sizes.sort(["users", _SEGMENT], descending=[True, False]).head(MAX_SEGMENTS)
     recent = pl.col(TIMESTAMP).is_between(as_of - timedelta(days=window_days), as_of, closed="left")
     recent_events = own.filter(recent).join(kept, on=_SEGMENT, how="semi")
-    counts = recent_events.group_by(_SEGMENT, ITEM).len("count")
+    counts = recent_events.group_by(_SEGMENT, ITEM).agg(
+        pl.col(WEIGHT).cast(pl.Float64).sum().alias("count")
+    )
     counts = counts.with_columns(pl.Series(_INDEX, item_ids.index(counts[ITEM]), dtype=pl.Int64))
     overall_index, overall_score = overall
     places = pl.DataFrame({_INDEX: overall_index, "place": np.arange(len(overall_index))})

@@ -40,7 +40,7 @@ def find_lists(frame: pl.DataFrame) -> FoundLayout | None:
     times = [
         name
         for name in lists
-        if name != items and is_time(_typed(lists_of(frame[name], marks[name]).explode()))
+        if name != items and is_time(lists_of(frame[name], marks[name]).explode())
     ]
     if times:
         columns[TIMESTAMP] = times[0]
@@ -100,13 +100,6 @@ def _parallel(counts: dict[str, pl.Series], items: str) -> list[str]:
         for name, count in counts.items()
         if name != items and float((count == counts[items]).mean() or 0) > _PARALLEL  # type: ignore[arg-type]
     ]
-
-
-def _typed(values: pl.Series) -> pl.Series:
-    if values.dtype != pl.String:
-        return values
-    numbers = values.cast(pl.Int64, strict=False)
-    return numbers if numbers.null_count() == values.null_count() else values
 
 
 def unfold_lists(

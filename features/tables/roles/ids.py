@@ -23,6 +23,7 @@ from features.tables.roles.names import (
 __all__ = ["Ids", "find_ids", "find_key"]
 
 _CLOSE = 0.5
+_SOME, _MOST = 0.01, 0.5
 _KEYS = 6
 
 
@@ -189,9 +190,9 @@ def _by_join(
             if role == "user" and score(name) < 0:
                 continue
             met = counted.filter(counted["id"].is_in(ids.implode()))
-            if met.is_empty():
-                continue
             joined = int(met["rows"].sum()) / frame.height
+            if joined < (_SOME if score(name) > 0 and (score(key) > 0 or key == "id") else _MOST):
+                continue
             same = "".join(words(name)) == "".join(words(key))
             value = joined + 0.3 * met.height / len(ids) + score(name) + 0.3 * same - 0.05 * place
             tried.append((value, frame.columns.index(name), name, key, joined))

@@ -124,6 +124,8 @@ def _event_weights(histories: Histories, counts: np.ndarray, training: TrainingO
     """[E] float32: less for old events and active users, more for seldom shown items."""
     age = histories.indptr[1:][histories.rows] - 1 - np.arange(histories.item_index.size)
     weight = histories.weight * (0.5 ** (age / training.positive_half_life))
+    if histories.target is not None:  # the others are seen, and not learned
+        weight = weight * histories.target
     if training.user_power:
         weight = weight * histories.counts[histories.rows] ** -training.user_power
     if training.propensity_power:

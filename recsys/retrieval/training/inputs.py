@@ -138,8 +138,10 @@ _COLUMNS = ("indptr", "item_index", "timestamp", "weight")
 
 
 def _arrays(name: str, histories: Histories) -> dict[str, np.ndarray]:
-    return {f"{name}.{column}": getattr(histories, column) for column in _COLUMNS}
+    arrays = {f"{name}.{column}": getattr(histories, column) for column in _COLUMNS}
+    return arrays if histories.target is None else {**arrays, f"{name}.target": histories.target}
 
 
 def _histories(name: str, tensors: Mapping[str, np.ndarray]) -> Histories:
-    return Histories(**{column: tensors[f"{name}.{column}"] for column in _COLUMNS})
+    indptr, item_index, timestamp, weight = (tensors[f"{name}.{column}"] for column in _COLUMNS)
+    return Histories(indptr, item_index, timestamp, weight, tensors.get(f"{name}.target"))

@@ -57,7 +57,7 @@ def test_a_users_past_by_hand(tmp_path):
     assert events.mean_weight == LOG.frame["weight"].mean()
     assert events.vocabulary_sha256 == ITEMS.sha256
     past = events.of("zoë")
-    assert past.item_index.tolist() == [2, 4, 0]  # "c" before "elsewhere" at one time
+    assert past.item_index.tolist() == [2, 4, 0]  # of one time, as drawn
     assert [part.dtype for part in past] == ["int32", "int64", "float32", "uint16"]
     hour = 3_600_000_000
     assert ((past.timestamp_us - microseconds(START)) // hour).tolist() == [3, 4, 4]

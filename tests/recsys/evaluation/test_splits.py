@@ -55,11 +55,28 @@ class TestPerUser:
         ]
         assert rows(split.test) == [("a", "i5", 5), ("a", "i6", 6), ("b", "x", 9)]
 
-    def test_ties_in_time_go_by_item_id(self) -> None:
-        made = log([("a", item, 1) for item in ("w", "z", "v", "y", "x")])
-        split = split_per_user(made, fraction=0.6)
-        assert [item for _, item, _ in rows(split.train)] == ["v", "w", "x"]
-        assert [item for _, item, _ in rows(split.test)] == ["y", "z"]
+    def test_no_moment_is_divided(self) -> None:
+        basket = [("a", item, 2) for item in ("w", "z", "v")]
+        made = log([("a", "x", 1), *basket, ("a", "y", 3)])
+        split = split_per_user(made, fraction=0.6)  # the third event of five is in the basket
+        assert rows(split.train) == [("a", "x", 1)]
+        assert sorted(rows(split.test)) == sorted([*basket, ("a", "y", 3)])
+        split = split_per_user(log([*basket, ("a", "y", 3)]), fraction=0.5)
+        assert sorted(rows(split.train)) == sorted(basket)  # nothing would be left before it
+        assert rows(split.test) == [("a", "y", 3)]
+
+    def test_where_nobody_has_two_moments_users_are_held_out(self) -> None:
+        made = log([(f"u{user}", item, 1) for user in range(200) for item in "vwx"])
+        split = split_per_user(made)
+        held_out = set(split.test.frame["user_id"])
+        assert 20 <= len(held_out) <= 60
+        assert not held_out & set(split.train.frame["user_id"])
+        assert len(split.train) + len(split.test) == 600
+        assert split_per_user(made).test.frame.equals(split.test.frame)
+
+    def test_one_user_of_one_moment_is_not_held_out(self) -> None:
+        split = split_per_user(log([("a", item, 1) for item in "vwx"]))
+        assert (len(split.train), len(split.test)) == (3, 0)
 
     @pytest.mark.parametrize(
         ("min_events", "tested"), [(1, {"a", "b", "c"}), (2, {"b", "c"}), (3, {"c"}), (4, set())]
@@ -84,18 +101,31 @@ class TestPerUser:
         check_order_within_users(split)
         sizes = dict(made.frame.group_by("user_id").len().iter_rows())
         train = dict(split.train.frame.group_by("user_id").len().iter_rows())
+        nobody_has_two = made.frame.group_by("user_id").agg(pl.col("timestamp").n_unique())[
+            "timestamp"
+        ].max() in (None, 1)
         for user, size in sizes.items():
-            wanted = int(fraction * size) if size >= min_events else size
-            assert train.get(user, 0) == wanted
+            days = made.frame.filter(pl.col("user_id") == user)["timestamp"].to_list()
+            cut = int(fraction * size) if size >= min_events else size
+            wanted = size if cut == size else days.index(days[cut])
+            if wanted == 0 < cut:
+                wanted = days.count(days[0])
+            if not nobody_has_two:
+                assert train.get(user, 0) == wanted
 
 
 class TestLeaveLastOut:
     def test_by_hand(self) -> None:
-        made = log([("a", "x", 1), ("a", "y", 2), ("b", "x", 5), ("a", "z", 2)])
+        made = log([("a", "x", 1), ("a", "y", 2), ("b", "x", 5), ("a", "z", 3)])
         split = leave_last_out(made)
         assert rows(split.train) == [("a", "x", 1), ("a", "y", 2), ("b", "x", 5)]
-        assert rows(split.test) == [("a", "z", 2)]
-        assert rows(leave_last_out(made, min_events=1).test) == [("a", "z", 2), ("b", "x", 5)]
+        assert rows(split.test) == [("a", "z", 3)]
+        assert rows(leave_last_out(made, min_events=1).test) == [("a", "z", 3), ("b", "x", 5)]
+
+    def test_all_of_the_last_moment(self) -> None:
+        split = leave_last_out(log([("a", "x", 1), ("a", "y", 2), ("a", "z", 2)]))
+        assert rows(split.train) == [("a", "x", 1)]
+        assert sorted(rows(split.test)) == [("a", "y", 2), ("a", "z", 2)]
 
     def test_min_events_below_one(self) -> None:
         for split in (leave_last_out, split_per_user):
@@ -103,12 +133,20 @@ class TestLeaveLastOut:
                 split(log([]), min_events=0)
 
     @given(logs(), st.integers(1, 4))
-    def test_one_event_each(self, made: Interactions, min_events: int) -> None:
+    def test_one_moment_each(self, made: Interactions, min_events: int) -> None:
         split = leave_last_out(made, min_events=min_events)
         check_parts(made, split)
         check_order_within_users(split)
-        counts = made.frame.group_by("user_id").len().filter(pl.col("len") >= min_events)
-        assert sorted(split.test.frame["user_id"]) == sorted(counts["user_id"])
+        wanted = made.frame.filter(
+            (pl.len().over("user_id") >= min_events)
+            & (pl.col("timestamp") == pl.col("timestamp").max().over("user_id"))
+            & (
+                (pl.col("timestamp") > pl.col("timestamp").min().over("user_id"))
+                | (pl.len().over("user_id") == 1)
+            )
+        )
+        if len(wanted):
+            assert split.test.frame.equals(wanted)
 
 
 class TestAtMoment:

@@ -82,6 +82,7 @@ def write_popularity(directory: Path) -> None:
         window_days=7,
         timestamp=np.array([1, 2], np.int64),
         item_index=np.array([1, 3], np.int32),
+        weight=np.ones(2, np.float32),
     ).save(directory / "popularity")
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from features.moments import EPOCH, microseconds
 from features.tables import CREATED, Histories, Interactions, Vocabulary
+from features.tables.rules import EventRules
 from features.tables.schema import INTERACTION_SCHEMA
 from recsys.dataset.user_events import UserEvents
 from recsys.recommender.past import FreshEvent, LiveItems, LivePast, LoggedPasts, MappedPasts
@@ -49,9 +50,16 @@ def past(
     recent: list[str] | None = None,
     fresh: list[FreshEvent] | None = None,
     moment_us: int | None = None,
+    rules: EventRules | None = None,
 ) -> LivePast:
     return LiveItems(ITEMS, KNOWN).past(
-        user, logged, recent or [], fresh or [], as_of_us=AS_OF, moment_us=moment_us
+        user,
+        logged,
+        recent or [],
+        fresh or [],
+        as_of_us=AS_OF,
+        moment_us=moment_us,
+        rules=rules or EventRules(),
     )
 
 

@@ -107,12 +107,17 @@ def test_validate_accepts_good_data_and_changes_nothing(project: Path) -> None:
     before = sorted(path.name for path in project.iterdir())
     result = run("validate")
     assert result.exit_code == 0, result.output
-    assert result.output == (
-        "no problems in events.parquet, items.parquet\n"
-        "ranker: 41 features: 16 defaults, 25 of retrieval\n"
-    )
+    shown = result.output.splitlines()
+    assert shown[0] == "3 rows of 2 users and 2 items"
+    assert "events of described items: 100.00%" in shown
+    assert shown[-2:] == [
+        "no problems in events.parquet, items.parquet",
+        "ranker: 41 features: 16 defaults, 25 of retrieval",
+    ]
     values = json.loads(run("validate", "--json").output)
     assert (values["valid"], values["problems"]) == (True, [])
+    assert values["preview"]["rows"] == 3
+    assert values["preview"]["sample"][0]["event"] == "interaction"
     assert values["features"]["source"] == "defaults"
     assert "item_count" in values["features"]["own"]
     assert "rank__popularity" in values["features"]["added"]
@@ -160,7 +165,7 @@ def test_validate_checks_declared_features(project: Path) -> None:
         )
     result = run("validate")
     assert result.exit_code == 2
-    problem, verdict, ranker = result.output.splitlines()
+    problem, verdict, ranker = result.output.splitlines()[-3:]
     assert problem.startswith("[[features]]: column 'item.price' must exist: definition 'price'")
     assert verdict == "1 problem in events.parquet, items.parquet"
     assert ranker == "ranker: 27 features: 2 of [[features]], 25 of retrieval"

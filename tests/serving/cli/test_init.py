@@ -51,7 +51,8 @@ def test_a_repository_becomes_a_commented_configuration(repository: Path) -> Non
     code, told, _ = run("--from-feast", str(repository), "--out", "deep/run.toml")
     assert code == 0
     assert told.splitlines()[-1] == (
-        "wrote deep/run.toml; next: recsys validate -c deep/run.toml, recsys train -c deep/run.toml"
+        "wrote deep/run.toml; next: recsys validate -c deep/run.toml && "
+        "recsys train -c deep/run.toml"
     )
     text = Path("deep/run.toml").read_text()
     for line in (
@@ -193,22 +194,25 @@ def test_how_a_file_is_written_is_found_and_said() -> None:
         "none.csv: must hold rows, got a header alone"
         in run("--events", "log.txt.gz", "--items", "none.csv", "--force")[2]
     )
-    Path("nameless.csv").write_text("1,2,3\n")
-    error = run("--events", "nameless.csv", "--items", "shop.csv", "--force")[2]
-    assert "got column_1, column_2, column_3; the file has no header, so add one, or" in error
+    Path("nameless.csv").write_text("1,2,1600000000\n3,4,1600000100\n")
+    assert run("--events", "nameless.csv", "--items", "shop.csv", "--force")[0] == 0
+    config = load_config("recsys.toml")
+    columns = config.data.columns
+    assert not config.data.read.events.header
+    assert (columns.user, columns.item, columns.timestamp) == ("column_1", "column_2", "column_3")
 
 
 def test_files_that_do_not_say_what_they_are() -> None:
-    code, _, error = run("--events", "log.csv")
+    code, _, error = run("--items", "items.csv")
     assert code == 2
-    assert "--events and --items must name files where --from-feast names no repository" in error
-    events().rename({"customerId": "x"}).write_csv("log.csv")
+    assert "--events must name the file of the log where --from-feast names no repository" in error
+    pl.DataFrame({"price": [1.5, 2.5], "time": [START, START + 1]}).write_csv("log.csv")
     pl.DataFrame({"a": [1]}).write_csv("items.csv")
     error = run("--events", "log.csv", "--items", "items.csv")[2]
-    assert "log.csv must have a column called like user_id for the role 'user', got x, " in error
+    assert "log.csv must have a column that can be the user's id, got price, time; name it" in error
     events().write_csv("log.csv")
     error = run("--events", "log.csv", "--items", "items.csv")[2]
-    assert "items.csv must have a column called like product_id, id for the role 'id'" in error
+    assert "items.csv must have a column of ids that the log's 'product_id' names, got a;" in error
     assert run("--events", "nowhere.csv", "--items", "items.csv")[0] == 1
     assert not Path("recsys.toml").exists()
 

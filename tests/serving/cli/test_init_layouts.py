@@ -48,8 +48,8 @@ FILES = {
 }
 PLAIN = {
     "impressions": [
-        *[("U1", item) for item in ("N1", "N2", "N2", "N3")],
-        *[("U2", item) for item in ("N1", "N2", "N3")],
+        *[("U1", item) for item in ("N1", "N2", "N3")],  # what was shown alone counts nothing
+        *[("U2", item) for item in ("N2", "N3")],
     ],
     "sequences": [("7", "03"), ("7", "1"), ("7", "2"), ("8", "03"), ("8", "1")],
     "lists": [("7", "03"), ("7", "1"), ("7", "2"), ("8", "03"), ("8", "1")],
@@ -112,6 +112,21 @@ def test_properties_as_of_the_cut() -> None:
     titled = config.data.item_columns.model_copy(update={"title": "title"})
     data = config.data.model_copy(update={"item_columns": titled})
     assert item_titles(config.model_copy(update={"data": data})) == {"10": "Lamp", "11": "Stool"}
+
+
+def test_events_of_items_without_properties_are_left_out() -> None:
+    lines = [f"u{n % 2},{n % 3},{START + n * 1000}" for n in range(12)]
+    write("events.csv", "user_id,item_id,timestamp\n" + "\n".join(lines))
+    rows = [f"{START - 1},{item},{name},x" for item in (0, 1) for name in ("a", "b")]
+    write("items.csv", "timestamp,item_id,property,value\n" + "\n".join(rows))
+    write(
+        "recsys.toml",
+        '[data]\nevents = "events.csv"\nitems = "items.csv"\nitem_layout = "properties"\n'
+        '[data.rules]\nundescribed = "drop"\n',
+    )
+    data = read_dataset(load_config(Path("recsys.toml")))
+    assert len(data.interactions) == 8
+    assert data.items.ids == ["0", "1"]
 
 
 def test_a_faulty_log_is_told_once() -> None:
