@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,9 @@ from recsys.config.impressions import RowLogLimits
 from recsys.config.serving import RequestSettings, ServiceSettings
 from recsys.errors import ArtifactError
 from recsys.files.headers import read_header
-from serving.connection import EMBEDDED, URL_VARIABLE, connect, redact
+from serving.connection import EMBEDDED, connect, redact
 from serving.connection.clients import TlsFiles
+from serving.connection.environment import url_of_environment
 from serving.events.event_stream import EventStream
 from serving.events.sessions import Sessions
 from serving.impressions.log import FeedbackLog, ImpressionLog
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from features.tables import Tables
 
 __all__ = [
+    "Findings",
     "bundled_popular",
     "find_problems",
     "is_embedded",
@@ -59,7 +61,7 @@ CONTENT_FIELD = "content"
 
 def store_url(config: Config) -> str:
     """URL of the store without a password, fit for a message; the environment goes first."""
-    return redact(os.environ.get(URL_VARIABLE) or config.store.url)
+    return redact(url_of_environment() or config.store.url)
 
 
 def store_directory(config: Config) -> Path:
@@ -76,7 +78,7 @@ def open_store(config: Config, *, timeout_s: float = 2.0) -> GenerationStore:
 
     Raises:
         StageUnavailable: the embedded server could not be started.
-        ValueError: the URL in the environment is malformed.
+        ConfigError: a variable of the environment is wrong, or it does not go with the TLS files.
     """
     return GenerationStore(
         open_client(config, timeout_s=timeout_s), namespace=config.store.namespace
@@ -89,7 +91,7 @@ def open_client(config: Config, *, timeout_s: float = 2.0) -> redis.Redis:
     files = (store.tls_ca_file, store.tls_cert_file, store.tls_key_file)
     has_tls = any(files) or not store.tls_check_hostname
     return connect(
-        None if os.environ.get(URL_VARIABLE) else store.url,
+        None if url_of_environment() else store.url,
         directory=store_directory(config),
         timeout_s=timeout_s,
         connect_timeout_s=store.connect_timeout_s,
@@ -178,18 +180,29 @@ def read_titles(config: Config) -> dict[str, str]:
     return item_titles(config)
 
 
-def find_problems(
-    config: Config, tables: Tables | None = None
-) -> tuple[list[Problem], dict[str, Any] | None, list[str]]:
+@dataclass(frozen=True)
+class Findings:
+    """What `recsys validate` finds.
+
+    Attributes:
+        problems: broken rules of the tables, or of definitions that do not fit them.
+        features: what definitions there are; None while the tables have problems.
+        dropped: what was left out of files whose bad rows are dropped, as sentences.
+        notes: what breaks no rule and is hardly meant, as sentences.
+    """
+
+    problems: list[Problem]
+    features: dict[str, Any] | None
+    dropped: list[str]
+    notes: list[str]
+
+
+def find_problems(config: Config, tables: Tables | None = None) -> Findings:
     """All problems of the configured tables at once, or of definitions that do not fit them.
 
     Args:
         config: the run.
         tables: of it, where they are open. None: they are opened.
-
-    Returns:
-        The problems; what definitions there are, None while the tables have problems; what was
-        dropped of files whose bad rows are dropped.
 
     Raises:
         DataError: the views cannot be read.
@@ -199,13 +212,14 @@ def find_problems(
 
     tables = open_tables(config) if tables is None else tables
     if tables.problems:
-        return tables.problems, None, tables.dropped
-    return *find_definition_problems(config, tables), tables.dropped
+        return Findings(tables.problems, None, tables.dropped, tables.notes)
+    problems, features = find_definition_problems(config, tables)
+    return Findings(problems, features, tables.dropped, tables.notes)
 
 
 def is_embedded(config: Config) -> bool:
     """True when the store is the server beside the artifacts."""
-    return (os.environ.get(URL_VARIABLE) or config.store.url) == EMBEDDED
+    return (url_of_environment() or config.store.url) == EMBEDDED
 
 
 def open_impression_log(config: Config) -> ImpressionLog | None:

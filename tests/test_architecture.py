@@ -33,7 +33,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 # Package -> its floors from the ground up; a room imports none of its own floor or of one above.
 FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "features": (
-        ("errors", "lazy", "moments"),
+        ("errors", "lazy", "moments", "whole_files"),
         ("tables.reading", "tables.times"),
         ("tables.layouts",),
         ("packing", "tables"),

@@ -86,7 +86,7 @@ def _open(path: Path) -> Any:
         return FeastFinding("FAIL", "registry", f"there is no {file}", "feast apply")
     for sink in ("openlineage_config", "mlflow_config", "data_quality_monitoring_config"):
         setattr(config, sink, None)  # they would record what is asked for here
-    return FeatureStore(config=config)
+    return FeatureStore(repo_path=str(path.parent), config=config)
 
 
 def _versions() -> Iterator[FeastFinding]:

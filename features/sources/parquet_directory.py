@@ -9,7 +9,6 @@ A view without ``view.json`` has its first column as its key, no ttl and no crea
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -33,6 +32,7 @@ from features.sources.view_settings import (
     first_settings,
     is_view_name,
 )
+from features.whole_files import whole_file
 
 __all__ = ["ParquetDirectory"]
 
@@ -81,9 +81,8 @@ class ParquetDirectory(TableSource):
             earlier = pl.read_parquet_schema(parts[0])
             check_columns(view, settings.checked(pl.DataFrame(schema=earlier)), earlier)
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f"{_SETTINGS}.tmp"
-        partial.write_text(json.dumps(settings.to_dict(), indent=2) + "\n")
-        os.replace(partial, folder / _SETTINGS)
+        with whole_file(folder / _SETTINGS) as draft:
+            draft.write_text(json.dumps(settings.to_dict(), indent=2) + "\n")
 
     def describe(self) -> list[ViewDescription]:
         """The views that have rows, sorted by name."""
@@ -127,9 +126,8 @@ class ParquetDirectory(TableSource):
             check_columns(view, rows, pl.read_parquet_schema(parts[0]))
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / _PART.format(len(parts))
-        partial = target.with_suffix(".tmp")
-        rows.write_parquet(partial)
-        os.replace(partial, target)
+        with whole_file(target) as draft:
+            rows.write_parquet(draft)
         return WriteReceipt(view, rows.height, ("parquet",))
 
     def _view_parts(self, view: str) -> list[Path]:

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import polars as pl
 
 from features.errors import Problem
+from features.tables.described import described_note
 from features.tables.entities import ItemTable, UserTable
 from features.tables.interactions import Interactions, without_missing
 from features.tables.layouts import Unfolding, read_described, read_rows, unfold, unfold_properties
@@ -24,6 +25,7 @@ from features.tables.validation import (
     catalogue_problems,
     entity_problems,
     event_problems,
+    is_id,
 )
 
 __all__ = ["Stored", "Tables", "find_problems"]
@@ -150,6 +152,26 @@ class Tables:
         return found
 
     @cached_property
+    def notes(self) -> list[str]:
+        """What breaks no rule and is hardly meant, as sentences: tables that describe few."""
+        _ = self.problems  # reads what can be read
+        found: list[str] = []
+        roles: tuple[tuple[Role, str], ...] = (
+            ("items", self.columns.item),
+            ("users", self.columns.user),
+        )
+        for role, column in roles:
+            log, frame = self._frames.get("events"), self._frames.get(role)
+            key = self._options(role)["id_column"]
+            if log is None or frame is None:
+                continue
+            if is_id(frame.schema.get(key)) and is_id(log.schema.get(column)):
+                names = {"source": self._name(role), "log_source": self._name("events")}
+                note = described_note(frame[key], log[column], **names, noun=role[:-1])
+                found += [note] if note else []
+        return found
+
+    @cached_property
     def interactions(self) -> Interactions:
         """The checked log.
 
@@ -167,8 +189,8 @@ class Tables:
     @property
     def counts(self) -> tuple[RuleCount, ...]:
         """What the rules did; errors as of `interactions`."""
-        added = () if self.items is None else self._taken()[1]
-        return (*self._missing[1], *self.interactions.counts, *added)
+        taken = () if self.items is None else self._taken[1]
+        return (*self._missing[1], *self.interactions.counts, *taken)
 
     @cached_property
     def item_table(self) -> ItemTable:
@@ -177,7 +199,7 @@ class Tables:
         Raises:
             DataError: with one `Problem` for every rule that is broken.
         """
-        return ItemTable.from_frame(**{**self._checked("items"), "frame": self._taken()[0]})
+        return ItemTable.from_frame(**{**self._checked("items"), "frame": self._taken[0]})
 
     @cached_property
     def user_table(self) -> UserTable | None:
@@ -196,6 +218,7 @@ class Tables:
         key: str = self.item_options["id_column"]
         return self.frame("items")[key]
 
+    @cached_property
     def _taken(self) -> tuple[pl.DataFrame, tuple[RuleCount, ...]]:
         """The rows of the items, and one without values for each that the log alone knows."""
         frame, key = self.frame("items"), self.item_options["id_column"]

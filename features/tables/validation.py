@@ -8,11 +8,12 @@ import polars as pl
 
 from features.errors import Problem
 from features.moments import microseconds
+from features.tables.id_rules import MAX_ID_LENGTH, has_control, is_too_long
 from features.tables.rules import EventRules, fulfils
 from features.tables.schema import EventColumns
 from features.tables.times import EARLIEST, ORDER_LIMIT, TICKS
 
-__all__ = ["ADD_ITEMS", "catalogue_problems", "entity_problems", "event_problems"]
+__all__ = ["ADD_ITEMS", "catalogue_problems", "entity_problems", "event_problems", "is_id"]
 
 ADD_ITEMS = (
     "Add the items to the table, or set data.rules.undescribed to 'take' or 'drop' these events."
@@ -22,7 +23,9 @@ _MERGE = (
     "'keep' for as many events."
 )
 
+_RENAME = "Rename it in every table: no request could ask for it."
 _ROW = "__row"
+_SHOWN = 60
 
 
 def event_problems(
@@ -91,7 +94,7 @@ def catalogue_problems(
         source: what to call the log in messages.
         remedy: what to do about it.
     """
-    if not (_is_id(frame.schema.get(column)) and _is_id(item_ids.dtype)):
+    if not (is_id(frame.schema.get(column)) and is_id(item_ids.dtype)):
         return []
     known = item_ids.cast(pl.String).drop_nulls().implode()
     met = frame[column].unique().cast(pl.String).drop_nulls()
@@ -114,7 +117,8 @@ def entity_problems(frame: pl.DataFrame, id_column: str, *, source: str) -> list
     )
 
 
-def _is_id(dtype: pl.DataType | None) -> bool:
+def is_id(dtype: pl.DataType | None) -> bool:
+    """Whether a column of this type can hold ids; None: there is none."""
     return dtype is not None and (
         dtype.is_integer() or dtype == pl.String or isinstance(dtype, pl.Categorical | pl.Enum)
     )
@@ -137,8 +141,15 @@ def _broken(
     """One problem for the rows of ``bad``, none if it is empty."""
     if bad.height == 0:
         return []
-    first = f"{bad[shown][0]!r} (row {bad[_ROW][0]})"
+    first = f"{_shown(bad[shown][0])} (row {bad[_ROW][0]})"
     return [Problem(source, column, rule, bad.height, first, remedy)]
+
+
+def _shown(value: object) -> str:
+    """The value; of long text the beginning, and how long it is."""
+    if isinstance(value, str) and len(value) > 2 * _SHOWN:
+        return f"{value[:_SHOWN]!r}... of {len(value):,} characters"
+    return repr(value)
 
 
 def _wrong_type(source: str, column: str, rule: str, dtype: pl.DataType, remedy: str) -> Problem:
@@ -148,14 +159,27 @@ def _wrong_type(source: str, column: str, rule: str, dtype: pl.DataType, remedy:
 def _id_problems(frame: pl.DataFrame, column: str, source: str) -> list[Problem]:
     dtype = frame.schema[column]
     rule = "must be an integer or a string"
-    if not _is_id(dtype):
+    if not is_id(dtype):
         remedy = "Cast it; an id that went through floating point may have lost digits."
         return [_wrong_type(source, column, rule, dtype, remedy)]
+    text = pl.col(column).cast(pl.String)
     bad = pl.col(column).is_null()
     if not dtype.is_integer():
-        bad |= pl.col(column).cast(pl.String).str.strip_chars() == ""
+        bad |= text.str.strip_chars() == ""
     rule, remedy = "must not be null or empty", "Drop these rows or fill in the id."
-    return _broken(frame.filter(bad), column, column, source, rule, remedy)
+    problems = _broken(frame.filter(bad), column, column, source, rule, remedy)
+    if dtype.is_integer():
+        return problems
+    met = frame.select(text.unique())
+    for wrong, rule in (
+        (has_control(text), "must hold no control character, such as a tab or a line break"),
+        (is_too_long(text), f"must have at most {MAX_ID_LENGTH:,} characters"),
+    ):
+        refused = met.filter(wrong & (text.str.strip_chars() != ""))[column]
+        if len(refused):
+            bad_rows = frame.filter(text.is_in(refused.implode()))
+            problems += _broken(bad_rows, column, column, source, rule, _RENAME)
+    return problems
 
 
 def _time_problems(
@@ -169,7 +193,8 @@ def _time_problems(
     if not (numeric or dtype == pl.String or dtype == pl.Date or isinstance(dtype, pl.Datetime)):
         remedy = "Use integers, ISO text, or a date or datetime type."
         return [_wrong_type(source, column, "must be a time", dtype, remedy)]
-    counted = columns.format is None and unit in (*TICKS, "order") and not dtype.is_temporal()
+    of_number = columns.format is None and unit in (*TICKS, "order") and not dtype.is_temporal()
+    counted = of_number and (dtype != pl.String or column == columns.timestamp)
     try:
         time = (
             pl.col(column).cast(pl.Float64, strict=False)
@@ -182,7 +207,7 @@ def _time_problems(
         return [Problem(source, column, rule, 0, told, "Correct the timestamp_format.")]
     time = pl.col("__time")
     unread = frame.filter(time.is_null() | (time.is_finite().not_() if counted else False))
-    if counted and dtype == pl.String and unread.height == frame.height:
+    if of_number and dtype == pl.String and unread.height == frame.height > 0:
         remedy = "Declare the unit 'iso' or a timestamp_format, or cast the column to integers."
         return [_wrong_type(source, column, f"must be a number (unit {unit!r})", dtype, remedy)]
     rule = "must hold a time that can be read"
@@ -232,7 +257,7 @@ def _kind_problems(
     frame: pl.DataFrame, column: str, source: str, rules: EventRules
 ) -> list[Problem]:
     dtype = frame.schema[column]
-    if not _is_id(dtype):
+    if not is_id(dtype):
         remedy = "Cast it, or leave the role out."
         rule = "must be a string or a whole number"
         return [_wrong_type(source, column, rule, dtype, remedy)]

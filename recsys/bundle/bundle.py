@@ -26,6 +26,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
+from features.whole_files import telling_refusal
 from recsys.bundle.manifest import (
     MANIFEST,
     FileRecord,
@@ -119,9 +120,10 @@ class Bundle:
         sweep(artifacts)
         bundle_id = _new_id(artifacts, created, [config, data_fingerprint, lineage])
         draft = BundleDraft(bundle_id, artifacts / f".tmp-{bundle_id}-{os.getpid()}")
-        draft.path.mkdir()
         try:
-            yield draft
+            draft.path.mkdir()
+            with telling_refusal(artifacts):
+                yield draft
             manifest = Manifest(
                 id=bundle_id,
                 parent=parent,
@@ -159,21 +161,26 @@ class Bundle:
 
         None where the bundle has no towers or does not say.
         """
-        return self._header("towers")
+        found: dict[str, Any] | None = self._header("towers")
+        return found
 
     def features(self) -> dict[str, Any] | None:
         """Names of the ranker's features and where their definitions stood.
 
         `recsys.dataset.definitions.describe_definitions`; None where the bundle does not say.
         """
-        return self._header("features")
+        found: dict[str, Any] | None = self._header("features")
+        return found
 
-    def _header(self, name: str) -> dict[str, Any] | None:
+    def told(self) -> list[str]:
+        """What was dropped of the files and what in them is hardly meant, as sentences."""
+        return self._header("told") or []
+
+    def _header(self, name: str) -> Any:
         path = self.path / "recommender.json"
         if not path.is_file():
             return None
-        found: dict[str, Any] | None = json.loads(path.read_text()).get(name)
-        return found
+        return json.loads(path.read_text()).get(name)
 
     def file(self, name: str) -> Path:
         """Path of a file or directory of the bundle.
@@ -237,14 +244,21 @@ class Bundle:
         draft = self.path / f".tmp-{name}-{os.getpid()}"
         replaced = self.path / f".old-{name}-{os.getpid()}"
         try:
-            yield draft
+            with telling_refusal(target):
+                yield draft
             if not draft.exists():
                 raise ArtifactError(f"nothing was written for {name} of bundle {self.id}")
             with directory_lock(self.path):
                 if target.exists():
                     os.rename(target, replaced)
-                os.rename(draft, target)
-                self._rewrite(lambda old: _with_files(old, name, records(target, self.path)))
+                try:
+                    os.rename(draft, target)
+                    self._rewrite(lambda old: _with_files(old, name, records(target, self.path)))
+                except BaseException:  # the manifest says what was there before
+                    _remove(target)
+                    if replaced.exists():
+                        os.rename(replaced, target)
+                    raise
         finally:
             _remove(draft)
             _remove(replaced)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from features.whole_files import whole_file
 from recsys.errors import ArtifactError
 from recsys.files.headers import read_header
 from recsys.files.writing import sha256, sync_directory
@@ -87,11 +88,12 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write or replace the manifest: on disk whole before it has its name."""
     values = {"format": FORMAT, **asdict(manifest)}
     values["files"] = {name: record._asdict() for name, record in manifest.files.items()}
-    draft = directory / f".tmp-{MANIFEST}-{os.getpid()}"
-    with draft.open("w", encoding="utf-8") as file:
+    with (
+        whole_file(directory / MANIFEST) as draft,
+        draft.open("w", encoding="utf-8") as file,
+    ):
         json.dump(values, file, indent=2, allow_nan=False)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
-    os.replace(draft, directory / MANIFEST)
     sync_directory(directory)

@@ -68,11 +68,16 @@ class StoreUrl:
         """
         scheme, separator, rest = url.partition("://")
         if not separator or scheme not in SCHEMES:
-            shown = f"{scheme}://..." if separator and _SCHEME.fullmatch(scheme) else "no scheme"
+            other = scheme.lower() in SCHEMES
+            told = separator and (other or _SCHEME.fullmatch(scheme))
+            shown = f"{scheme}://..." if told else "no scheme"
+            remedy = "; write it in small letters" if other and told else ""
             raise ValueError(
                 f"must be {_EMBEDDED!r} or start with {', '.join(f'{s}://' for s in SCHEMES)}, "
-                f"got {shown}"
+                f"got {shown}{remedy}"
             )
+        if any(ord(char) < 32 or ord(char) == 127 for char in url) or "%00" in url:
+            raise _malformed("it must hold no line break and no other control character")
         rest, _, query = rest.partition("?")
         netloc, slash, path = rest.partition("/")
         login, _, netloc = netloc.rpartition("@")
@@ -168,13 +173,18 @@ def _hosts(netloc: str, port: int) -> tuple[tuple[str, int], ...]:
     found = []
     for part in netloc.rstrip(",").split(","):
         match = _HOST.fullmatch(part)
-        if match is None or not 0 < int(match[2] or port) < 65536:
+        if match is None or not 0 < int(match[2] or port) < 65536 or not _is_name(match[1]):
             raise _malformed(
                 "each host must be host or host:port; a '/', '#', '?' or '@' of a password "
                 "must be percent-encoded"
             )
         found.append((match[1].strip("[]"), int(match[2] or port)))
     return tuple(found)
+
+
+def _is_name(host: str) -> bool:
+    """Whether the parts of a name are as long as they may be; addresses in brackets have one."""
+    return host[0] == "[" or all(0 < len(part) < 64 for part in host.removesuffix(".").split("."))
 
 
 def _bracketed(host: str) -> str:

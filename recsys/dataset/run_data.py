@@ -34,6 +34,7 @@ class Dataset:
         item_ids: N items, every one of the catalogue.
         user_ids: U users, in order of their first event; `continuing` puts others before.
         targets: kinds of events that are to be predicted. Empty: all.
+        told: what was dropped of the files and what is hardly meant, as sentences.
     """
 
     interactions: Interactions
@@ -42,6 +43,7 @@ class Dataset:
     item_ids: Vocabulary
     user_ids: Vocabulary
     targets: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
 
     @property
     def num_items(self) -> int:
@@ -208,4 +210,5 @@ def read_dataset(config: Config) -> Dataset:
         item_ids=Vocabulary.from_ids(items.frame[ITEM]),
         user_ids=Vocabulary.from_ids(users.unique(maintain_order=True)),
         targets=tables.rules.targets,
+        told=(*tables.dropped, *tables.notes, *(one.told for one in tables.counts)),
     )

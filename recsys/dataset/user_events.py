@@ -40,6 +40,7 @@ import polars as pl
 
 from features.moments import microseconds
 from features.tables import CREATED, EVENT, ITEM, TIMESTAMP, USER, WEIGHT, Interactions, Vocabulary
+from features.whole_files import whole_file
 from recsys.errors import ArtifactError
 from recsys.files.writing import sync_directory
 
@@ -111,24 +112,19 @@ class UserEvents:
             ValueError: more kinds of events than a file can name.
         """
         header, arrays = _layout(interactions, items)
-        draft = path.with_name(f".tmp-{path.name}-{os.getpid()}")
-        try:
-            with draft.open("wb") as file:
-                text = json.dumps(header, ensure_ascii=False).encode()
-                file.write(bytes(_HEAD.size) + text)
-                file.write(bytes(_aligned(file.tell()) - file.tell()))
-                body_crc = size = 0
-                for name, (_, _, offset) in header["arrays"].items():
-                    for data in (bytes(offset - size), arrays[name].data):
-                        body_crc = zlib.crc32(data, body_crc)
-                        size += file.write(data)
-                file.seek(0)
-                file.write(_head(text, size, body_crc))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
+        with whole_file(path) as draft, draft.open("wb") as file:
+            text = json.dumps(header, ensure_ascii=False).encode()
+            file.write(bytes(_HEAD.size) + text)
+            file.write(bytes(_aligned(file.tell()) - file.tell()))
+            body_crc = size = 0
+            for name, (_, _, offset) in header["arrays"].items():
+                for data in (bytes(offset - size), arrays[name].data):
+                    body_crc = zlib.crc32(data, body_crc)
+                    size += file.write(data)
+            file.seek(0)
+            file.write(_head(text, size, body_crc))
+            file.flush()
+            os.fsync(file.fileno())
         sync_directory(path.parent)
 
     @classmethod

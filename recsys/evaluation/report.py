@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from features.whole_files import whole_file
 from recsys.evaluation.page import folded, legend, page, section, table
 from recsys.evaluation.plots import Bar, bar_plot, line_plot
 from recsys.evaluation.result import Evaluation
@@ -76,7 +77,8 @@ def write_html(
         _all_numbers(evaluations, shared),
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(title, "\n".join(filter(None, sections))), encoding="utf-8")
+    with whole_file(path) as draft:
+        draft.write_text(page(title, "\n".join(filter(None, sections))), encoding="utf-8")
 
 
 def _summary(evaluations: Mapping[str, Evaluation], main: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from features.whole_files import telling_refusal
 from recsys.errors import ArtifactError
 
 __all__ = ["directory_lock", "one_holder", "try_lock"]
@@ -48,7 +49,8 @@ def one_holder(directory: Path, refusal: Callable[[str], str]) -> Iterator[None]
         if not try_lock(file.fileno()):
             file.seek(0)
             raise ArtifactError(refusal(file.read().strip() or "unknown"))
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        with telling_refusal(directory / ".lock"):
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
         yield

@@ -34,7 +34,11 @@ class AnnoyIndex:
     A filter never makes a result too short: each query asks for more than k, drops what may not
     be returned, and asks for twice as many until k are left. Once it would ask for as many items
     as may be returned at all, it scores exactly those instead, so a narrow filter is answered
-    exactly. Row i of the vectors is Annoy's item i - 1, for the padding row must not be found.
+    exactly.
+
+    Rows of zeros are not in the forest: they lie on no side of a plane, and where they are many
+    they fill every leaf. All of them score 0, so those of the lowest index are added to what is
+    found. The other rows are Annoy's items in their order.
 
     Args:
         metric: "dot" (Annoy's own reduction, Bachrach et al., RecSys 2014) or "angular".
@@ -76,6 +80,7 @@ class AnnoyIndex:
         self.seed = seed
         self._vectors: np.ndarray | None = None
         self._trees: Any = None
+        self._rows = self._zeros = np.empty(0, dtype=np.int64)
 
     @property
     def num_items(self) -> int:
@@ -91,12 +96,13 @@ class AnnoyIndex:
         """See `Index.build`."""
         started = time.perf_counter()
         self._vectors = checked_vectors(vectors)
+        self._rows, self._zeros = _parted(self._vectors)
         trees = self._empty_trees()
         trees.set_seed(self.seed)
         # Unit rows have the same angles, and Annoy squares lengths in float32.
         rows = self._vectors if self.metric == "dot" else unit_rows(self._vectors)
-        for item, vector in enumerate(rows[1:]):
-            trees.add_item(item, vector)
+        for item, row in enumerate(self._rows):
+            trees.add_item(item, rows[row])
         trees.build(self.num_trees, n_jobs=1)
         self._trees = trees
         seconds = time.perf_counter() - started
@@ -121,7 +127,8 @@ class AnnoyIndex:
         result = TopK.empty(num_queries, k)
         for row in range(num_queries):
             eligible = everywhere if excluded is None else everywhere & ~excluded[row]
-            found = self._candidates(query[row], k, eligible)
+            zeros = self._zeros[eligible[self._zeros]][:k]
+            found = np.concatenate([self._candidates(query[row], k, eligible), zeros])
             score = self._score(table[found], query[row])
             order = np.lexsort((found, -score))[:k]
             result.item_index[row, : order.size] = found[order]
@@ -139,7 +146,10 @@ class AnnoyIndex:
             "seed": self.seed,
         }
         write_index(directory, self.kind, settings, vectors)
-        self._trees.save(str(directory / TREES))
+        if self._rows.size:
+            self._trees.save(str(directory / TREES))
+        else:  # Annoy reads no forest of nothing
+            (directory / TREES).write_bytes(b"")
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -152,22 +162,27 @@ class AnnoyIndex:
         path = directory / TREES
         if not path.exists():
             raise ArtifactError(f"half an index in {directory}: {TREES} is missing")
-        try:
-            trees.load(str(path))
-        except OSError as e:
-            raise ArtifactError(f"{path} is damaged ({e}); build the index again") from e
-        if trees.get_n_items() != index.num_items:
+        if path.stat().st_size:
+            try:
+                trees.load(str(path))
+            except OSError as e:
+                raise ArtifactError(f"{path} is damaged ({e}); build the index again") from e
+        held = trees.get_n_items()
+        if held == index.num_items:  # as those of before always are
+            index._rows = np.arange(1, held + 1)
+        else:
+            index._rows, index._zeros = _parted(index._vectors)
+        if held != index._rows.size:
             raise ArtifactError(
-                f"{path} holds {trees.get_n_items()} items, the vectors {index.num_items}; "
-                "build the index again"
+                f"{path} holds {held} items, the vectors {index._rows.size}; build the index again"
             )
         index._trees = trees
         return index
 
     def _candidates(self, query: np.ndarray, k: int, eligible: np.ndarray) -> np.ndarray:
-        """Item indices, at least k of the eligible ones where there are that many."""
-        num_eligible = int(eligible.sum())
-        num_items = eligible.size - 1
+        """Indices of items in the forest, at least k of the eligible ones if they are so many."""
+        among = eligible[self._rows]
+        num_eligible, num_items = int(among.sum()), among.size
         if num_eligible == 0:
             return np.empty(0, dtype=np.int64)
         # A filter that leaves one item in ten needs ten times the fetch to begin with.
@@ -175,12 +190,13 @@ class AnnoyIndex:
         while fetch < num_eligible:
             search_k = -1 if self.search_k is None else max(self.search_k, fetch)
             near = self._trees.get_nns_by_vector(query, fetch, search_k)
-            found: np.ndarray = np.asarray(near, dtype=np.int64) + 1
+            found: np.ndarray = self._rows[np.asarray(near, dtype=np.int64)]
             found = found[eligible[found]]
             if found.size >= k:
                 return found
             fetch *= 2
-        return np.nonzero(eligible)[0]
+        everyone: np.ndarray = self._rows[among]
+        return everyone
 
     def _score(self, rows: np.ndarray, query: np.ndarray) -> np.ndarray:
         """[C] float32 scores, summed in float64 like those of `ExactIndex`."""
@@ -201,3 +217,9 @@ class AnnoyIndex:
         if self._vectors is None:
             raise NotFittedError("the annoy index is empty: call build(vectors) or load it first")
         return self._vectors
+
+
+def _parted(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the items whose vector is not zero, and of the others; both rise."""
+    is_real = (vectors[1:] != 0).max(axis=1)
+    return np.nonzero(is_real)[0] + 1, np.nonzero(~is_real)[0] + 1

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from features.whole_files import telling_refusal
 from recsys.errors import ArtifactError
 from recsys.files.headers import read_header, write_header
 from recsys.files.locking import one_holder
@@ -143,10 +144,11 @@ def run_stages(
 def _run(stage: Stage, workspace: Path, own: str, progress: Progress) -> StageResult:
     target = workspace / stage.name
     draft = workspace / f"{stage.name}.tmp-{os.getpid()}"
-    draft.mkdir()
     start = time.perf_counter()
     try:
-        stage.run(draft, progress)
+        draft.mkdir()
+        with telling_refusal(target):
+            stage.run(draft, progress)
         seconds = time.perf_counter() - start
         record = {
             "fingerprint": own,

@@ -83,6 +83,7 @@ def write_bundle(
             "positive": config.data.rules.positive,
             "negative": config.data.rules.negative,
         },
+        "told": list(data.told),
     }
     write_header(out / "recommender.json", 1, header)
 

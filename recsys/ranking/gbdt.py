@@ -150,7 +150,8 @@ class GbdtRanker:
     def save(self, directory: Path) -> None:
         """Write ``gbdt.txt`` (LightGBM's own text) and ``gbdt.json``."""
         directory.mkdir(parents=True, exist_ok=True)
-        self._booster.save_model(directory / "gbdt.txt")
+        text = self._booster.model_to_string()  # its own writing tells no full disk
+        (directory / "gbdt.txt").write_text(text, encoding="utf-8")
         header = {"feature_names": list(self.feature_names)}
         write_header(directory / "gbdt.json", FORMAT, header)
 
@@ -165,7 +166,7 @@ class GbdtRanker:
 
         try:
             header = read_header(directory / "gbdt.json", FORMAT, remedy="train again")
-            text = (directory / "gbdt.txt").read_text()
+            text = (directory / "gbdt.txt").read_text(encoding="utf-8")
         except FileNotFoundError as error:
             raise ArtifactError(
                 f"no trees in {directory}: {Path(str(error.filename)).name} is missing; train again"

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
+from features.whole_files import whole_file
 from recsys.config import Config
 from recsys.config.tuning import SECTION, UNSEARCHED, field_of, step_of
 from recsys.dataset import Dataset, read_dataset
@@ -262,22 +263,19 @@ class _Search:
     def _keep(self, per_user: np.ndarray, number: int) -> None:
         path = self._recall_path(number)
         path.parent.mkdir(exist_ok=True)
-        draft = path.with_name(f".tmp-{path.name}")
-        with draft.open("wb") as file:
+        with whole_file(path) as draft, draft.open("wb") as file:
             np.save(file, per_user, allow_pickle=False)
-        os.replace(draft, path)
 
     def _write_best(self, best: Finished) -> Path:
         path = self._directory / "best.toml"
-        draft = path.with_name(".tmp-best.toml")
         about = (
             f"# Written by `recsys tune`: trial {best.number} of study {self._study.name},\n"
             f"# validation recall@{MEASURED_AT} {best.value:.4f}. Train with it as it is, or copy "
             f"what [{SECTION}] holds.\n"
         )
         values = _run_with(self._config, best.settings, self._directory)
-        draft.write_text(about + to_toml(values), encoding="utf-8")
-        os.replace(draft, path)
+        with whole_file(path) as draft:
+            draft.write_text(about + to_toml(values), encoding="utf-8")
         return path
 
 

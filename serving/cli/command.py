@@ -6,7 +6,9 @@ configuration is read, so that a mistake in it is told at once.
 
 from __future__ import annotations
 
+import io
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,11 +35,12 @@ from serving.cli.options import (
     ShowProgress,
     StartFrom,
     Workers,
+    checked_text,
     find_bundle,
     progress_of,
     read_config,
 )
-from serving.cli.output import INTERRUPTED, REFUSED, Output, reporting, table
+from serving.cli.output import INTERRUPTED, REFUSED, Output, reporting, say, table
 from serving.cli.plan import plan
 from serving.cli.serve import serve
 from serving.cli.simulate import simulate
@@ -89,11 +92,13 @@ def validate(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> No
         from recsys.dataset.tables import open_tables
 
         tables = open_tables(settings)
-        problems, features, dropped = find_problems(settings, tables)
+        found = find_problems(settings, tables)
+        problems, features = found.problems, found.features
         count = len(problems)
         verdict = f"{count} problem{'s' if count != 1 else ''}" if problems else "no problems"
         seen = look(tables)
-        told = (*(dropped if seen is None else ()), *(str(problem) for problem in problems))
+        dropped = found.dropped if seen is None else []  # the look says it
+        told = (*dropped, *found.notes, *(str(problem) for problem in problems))
         lines = [*(seen.lines() if seen is not None else ()), *told]
         lines.append(f"{verdict} in {settings.data.shown}")
         if features is not None:
@@ -102,7 +107,8 @@ def validate(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> No
             {
                 "valid": not problems,
                 "problems": [asdict(problem) for problem in problems],
-                "dropped": dropped,
+                "dropped": found.dropped,
+                "notes": found.notes,
                 "features": features,
                 "preview": None if seen is None else seen.as_dict(),
             },
@@ -186,7 +192,7 @@ def tune(
         try:
             found = run(settings, progress=progress_of(out, progress))
         except KeyboardInterrupt:
-            typer.echo("interrupted: finished trials stay; the same command goes on", err=True)
+            say("interrupted: finished trials stay; the same command goes on", err=True)
             raise typer.Exit(INTERRUPTED) from None
         emit_tuning(out, found, _shown(found.path))
 
@@ -252,7 +258,7 @@ def recommend(
         from serving.assembly import open_service
         from serving.messages import RecommendRequest
 
-        settings = read_config(config)
+        settings, user = read_config(config), checked_text("USER", user)
         with open_service(settings) as service:
             answer = service.recommend(RecommendRequest(user, k))
         _emit_answer(out, settings, answer, {"user_id": user})
@@ -270,7 +276,7 @@ def similar(
         from serving.assembly import open_service
         from serving.messages import SimilarRequest
 
-        settings = read_config(config)
+        settings, item = read_config(config), checked_text("ITEM", item)
         with open_service(settings) as service:
             answer = service.similar(SimilarRequest(item, k))
         _emit_answer(out, settings, answer, {"item_id": item})
@@ -291,6 +297,9 @@ def main() -> None:
     """Entry point of the `recsys` command."""
     # A terminated run cleans up as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):  # what is told of a wrong argument is printed as well
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app(prog_name="recsys")
 
 

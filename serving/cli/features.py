@@ -73,6 +73,7 @@ def suggest(
         import numpy as np
 
         from features.suggest.suggestions import suggest_definitions as run
+        from features.whole_files import whole_file
         from recsys.dataset.tables import newest_events, open_tables
 
         tables = open_tables(settings)
@@ -85,7 +86,8 @@ def suggest(
             rng=np.random.default_rng(settings.seed),
         )
         if out_file is not None:
-            out_file.write_text(found.to_toml(), encoding="utf-8")
+            with whole_file(out_file) as draft:
+                draft.write_text(found.to_toml(), encoding="utf-8")
         out.emit(_values(found, out_file), _text(found, out_file))
 
 

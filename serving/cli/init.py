@@ -55,19 +55,21 @@ def init(
             )
         found.write(out_file, force=force)
         shown = "" if out_file == Path("recsys.toml") else f" -c {out_file}"
-        seen, left = _checked(out_file)
+        seen, notes, left = _checked(out_file)
         verdict = [f"left to do: {one}" for one in left] or ["no problems"]
         out.emit(
             {
                 "file": str(out_file),
                 "choices": [list(one) for one in found.choices],
                 "problems": left,
+                "notes": notes,
                 "preview": None if seen is None else seen.as_dict(),
             },
             "\n".join(
                 [
                     *(f"{setting}: {reason}" for setting, reason in found.choices),
                     *(seen.lines() if seen is not None else ()),
+                    *notes,
                     *verdict,
                     f"wrote {out_file}; next: recsys validate{shown} && recsys train{shown}",
                 ]
@@ -75,8 +77,8 @@ def init(
         )
 
 
-def _checked(out_file: Path) -> tuple[Preview | None, list[str]]:
-    """What the written configuration names, and what `recsys validate` has to say of it."""
+def _checked(out_file: Path) -> tuple[Preview | None, list[str], list[str]]:
+    """What the written configuration names, and the notes and problems that validate has of it."""
     from recsys.config import load_config
     from recsys.dataset.tables import open_tables
     from recsys.errors import ConfigError
@@ -86,7 +88,7 @@ def _checked(out_file: Path) -> tuple[Preview | None, list[str]]:
     try:
         config = load_config(out_file)
     except ConfigError as error:
-        return None, [str(error)]
+        return None, [], [str(error)]
     tables = open_tables(config)
-    problems, _, _ = find_problems(config, tables)
-    return look(tables), [str(one) for one in problems]
+    found = find_problems(config, tables)
+    return look(tables), found.notes, [str(one) for one in found.problems]

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from recsys.errors import ConfigError
+
 if TYPE_CHECKING:
     from recsys.bundle import Bundle
     from recsys.config import Config
@@ -26,6 +28,7 @@ __all__ = [
     "ShowProgress",
     "StartFrom",
     "Workers",
+    "checked_text",
     "find_bundle",
     "progress_of",
     "read_config",
@@ -80,6 +83,19 @@ def read_config(path: Path) -> Config:
     from recsys.config import load_config
 
     return load_config(path)
+
+
+def checked_text(name: str, value: str) -> str:
+    """An id as it was typed.
+
+    Raises:
+        ConfigError: it is no UTF-8 text, so nothing can be called so.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{name} must be UTF-8 text, got {value!a}") from None
+    return value
 
 
 def find_bundle(config: Config, bundle_id: str | None) -> Bundle:

@@ -7,7 +7,7 @@ configuration is wrong, 130 interrupted.
 from __future__ import annotations
 
 import json
-import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,11 +17,14 @@ from typing import Any
 
 import typer
 
-from serving.telemetry.text_log import DEBUG_VARIABLE
+from serving.telemetry.text_log import DEBUG_VARIABLE, is_debugging
 
-__all__ = ["Output", "reporting", "table"]
+__all__ = ["Output", "reporting", "say", "table"]
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_SHOWN = 60
 _INTERRUPTED = (
     "interrupted: nothing half-written is left; the same command continues at the first "
     "unfinished stage"
@@ -40,12 +43,12 @@ class Output:
 
     def emit(self, values: Mapping[str, Any], text: str) -> None:
         """Print ``values`` as JSON or else ``text``."""
-        typer.echo(json.dumps(values, indent=2, default=str) if self.as_json else text)
+        say(json.dumps(values, indent=2, default=str) if self.as_json else text)
 
     def note(self, text: str) -> None:
         """Tell a person what goes on; silent under ``--json``."""
         if not self.as_json:
-            typer.echo(text, err=True)
+            say(text, err=True)
 
 
 @contextmanager
@@ -59,10 +62,10 @@ def reporting(as_json: bool) -> Iterator[Output]:
     except typer.Exit:
         raise
     except KeyboardInterrupt:
-        typer.echo(_INTERRUPTED, err=True)
+        say(_INTERRUPTED, err=True)
         raise typer.Exit(INTERRUPTED) from None
     except Exception as error:
-        if os.environ.get(DEBUG_VARIABLE, "") not in ("", "0"):
+        if is_debugging():
             traceback.print_exc(file=sys.stderr)
         message, code = _explained(error)
         if as_json:
@@ -70,10 +73,16 @@ def reporting(as_json: bool) -> Iterator[Output]:
             detail: dict[str, Any] = {"type": type(error).__name__, "message": message}
             if problems:
                 detail["problems"] = problems
-            typer.echo(json.dumps({"error": detail}, indent=2, default=str))
+            say(json.dumps({"error": detail}, indent=2, default=str))
         else:
-            typer.echo(f"error: {message}", err=True)
+            say(f"error: {message}", err=True)
         raise typer.Exit(code) from None
+
+
+def say(text: str, *, err: bool = False) -> None:
+    r"""Print a line; what the encoding of the stream lacks is escaped, as in ``\u65e5``."""
+    encoding = getattr(sys.stderr if err else sys.stdout, "encoding", None) or "utf-8"
+    typer.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=err)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -106,17 +115,31 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
-    return "" if value is None else str(value)
+    return "" if value is None else _CONTROL.sub(" ", str(value))
 
 
 def _explained(error: Exception) -> tuple[str, int]:
     # Imported here: `recsys --help` needs none of these.
     from features.errors import DataError, UnknownIdError
+    from features.whole_files import disk_refusal
     from recsys.errors import ArtifactError, CollapseError, ConfigError, NotFittedError
     from serving.errors import ServingError
 
     if isinstance(error, DataError | ConfigError):
         return str(error), REFUSED
+    if isinstance(error, UnicodeEncodeError) and _SURROGATE.search(error.object):
+        shown = ascii(error.object[:_SHOWN])
+        return f"arguments and names of files must be UTF-8 text, got {shown}", REFUSED
+    refusal = disk_refusal(error)
+    if refusal is not None:
+        where = f": {refusal.filename}" if refusal.filename else ""
+        return (
+            f"{refusal.strerror}{where}; make room, or write elsewhere, and run the same command "
+            "again: nothing half-written is left",
+            FAILED,
+        )
+    if isinstance(error, MemoryError):
+        return f"the memory is full ({error}); give the process more", FAILED
     failures = (
         ArtifactError,
         CollapseError,

@@ -42,6 +42,8 @@ def serve(
     if log_format not in (None, "text", "json"):
         raise typer.BadParameter(f"--log-format must be text or json, got {log_format!r}")
     with reporting(as_json) as out:
+        from serving.connection.environment import check_environment
+        from serving.http.api_keys import ApiKeys
         from serving.telemetry.text_log import configure_logging
 
         settings = read_config(config)
@@ -58,6 +60,8 @@ def serve(
         )
         serving = settings.serving
         configure_logging(serving.log_format)
+        check_environment()
+        ApiKeys.from_environment()
 
         def on_start(url: str) -> None:
             out.emit({"url": url}, f"serving on {url}")

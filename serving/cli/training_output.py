@@ -29,7 +29,8 @@ def emit_trained(out: Output, bundle: Bundle, shown: str, seconds: float) -> Non
     """
     towers, lineage = bundle.towers(), bundle.manifest.lineage
     features = bundle.features()
-    lines = [f"bundle {bundle.id} in {seconds:.1f} s: {shown}"]
+    told = bundle.told()
+    lines = [*told, f"bundle {bundle.id} in {seconds:.1f} s: {shown}"]
     if lineage:
         lines.append("continues " + ", ".join(f"{name} ({how})" for how, name in lineage.items()))
     if towers is not None:
@@ -47,6 +48,7 @@ def emit_trained(out: Output, bundle: Bundle, shown: str, seconds: float) -> Non
             "lineage": dict(lineage),
             "towers": towers,
             "features": features,
+            "told": told,
             "noise": str(noise) if noise.is_file() else None,
             "metrics": bundle.manifest.metrics,
         },

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from features.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from serving.connection.clients import EMBEDDED, URL_VARIABLE, connect, redact
+    from serving.connection.clients import EMBEDDED, connect, redact
+    from serving.connection.environment import URL_VARIABLE
 
 __all__ = ["EMBEDDED", "URL_VARIABLE", "connect", "redact"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,16 +18,21 @@ from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnecti
 
 from recsys.config.store import ConnectionOptions
 from recsys.config.store_url import StoreUrl, redact
+from recsys.errors import ConfigError
 from serving.connection.embedded import EmbeddedStore
+from serving.connection.environment import (
+    PASSWORD_VARIABLE,
+    URL_VARIABLE,
+    login_of,
+    parsed_url,
+    sentinel_password,
+    url_of_environment,
+)
 from serving.connection.pools import Pool, SentinelPool, Sentinels
 from serving.errors import StageUnavailable
 
 __all__ = [
     "EMBEDDED",
-    "PASSWORD_VARIABLE",
-    "SENTINEL_PASSWORD_VARIABLE",
-    "URL_VARIABLE",
-    "USERNAME_VARIABLE",
     "TlsFiles",
     "connect",
     "is_other_type",
@@ -37,10 +41,6 @@ __all__ = [
 ]
 
 EMBEDDED = "embedded"
-URL_VARIABLE = "RECSYS_STORE_URL"
-USERNAME_VARIABLE = "RECSYS_STORE_USERNAME"
-PASSWORD_VARIABLE = "RECSYS_STORE_PASSWORD"
-SENTINEL_PASSWORD_VARIABLE = "RECSYS_STORE_SENTINEL_PASSWORD"
 _OTHER_TYPE = re.compile(r"(^|: )WRONGTYPE ")  # first, or after the command of a pipeline
 
 
@@ -55,7 +55,7 @@ class TlsFiles:
         check_hostname: whether the server's certificate must name the host.
 
     Raises:
-        ValueError: a file is missing, or a certificate comes without its key.
+        ConfigError: a file is missing, or a certificate comes without its key.
     """
 
     ca_file: Path | None = None
@@ -67,9 +67,9 @@ class TlsFiles:
         for name in ("ca_file", "cert_file", "key_file"):
             path = getattr(self, name)
             if path is not None and not path.is_file():
-                raise ValueError(f"tls_{name} must be a file, got {path}, which is none")
+                raise ConfigError(f"tls_{name} must be a file, got {path}, which is none")
         if (self.cert_file is None) != (self.key_file is None):
-            raise ValueError("tls_cert_file and tls_key_file must be given together")
+            raise ConfigError("tls_cert_file and tls_key_file must be given together")
 
     def options(self) -> dict[str, Any]:
         """Arguments of redis-py's connections."""
@@ -120,8 +120,9 @@ def connect(
         tls: files for a ``rediss`` URL. None: the system's certificates.
 
     Raises:
-        ValueError: unknown scheme, a password in ``url``, no directory for the embedded server,
-            TLS files for a connection without TLS, or a number out of range.
+        ConfigError: unknown scheme, a password in ``url``, a variable that cannot be meant, or TLS
+            files for a connection without TLS.
+        ValueError: no directory for the embedded server, or a number out of range.
         StageUnavailable: the embedded server could not be started.
     """
     _check_numbers(timeout_s, connect_timeout_s, retries, max_connections, retry_after_s)
@@ -131,7 +132,11 @@ def connect(
             raise ValueError("directory must say where the embedded store keeps its data, got None")
         where = StoreUrl.parse(EmbeddedStore.ensure(Path(directory)))
     if tls is not None and not where.tls:
-        raise ValueError(f"tls files need a URL that begins with rediss, got {where.shown}")
+        named = URL_VARIABLE if url_of_environment() else "url"
+        raise ConfigError(
+            f"tls files need a URL that begins with rediss, got {where.shown} in {named}; correct "
+            "it, or leave the files out"
+        )
     limits: dict[str, Any] = {
         "socket_timeout": timeout_s,
         "socket_connect_timeout": connect_timeout_s,
@@ -139,7 +144,7 @@ def connect(
     }
     options: dict[str, Any] = {
         **limits,
-        **_login(where),
+        **login_of(where),
         **((tls or TlsFiles()).options() if where.tls else {}),
         "max_connections": max_connections,
         "timeout": timeout_s,
@@ -185,30 +190,16 @@ def is_other_type(error: object) -> bool:
 
 def _where(url: str) -> StoreUrl | None:
     """The store's address; None for the embedded one."""
-    configured = None if url == EMBEDDED else _parsed("url", url)
+    configured = None if url == EMBEDDED else parsed_url("url", url)
     if configured is not None and configured.password is not None:
-        raise ValueError(
+        raise ConfigError(
             f"url must not hold a password, got {configured.shown}; set {PASSWORD_VARIABLE}, "
             f"or put the whole URL in {URL_VARIABLE}"
         )
-    given = os.environ.get(URL_VARIABLE)
-    if not given:
+    given = url_of_environment()
+    if given is None:
         return configured
-    return None if given == EMBEDDED else _parsed(URL_VARIABLE, given)
-
-
-def _parsed(name: str, url: str) -> StoreUrl:
-    try:
-        return StoreUrl.parse(url)
-    except ValueError as error:
-        raise ValueError(f"{name} {error}") from None
-
-
-def _login(where: StoreUrl) -> dict[str, str]:
-    username = where.username or os.environ.get(USERNAME_VARIABLE)
-    password = where.password or os.environ.get(PASSWORD_VARIABLE)
-    given = {"username": username, "password": password}
-    return {name: value for name, value in given.items() if value}
+    return None if given == EMBEDDED else parsed_url(URL_VARIABLE, given)
 
 
 def _cluster(
@@ -235,7 +226,7 @@ def _behind_sentinel(
     asking: dict[str, Any] = {**limits, **secured, "retry": Retry(NoBackoff(), 0)}
     if where.tls:
         asking["ssl"] = True
-    if password := os.environ.get(SENTINEL_PASSWORD_VARIABLE):
+    if password := sentinel_password():
         asking["password"] = password
     kind = SentinelManagedSSLConnection if where.tls else SentinelManagedConnection
     pool: Any = SentinelPool

@@ -84,15 +84,18 @@ def _one_line(error: Exception) -> str:
 
 def _data(config: Config) -> Iterator[Finding]:
     try:
-        problems, features, dropped = find_problems(config)
+        found = find_problems(config)
     except DataError as error:
         yield Finding("FAIL", "data", _one_line(error), "correct [data.feast]")
         return
+    problems, features = found.problems, found.features
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if features is None:
         yield Finding("FAIL", "data", f"{problems[0]}{more}", "see `recsys validate`")
         return
-    yield Finding("OK", "data", "; ".join([config.data.shown, *dropped]))
+    yield Finding("OK", "data", "; ".join([config.data.shown, *found.dropped]))
+    for note in found.notes:
+        yield Finding("WARN", "data", note, "correct the ids of one side, or leave the table out")
     if problems:
         yield Finding("FAIL", "features", f"{problems[0]}{more}", "see `recsys validate`")
     else:

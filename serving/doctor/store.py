@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -15,10 +14,10 @@ from recsys.config import Config
 from recsys.config.store_url import StoreUrl
 from recsys.lookup import lookup
 from serving.assembly import is_embedded, open_client, store_directory, store_url
-from serving.connection import URL_VARIABLE
 from serving.connection.calls import is_cluster, on_every_server
-from serving.connection.clients import USERNAME_VARIABLE, store_errors
+from serving.connection.clients import store_errors
 from serving.connection.embedded import EmbeddedStore
+from serving.connection.environment import login_of, url_of_environment
 from serving.doctor.access import CLUSTER_COMMANDS, ROLES, acl_rules, missing_rights
 from serving.doctor.installation import Finding
 from serving.errors import ServingError, StageUnavailable
@@ -245,7 +244,7 @@ def _clock(config: Config, client: redis.Redis) -> Iterator[Finding]:
 
 def _rights(config: Config, client: redis.Redis, needed: str) -> Iterator[Finding]:
     namespace, clustered = config.store.namespace, is_cluster(client)
-    user = _where(config).username or os.environ.get(USERNAME_VARIABLE, "default")
+    user = login_of(_where(config)).get("username", "default")
     for name, role in ROLES.items():
         commands = role.commands + (CLUSTER_COMMANDS if clustered else ())
         missing = missing_rights(client, namespace, commands)
@@ -265,7 +264,7 @@ def _info(client: redis.Redis, section: str) -> Info:
 
 
 def _where(config: Config) -> StoreUrl:
-    url = os.environ.get(URL_VARIABLE) or config.store.url
+    url = url_of_environment() or config.store.url
     if url == "embedded":
         return StoreUrl(kind="socket")
     return StoreUrl.parse(url)

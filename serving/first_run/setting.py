@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from features.errors import DataError
+from features.whole_files import whole_file
 from recsys.tuning.toml_text import to_toml
 
 __all__ = ["DEFAULTS", "FirstConfig", "Setting", "relative"]
@@ -91,7 +92,8 @@ class FirstConfig:
         if path.exists() and not force:
             raise DataError(f"{path} must not be there yet; give --force to replace it, or --out")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.to_toml(), encoding="utf-8")
+        with whole_file(path) as draft:
+            draft.write_text(self.to_toml(), encoding="utf-8")
 
 
 def relative(path: Path | str, target: Path) -> str:

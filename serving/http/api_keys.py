@@ -87,14 +87,20 @@ class ApiKeys:
         Raises:
             ConfigError: an entry breaks a rule, or the file cannot be read.
         """
-        texts = [environ.get(KEYS_VARIABLE, "")]
+        texts = {KEYS_VARIABLE: environ.get(KEYS_VARIABLE, "")}
         if path := environ.get(KEYS_FILE_VARIABLE):
             try:
-                texts.append(Path(path).read_text("utf-8"))
+                texts[KEYS_FILE_VARIABLE] = Path(path).read_text("utf-8-sig")
             except (OSError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or "is not text"
                 raise ConfigError(f"{KEYS_FILE_VARIABLE}: cannot read {path}: {reason}") from error
-        return cls.parse("\n".join(texts))
+        keys: list[ApiKey] = []
+        for name, text in texts.items():
+            try:
+                keys += cls.parse(text)._keys
+            except ConfigError as error:
+                raise ConfigError(f"{name}: {error}") from None
+        return cls(keys)
 
     def find(self, secret: str) -> ApiKey | None:
         """The key that ``secret`` is; None: nobody's.
@@ -145,12 +151,15 @@ def _key(number: int, entry: str) -> ApiKey:
             f"API key {number}: the name must be 1 to 64 letters, digits, '.', '_' or '-'; write "
             "name:scope+scope:digest, as `recsys keys new` prints it"
         )
+    shown = str(number) if len(name) >= MIN_KEY_LENGTH else name  # that may be the key itself
     scopes = frozenset(listed.split("+"))
     if unknown := sorted(scopes - set(SCOPES)):
-        raise ConfigError(f"API key {name}: unknown scope {unknown[0]!r}; known: {list(SCOPES)}")
+        one = unknown[0]
+        told = repr(one) if len(one) < MIN_KEY_LENGTH else f"one of {len(one)} characters"
+        raise ConfigError(f"API key {shown}: unknown scope {told}; known: {list(SCOPES)}")
     if not _DIGEST.fullmatch(digest):
         raise ConfigError(
-            f"API key {name}: the digest must be 64 hexadecimal digits, got {len(digest)} "
+            f"API key {shown}: the digest must be 64 hexadecimal digits, got {len(digest)} "
             "characters; `recsys keys new` prints one"
         )
     return ApiKey(name, scopes, bytes.fromhex(digest))

@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
+from features.tables.id_rules import ID_PATTERN, MAX_ID_LENGTH
 from serving.messages import (
     MAX_EXPLAINED,
     MAX_K,
@@ -46,16 +47,16 @@ __all__ = [
 MAX_QUESTIONS = 100
 MAX_EVENTS = 1000
 MAX_ITEMS = 1000
-_LENGTH = 256
-_TEXT = r"^[^\x00-\x1f\x7f-\x9f]+$"
 _RULE = (
-    f"Input should be an id: 1 to {_LENGTH} characters, none of them a control character, or a "
-    "whole number"
+    f"Input should be an id: 1 to {MAX_ID_LENGTH} characters, none of them a control character, "
+    "or a whole number"
 )
 
 _IDENTIFIER = core_schema.union_schema(
     [
-        core_schema.str_schema(strict=True, min_length=1, max_length=_LENGTH, pattern=_TEXT),
+        core_schema.str_schema(
+            strict=True, min_length=1, max_length=MAX_ID_LENGTH, pattern=ID_PATTERN
+        ),
         core_schema.no_info_after_validator_function(
             str, core_schema.int_schema(strict=True, ge=-(2**63), le=2**64 - 1)
         ),
@@ -64,7 +65,7 @@ _IDENTIFIER = core_schema.union_schema(
     custom_error_type="identifier",
     custom_error_message=_RULE,
 )
-_TEXT_SCHEMA = {"type": "string", "minLength": 1, "maxLength": _LENGTH, "pattern": _TEXT}
+_TEXT_SCHEMA = {"type": "string", "minLength": 1, "maxLength": MAX_ID_LENGTH, "pattern": ID_PATTERN}
 _NUMBER_SCHEMA = {"type": "integer", "minimum": -(2**63), "maximum": 2**64 - 1}
 
 Identifier = Annotated[
@@ -72,7 +73,7 @@ Identifier = Annotated[
     GetPydanticSchema(lambda kind, handler: _IDENTIFIER),
     WithJsonSchema({"anyOf": [_TEXT_SCHEMA, _NUMBER_SCHEMA]}),
 ]
-Text = Annotated[str, Field(min_length=1, max_length=_LENGTH, pattern=_TEXT)]
+Text = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH, pattern=ID_PATTERN)]
 Ids = Annotated[list[Identifier], Field(max_length=5000)]
 RecentItems = Annotated[list[Identifier], Field(max_length=500)]
 K = Annotated[int, Field(ge=1, le=MAX_K)]

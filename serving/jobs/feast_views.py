@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from features.errors import DataError
 from features.sources.publishing import IMPRESSION_SCHEMA
 from features.tables import ITEM, TIMESTAMP, USER
+from features.whole_files import whole_file
 
 __all__ = ["DEFINITIONS_FILE", "declared_id_types", "write_feast_views"]
 
@@ -109,12 +110,14 @@ def write_feast_views(
     target = repository / DEFINITIONS_FILE
     if target.is_file() and target.read_text(encoding="utf-8") != text:
         raise DataError(f"{target} must not be there or be unedited; move it away to write it anew")
-    target.write_text(text, encoding="utf-8")
+    with whole_file(target) as draft:
+        draft.write_text(text, encoding="utf-8")
     (repository / "data").mkdir(exist_ok=True)
     for view, schema in wanted.items():
         path = repository / "data" / f"{view}.parquet"
         if not path.exists():
-            pq.write_table(pa.schema(_arrow(schema, types)).empty_table(), path)
+            with whole_file(path) as draft:
+                pq.write_table(pa.schema(_arrow(schema, types)).empty_table(), draft)
     return list(wanted)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -82,11 +84,10 @@ def compare_generations(
         store: where both are.
         a: id of the first.
         b: id of the second.
-        users: ids of the users of each, different. None: the first ``sample`` that a scan finds,
-            which is no particular order of theirs.
+        users: ids of the users of each, different. None: those that a scan of all keys finds.
         k: cutoff, >= 1.
         sample: most users that are read, >= 1.
-        rng: draws them where ``users`` are given.
+        rng: draws them, whatever the order in which a scan finds them.
 
     Raises:
         ValueError: k or sample is below 1.
@@ -99,12 +100,12 @@ def compare_generations(
     first, second = manifests
     pairs = _Pairs(store, manifests, k)
     if users is None:
-        found = list(store.user_ids(a, limit=sample))
-        all_found = len(found) < sample
+        key = rng.bytes(16)
+        found, num_a = _drawn(store.user_ids(a), sample, key)
         missing = pairs.read(found)
-        only_a = share_of(missing, len(found), total=len(found) if all_found else sample + 1)
-        only_b = _share_without(store, b, a, sample)
-        total = len(pairs.overlaps) if all_found else sample + 1
+        only_a = share_of(missing, len(found), total=num_a)
+        only_b = _share_without(store, b, a, sample, key)
+        total = len(pairs.overlaps) + num_a - len(found)
     else:
         in_a, in_b = users
         both = in_a.filter(in_a.is_in(in_b.implode()))
@@ -170,13 +171,35 @@ class _Pairs:
             seen |= top
 
 
-def _share_without(store: StoreReads, inside: str, outside: str, sample: int) -> Estimate | None:
-    """The share of the users that a scan of ``inside`` finds who have no list in ``outside``."""
-    missing = count = 0
-    for block in in_blocks(store.user_ids(inside, limit=sample)):
-        count += len(block)
+def _share_without(
+    store: StoreReads, inside: str, outside: str, sample: int, key: bytes
+) -> Estimate | None:
+    """The share of the users drawn from ``inside`` who have no list in ``outside``."""
+    found, total = _drawn(store.user_ids(inside), sample, key)
+    missing = 0
+    for block in in_blocks(found):
         missing += sum(one is None for one in store.read_users(outside, block))
-    return share_of(missing, count, total=count if count < sample else sample + 1)
+    return share_of(missing, len(found), total=total)
+
+
+def _drawn(users: Iterable[str], sample: int, key: bytes) -> tuple[list[str], int]:
+    """The users with the lowest keyed hashes, which no order of ``users`` changes, and how many.
+
+    Memory is that of twice the sample. Of a generation that is being written one may be met, and
+    counted, twice.
+    """
+    kept: dict[str, bytes] = {}
+    count, highest = 0, b"\xff" * 8
+    for user in users:
+        count += 1
+        mark = hashlib.blake2b(user.encode(), key=key, digest_size=8).digest()
+        if mark <= highest:
+            kept[user] = mark
+            if len(kept) >= 2 * sample:
+                kept = dict(sorted(kept.items(), key=itemgetter(1))[:sample])
+                highest = max(kept.values())
+    found = sorted(kept, key=lambda user: (kept[user], user))[:sample]
+    return found, count if len(found) == sample else len(found)
 
 
 def _common_numbers(

@@ -117,26 +117,15 @@ class StoreReads:
         """Candidates of several users in one round trip, in the order asked."""
         return self._lists([self.keys.user(generation, user_id) for user_id in user_ids])
 
-    def user_ids(self, generation: str, *, limit: int | None = None) -> Iterator[str]:
-        """Ids of users with a list, in no order, by a scan of the store.
+    def user_ids(self, generation: str) -> Iterator[str]:
+        """Ids of users with a list, in no order, by a scan of all keys of the store.
 
-        Args:
-            generation: which one.
-            limit: stop after so many, each once. None: all; while the store is being written one
-                may come twice.
+        While the store is being written one may come twice.
         """
         prefix = self.keys.user_prefix(generation)
-        seen: set[str] = set()
         with store_errors("list users"):
             for page in scan_pages(self._client, f"{prefix}*"):
-                for user_id in (key[len(prefix) :].decode().split(":", 1)[1] for key in page):
-                    if limit is not None:
-                        if user_id in seen:
-                            continue
-                        if len(seen) >= limit:
-                            return
-                        seen.add(user_id)
-                    yield user_id
+                yield from (key[len(prefix) :].decode().split(":", 1)[1] for key in page)
 
     def neighbours(self, generation: str, item_id: str) -> CandidateList | None:
         """Items like ``item_id``, None when there is no list for it."""

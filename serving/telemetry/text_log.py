@@ -11,12 +11,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Literal
 
-__all__ = ["DEBUG_VARIABLE", "configure_logging", "log_event"]
+__all__ = ["DEBUG_VARIABLE", "configure_logging", "is_debugging", "log_event"]
 
 DEBUG_VARIABLE = "RECSYS_DEBUG"
 
 _NOISY = ("asyncio", "uvicorn.error", "uvicorn.access")
 _REQUESTS = "serving.access"
+
+
+def is_debugging() -> bool:
+    """Whether ``RECSYS_DEBUG`` is set to anything but a no."""
+    return os.environ.get(DEBUG_VARIABLE, "").strip().lower() not in ("", "0", "false", "no", "off")
 
 
 def configure_logging(
@@ -35,7 +40,7 @@ def configure_logging(
         worker: name of the process in every line. None: there is one only.
         stream: None: stderr.
     """
-    debug = os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+    debug = is_debugging()
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(_Json(worker, debug) if style == "json" else _Text(worker, debug))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)

@@ -118,6 +118,8 @@ def find_arrival(
     if when.found is None or when.found.column not in times:
         return None, ()
     own = when.found.column
+    if len(times) == 1:
+        return None, ()
     happened = _read(frame[own], times[own])
     found, others = None, []
     for name, form in times.items():

@@ -18,7 +18,7 @@ _TIME = re.compile(
     r"(?P<half>\s*[ap]m)?(?![\d.])",
     re.I,
 )
-_OFFSET = re.compile(r"(?<=[\dMm])(\s*)(?:GMT|UTC)?[+-]\d{2}:?\d{2}(?!\d)")
+_OFFSET = re.compile(r"(?<=[MSfp])(\s*)(?:GMT|UTC)?[+-]\d{2}:?\d{2}(?!\d)")
 _YEAR = re.compile(r"(?<!\d)(19|20)\d{2}(?!\d)")
 _NUMBER = re.compile(r"(?<![%\d])\d{1,2}(?!\d)")
 _DIGITS = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
@@ -38,8 +38,8 @@ def formats_like(text: str) -> list[str]:
         return [_DIGITS[len(text)]] if len(text) in _DIGITS else []
     text = _WEEKDAY.sub(lambda found: "%A" if found[2] else "%a", text, count=1)
     text, named = _MONTH.subn(lambda found: "%B" if found[2] else "%b", text, count=1)
-    text = _OFFSET.sub(lambda found: f"{found[1]}{_literal(found[0])}%z", text, count=1)
     text = _with_time(text)
+    text = _OFFSET.sub(lambda found: f"{found[1]}{_literal(found[0])}%z", text, count=1)
     text, full = _YEAR.subn("%Y", text, count=1)
     text = re.sub(r"(?<=[\s%Sfp])(UTC|GMT|Z)\b", lambda found: f"%%{found[0]}", text)
     wanted = ([] if full else ["%y"]) + ["%d"] + ([] if named else ["%m"])

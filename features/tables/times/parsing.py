@@ -149,9 +149,9 @@ def _date_alone(text: pl.Series) -> pl.Series | None:
 
 
 def _of_utc(text: pl.Series) -> pl.Series:
-    text = text.str.replace("T", " ", literal=True)
     if text.head(1).str.contains(_UTC).any():
         text = text.str.replace(_UTC, "$1")
+    text = text.str.replace("T", " ", literal=True)
     return text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
 
 

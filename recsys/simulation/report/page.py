@@ -12,6 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from features.whole_files import whole_file
 from recsys.evaluation.drawing import number, short
 from recsys.evaluation.page import folded, legend, page, section, table
 from recsys.simulation.report.parts import (
@@ -85,8 +86,9 @@ def write_report(path: Path, result: ReportInput | Mapping[str, Any]) -> Path:
     report = result if isinstance(result, ReportInput) else ReportInput.from_dict(result)
     text = json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(report_page(report), encoding="utf-8")
-    path.with_suffix(".json").write_text(text, encoding="utf-8")
+    with whole_file(path) as draft, whole_file(path.with_suffix(".json")) as data:
+        draft.write_text(report_page(report), encoding="utf-8")
+        data.write_text(text, encoding="utf-8")
     return path
 
 

@@ -134,6 +134,21 @@ def test_no_registry_is_not_made(shop, tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["feature_store.yaml"]
 
 
+def test_paths_of_a_repository_are_its_own_wherever_one_stands(shop, tmp_path, monkeypatch) -> None:
+    text = yaml_of(shop, online="sqlite", offline="duckdb").read_text()
+    repository, elsewhere = tmp_path / "repository", tmp_path / "elsewhere"
+    repository.mkdir()
+    elsewhere.mkdir()
+    (repository / "feature_store.yaml").write_text(text.replace(f"{shop.home}/", "data/"))
+    (repository / "data").mkdir()
+    shutil.copy(shop.home / "registry.db", repository / "data")
+    monkeypatch.chdir(elsewhere)
+    for asked in (repository, "../repository"):
+        assert by_check(examine(asked))["registry"].detail == "4 views of project 'shop'"
+    assert list(elsewhere.iterdir()) == []
+    assert sorted(path.name for path in (repository / "data").iterdir()) == ["registry.db"]
+
+
 def test_a_server_that_is_down_is_asked_once(shop, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("redis.retry.sleep", lambda _: None)
     text = yaml_of(shop, offline="duckdb").read_text()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -174,6 +175,29 @@ def test_bundles_of_one_second_have_ids_in_the_order_they_were_made(tmp_path: Pa
     made = [make(tmp_path).id for _ in range(8)]
     assert made == sorted(set(made))
     assert latest(tmp_path).id == made[-1]
+
+
+def test_what_a_full_disk_stops_leaves_the_bundle_as_it_was(tmp_path: Path, monkeypatch) -> None:
+    bundle = make(tmp_path)
+    with bundle.adding("candidates") as path:
+        path.mkdir()
+        (path / "a").write_text("old")
+    before = sorted(one.name for one in bundle.path.iterdir())
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for name in ("candidates", "new"):
+        with monkeypatch.context() as patched:
+            patched.setattr("recsys.bundle.manifest.os.fsync", full)
+            with (
+                pytest.raises(OSError, match=r"No space left on device: .*manifest\.json"),
+                bundle.adding(name) as path,
+            ):
+                path.write_text("another")
+        assert sorted(one.name for one in bundle.path.iterdir()) == before
+        assert (bundle.path / "candidates/a").read_text() == "old"
+        Bundle.load(bundle.path).verify()
 
 
 def test_adding_replaces_a_directory_whole(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from recsys.errors import ArtifactError
 from recsys.index import AnnoyIndex, ExactIndex, recall_against_exact
+from recsys.index.protocol import Metric
 
 
 @pytest.fixture
@@ -89,6 +90,52 @@ def test_settings_are_saved(vectors: np.ndarray, tmp_path: Path) -> None:
     got = AnnoyIndex.load(tmp_path)
     for name in ("metric", "num_trees", "search_k", "over_fetch", "seed"):
         assert getattr(got, name) == getattr(made, name)
+
+
+@pytest.mark.parametrize("metric", ["angular", "dot"])
+def test_rows_of_zeros_hide_no_others(vectors: np.ndarray, tmp_path: Path, metric: Metric) -> None:
+    rng = np.random.default_rng(1)
+    mostly = vectors.copy()
+    mostly[1 + rng.permutation(1500)[:1350]] = 0
+    query = rng.normal(size=(40, 16)).astype(np.float32)
+    index = AnnoyIndex(metric=metric).build(mostly)
+    assert recall_against_exact(index, mostly, query, 10) >= 0.9
+    index.save(tmp_path)
+    loaded = AnnoyIndex.load(tmp_path)
+    excluded = rng.random((40, 1501)) < 0.5
+    allowed = rng.random(1501) < 0.5
+    for k in (10, 200):  # 200: more than are not zero, so what is below zero is found as well
+        for masks in ({}, {"excluded": excluded}, {"allowed": allowed}):
+            found = index.search(query, k, **masks)
+            again = loaded.search(query, k, **masks)
+            np.testing.assert_array_equal(found.item_index, again.item_index)
+            exact = ExactIndex(metric=metric).build(mostly).search(query, k, **masks)
+            if k == 200:
+                np.testing.assert_array_equal(found.item_index, exact.item_index)
+
+
+@pytest.mark.parametrize("metric", ["angular", "dot"])
+def test_nothing_but_zeros(tmp_path: Path, metric: Metric) -> None:
+    index = AnnoyIndex(metric=metric).build(np.zeros((6, 4), dtype=np.float32))
+    index.save(tmp_path)
+    excluded = np.zeros((1, 6), dtype=bool)
+    excluded[0, 2] = True
+    for one in (index, AnnoyIndex.load(tmp_path)):
+        found = one.search(np.ones((1, 4), dtype=np.float32), 3, excluded=excluded)
+        assert found.item_index.tolist() == [[1, 3, 4]]
+        assert found.score.tolist() == [[0.0, 0.0, 0.0]]
+
+
+def test_a_forest_of_before_which_holds_the_zeros_is_read(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    vectors = rng.normal(size=(31, 4)).astype(np.float32)
+    whole = AnnoyIndex().build(vectors)
+    vectors[[3, 9]] = 0
+    AnnoyIndex().build(vectors).save(tmp_path)
+    whole._trees.save(str(tmp_path / "trees.ann"))  # all 30 items
+    query = rng.normal(size=(5, 4)).astype(np.float32)
+    found = AnnoyIndex.load(tmp_path).search(query, 30).item_index
+    np.testing.assert_array_equal(found, ExactIndex().build(vectors).search(query, 30).item_index)
 
 
 def test_missing_or_foreign_trees(vectors: np.ndarray, tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_a_bundle_parses_its_definitions_once_and_a_request_none(bundle: Bundle)
 def test_validate_reads_and_checks_every_file_once(home: Path) -> None:
     config = load_config(home / "recsys.toml")
     with entries(read_table, by="path") as read:
-        assert find_problems(config)[0] == []
+        assert find_problems(config).problems == []
     assert read == once(*TABLES)
     checks = (event_problems, entity_problems, catalogue_problems)
     with entries(*checks, Interactions.from_frame) as checked:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import signal
@@ -157,6 +159,20 @@ def test_validate_counts_the_rows_that_are_dropped(project: Path) -> None:
     ]
 
 
+def test_validate_tells_of_tables_that_describe_nobody(project: Path) -> None:
+    pl.DataFrame({"user_id": ["u1", "u2"]}).write_parquet(project / "users.parquet")
+    path = project / "recsys.toml"
+    path.write_text(path.read_text().replace("[data]", '[data]\nusers = "users.parquet"'))
+    result = run("validate")
+    assert result.exit_code == 0, result.output
+    told, verdict, _ = result.output.splitlines()[-3:]
+    assert "users.parquet describes none of the 2 users of" in told
+    assert "ids are 'u1', 'u2' there and '1', '2' in the log" in told
+    assert verdict == "no problems in events.parquet, items.parquet, users.parquet"
+    assert json.loads(run("validate", "--json").output)["notes"] == [told]
+    assert f"WARN  data: {told}" in run("doctor").stdout
+
+
 def test_validate_checks_declared_features(project: Path) -> None:
     with (project / "recsys.toml").open("a") as file:
         file.write(
@@ -241,7 +257,7 @@ def test_train_names_the_bundles_it_continues(
         ) as draft:
             header = {"score": "dot", "dim": 8, "pooling": "none", "user_table": True}
             features = {"source": "features.toml", "own": ["age"], "added": ["rank__als"]}
-            told = {"towers": header, "features": features}
+            told = {"towers": header, "features": features, "told": ["u.csv describes none"]}
             (draft.path / "recommender.json").write_text(json.dumps(told))
             (draft.path / "retrieval").mkdir()
             (draft.path / "retrieval/noise.parquet").write_text("x")
@@ -253,7 +269,8 @@ def test_train_names_the_bundles_it_continues(
     assert result.exit_code == 0, result.output
     assert seen["lineage"].start == seen["lineage"].old == first
     assert seen["explain_noise"]
-    head, continued, towers, ranker, noise = result.stdout.splitlines()
+    note, head, continued, towers, ranker, noise = result.stdout.splitlines()
+    assert note == "u.csv describes none"
     assert head.startswith("bundle 2")
     assert continued == f"continues {first.id} (from), {first.id} (compatible-with)"
     assert towers == (
@@ -265,6 +282,7 @@ def test_train_names_the_bundles_it_continues(
     values = json.loads(run("train", "--refresh-users", str(first.path), "--json").stdout)
     assert values["lineage"] == {"refresh-users": first.id}
     assert values["towers"]["score"] == "dot"
+    assert values["told"] == ["u.csv describes none"]
     assert values["features"]["own"] == ["age"]
     assert seen["lineage"].frozen_items
 
@@ -398,6 +416,67 @@ def test_an_id_may_begin_with_a_minus(project: Path, verb: str) -> None:
     assert result.exit_code == 1
     assert "run `recsys candidates`, then `recsys publish`" in result.stderr
     assert run(verb, "1", "--konfig", "x").exit_code == 2
+
+
+@pytest.mark.parametrize("verb", ["recommend", "similar"])
+def test_an_id_that_is_no_text_is_refused(project: Path, verb: str) -> None:
+    result = run(verb, "b\udcff", "--json")
+    assert result.exit_code == 2
+    message = json.loads(result.stdout)["error"]["message"]
+    assert message.endswith("must be UTF-8 text, got 'b\\udcff'")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "encoding", "told"),
+    [
+        (["validate", b"\xff"], "utf-8", "\\udcff"),
+        (["validate", b"\xff"], "ascii", "?"),
+        (["validate", "-c", b"\xff.toml"], "utf-8", "config file \\udcff.toml does not exist"),
+        (["validate", "-c", "日.toml"], "latin-1", "config file \\u65e5.toml does not exist"),
+        (["validate", "-c", "日.toml", "--json"], "latin-1", "config file \\u65e5.toml does not"),
+        (["recommend", b"\xff"], "utf-8", "USER must be UTF-8 text, got '\\udcff'"),
+        (["rollback", b"\xff"], "utf-8", "\\udcff"),
+    ],
+)
+def test_arguments_of_any_bytes_are_told_in_any_encoding(
+    project: Path, arguments: list[str | bytes], encoding: str, told: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from serving.cli import main; main()", *arguments],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    said = (done.stdout + done.stderr).decode(encoding)
+    assert done.returncode == 2, said
+    assert told in said
+    assert "Traceback" not in said
+    assert "should not happen" not in said
+
+
+def test_what_the_terminal_lacks_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    with reporting(False) as out:
+        out.emit({}, table(["title"], [["日本 café \udc80"], ["two\nlines \x1b[31m"]]))
+    with reporting(True) as out:
+        out.emit({"title": "日本 \udc80"}, "")
+    text = stdout.buffer.getvalue().decode("latin-1")  # type: ignore[attr-defined]
+    assert "\\u65e5\\u672c café \\udc80\ntwo lines  [31m\n" in text
+    assert json.loads(text[text.index("{") :]) == {"title": "日本 \udc80"}
+
+
+def test_a_full_disk_is_told_with_what_to_do(project: Path, capsys: Any) -> None:
+    for error in (
+        OSError(errno.ENOSPC, "No space left on device", "artifacts/a"),
+        pl.exceptions.ComputeError("No space left on device (os error 28)"),
+    ):
+        with pytest.raises(typer.Exit) as caught, reporting(False):
+            raise error
+        assert caught.value.exit_code == 1
+        told = capsys.readouterr().err
+        assert told.startswith("error: No space left on device")
+        assert "make room, or write elsewhere, and run the same command again" in told
+        assert ("artifacts/a" in told) == isinstance(error, OSError)
 
 
 def test_tables_align() -> None:

@@ -204,6 +204,24 @@ def test_keys_come_from_the_environment(tmp_path):
         ApiKeys.from_environment(both)
 
 
+def test_the_variable_of_a_wrong_entry_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"^RECSYS_API_KEYS: API key a: unknown scope 'b'"):
+        ApiKeys.from_environment({"RECSYS_API_KEYS": "a:b:c"})
+    file = tmp_path / "keys"
+    file.write_text("a")
+    with pytest.raises(ConfigError, match=r"^RECSYS_API_KEYS_FILE: API key a: unknown scope ''"):
+        ApiKeys.from_environment({"RECSYS_API_KEYS_FILE": str(file)})
+
+
+@pytest.mark.parametrize("entry", ["{key}:read", "shop:{key}", "{key}", "shop:read:{key}"])
+def test_a_key_in_place_of_its_digest_is_never_shown(entry):
+    key, _ = new_key("shop", ["read"])
+    with pytest.raises(ConfigError) as caught:
+        ApiKeys.from_environment({"RECSYS_API_KEYS": entry.format(key=key)})
+    assert key not in str(caught.value)
+    assert "RECSYS_API_KEYS: API key" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("address", "text", "admin", "told"),
     [

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from serving.errors import NoGeneration
-from serving.store.generation_diff import compare_generations
+from serving.store.generation_diff import _drawn, compare_generations
 
 A = {"ann": [1, 2, 3], "bob": [5], "new": [], "gone": [4]}
 B = {"ann": [2, 1, 9], "bob": [5], "new": [], "zoe": [6]}
@@ -55,6 +55,24 @@ def test_a_sample_has_an_interval(store, make, scanned):
     assert found.top_changed == found.changed
     assert (found.only_a.value, found.only_b.value) == (0, 0)
     assert (found.only_a.high > 0) == scanned
+    assert compare(store, users=users, sample=200) == found
+
+
+def test_who_is_drawn_does_not_depend_on_the_order_of_the_scan() -> None:
+    users = [f"u{row}" for row in range(5000)]
+    rng = np.random.default_rng(0)
+    drawn = [_drawn(rng.permutation(users).tolist(), 200, b"key") for _ in range(3)]
+    assert drawn[0] == drawn[1] == drawn[2]
+    found, total = drawn[0]
+    assert (len(set(found)), total) == (200, 5000)
+    other, _ = _drawn(users, 200, b"another")
+    assert len(set(found) & set(other)) < 50  # 8 are expected
+    # Each place is as likely as another: the mean row is within four standard errors.
+    rows = [int(user[1:]) for user in found]
+    assert abs(np.mean(rows) - 2499.5) < 4 * 1443.4 / np.sqrt(200)
+    assert _drawn([*users[:150], *users[:20]], 200, b"key")[1] == 150  # some were met twice
+    assert _drawn([], 200, b"key") == ([], 0)
+    assert sorted(_drawn(users[:200], 200, b"key")[0]) == sorted(users[:200])
 
 
 def test_items_are_told_by_their_ids(store, make):

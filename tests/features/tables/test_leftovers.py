@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from features.tables.reading import ReadOptions, read_frame, read_table
+
+
+def test_marks_of_no_value_are_null_before_types_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("user_id,item_id,rating\nu,NA,4\n\\N,b,\\N\nv,c,5\n")
+    plain = read_frame(path, ids=("user_id", "item_id"))
+    assert plain.row(1) == ("\\N", "b", "\\N")
+    frame = read_frame(path, ReadOptions(missing=("\\N", "NA")), ids=("user_id", "item_id"))
+    assert frame.rows() == [("u", None, 4), (None, "b", None), ("v", "c", 5)]
+    assert frame.schema["rating"] == pl.Int64
+    path = tmp_path / "log.parquet"
+    plain.write_parquet(path)
+    assert read_frame(path, ReadOptions(missing=("NA",)))["item_id"].to_list() == [None, "b", "c"]
+
+
+def test_a_header_that_stands_there_again_is_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("user_id,item_id,time\nu,a,1\nuser_id,item_id,time\nuser_id,b,2\n")
+    found = read_table(path, ids=("user_id", "item_id"))
+    assert found.frame.rows() == [("u", "a", 1), ("user_id", "b", 2)]
+    assert [str(one) for one in found.dropped] == [
+        f"{path}: 1 row dropped, in which the header stands once more"
+    ]
+
+
+def test_row_numbers_of_pandas_are_no_column(tmp_path: Path) -> None:
+    path = tmp_path / "items.csv"
+    path.write_text(
+        ",Unnamed: 0.1,Unnamed: 0,Unnamed: 3,item_id\n0,x,0,7,a\n1,y,1,3,b\n2,z,2,9,c\n"
+    )
+    # The last one is no row number, and neither is what another name says.
+    assert read_frame(path).columns == ["Unnamed: 0.1", "Unnamed: 3", "item_id"]
+    frame = pl.DataFrame({"item_id": ["a", "b"], "__index_level_0__": [0, 1]})
+    frame.write_parquet(tmp_path / "items.parquet")
+    assert read_frame(tmp_path / "items.parquet").columns == ["item_id"]
+
+
+def test_row_numbers_begin_anew_in_each_file(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_text("Unnamed: 0,item_id\n0,a\n1,b\n")
+    assert read_frame(tmp_path).columns == ["item_id"]
+
+
+def test_a_file_of_row_numbers_alone_keeps_them(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("Unnamed: 0\n0\n1\n")
+    assert read_frame(path).columns == ["Unnamed: 0"]
