@@ -175,6 +175,7 @@ PUBLIC: dict[str, list[str]] = {
         "LogFacts",
         "LogRoles",
         "find_codes",
+        "find_described",
         "find_key",
         "find_log_roles",
         "is_purchase",

@@ -219,8 +219,8 @@ class DataConfig(Settings):
     """File of the log, a directory of such files, or a pattern such as "log/*.parquet"; or a URL
     of such, as "s3://bucket/log.parquet"."""
     items: Location | None = None
-    """The same of the items. Not said: the items are those of the log, and nothing is known of
-    them."""
+    """The same of the items. Not said: the items are those of the log, described by those of its
+    columns that [data.item_columns] names."""
     users: Location | None = None
     """The same of the users. Not said: nothing is known of them."""
     feast: FeastConfig | None = None
@@ -254,12 +254,10 @@ class DataConfig(Settings):
                 "missing setting 'data.events'; name the file of the log, or a Feast repository in "
                 "[data.feast]"
             )
-        described = self.item_columns != EntityColumnsConfig()
-        if self.feast is None and self.items is None and described:
+        if self.feast is None and self.items is None and self.item_columns.id:
             raise ValueError(
-                "'data.item_columns' must not stand without 'data.items', got "
-                f"{', '.join(sorted(self.item_columns.model_fields_set))}; name the file of the "
-                "items"
+                f"'data.item_columns.id' must not stand without 'data.items', got "
+                f"{self.item_columns.id!r}; name the file of the items, or remove it"
             )
         return self
 
