@@ -35,6 +35,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "features": (
         ("errors", "lazy", "moments", "whole_files"),
         ("tables.reading", "tables.times"),
+        ("tables.layouts",),
         ("packing", "tables"),
         ("tables.roles",),
         ("definitions", "sources"),

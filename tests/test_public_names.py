@@ -156,6 +156,19 @@ PUBLIC: dict[str, list[str]] = {
         "read_items",
         "read_users",
     ],
+    "features.tables.layouts": [
+        "DescribedItems",
+        "FoundLayout",
+        "Layout",
+        "Unfolding",
+        "detect_layout",
+        "find_item_layout",
+        "find_layout",
+        "read_described",
+        "read_rows",
+        "unfold",
+        "unfold_properties",
+    ],
     "features.tables.reading": [
         "BadRows",
         "Compression",
@@ -169,6 +182,7 @@ PUBLIC: dict[str, list[str]] = {
         "location",
         "read_frame",
         "read_table",
+        "typed",
     ],
     "features.tables.roles": [
         "Found",

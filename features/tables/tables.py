@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -15,8 +15,9 @@ from features.errors import Problem
 from features.tables.described import described_note
 from features.tables.entities import ItemTable, UserTable
 from features.tables.interactions import Interactions, without_missing
+from features.tables.layouts import Unfolding, read_described, read_rows, unfold, unfold_properties
 from features.tables.log_catalogue import items_of_log
-from features.tables.reading import Places, ReadOptions, location, read_table
+from features.tables.reading import Places, ReadOptions, location
 from features.tables.rules import EventRules
 from features.tables.ruling import RuleCount
 from features.tables.schema import ITEM, USER, EventColumns
@@ -51,6 +52,9 @@ class Tables:
         add_items: what a message advises where an event's item has no row.
         now: UTC time without time zone that the check of units uses; None: the clock.
         read: how the file of a role is written, where that is not to be found.
+        layouts: how the table of a role is unfolded, where a row is not one event or one item.
+        known: tells when the training part and the log end, for items described over time: they
+            are as they were known then. None: as they are now.
         dropped: what was left out of files whose bad rows are dropped, as sentences.
     """
 
@@ -65,6 +69,8 @@ class Tables:
     add_items: str = ADD_ITEMS
     now: datetime | None = None
     read: Mapping[Role, ReadOptions] = field(default_factory=dict)
+    layouts: Mapping[Role, Unfolding] = field(default_factory=dict)
+    known: Callable[[], tuple[datetime | None, datetime | None]] | None = None
     dropped: list[str] = field(default_factory=list, init=False)
     _frames: dict[Role, pl.DataFrame] = field(default_factory=dict, init=False)
     _own: dict[Role, list[Problem]] = field(default_factory=dict, init=False)
@@ -78,15 +84,41 @@ class Tables:
             FileNotFoundError: there is no such file.
         """
         if role not in self._frames:
-            stored = getattr(self, role)
-            if isinstance(stored, pl.DataFrame):
-                self._frames[role] = stored
-            else:
-                reading = read_table(stored, self.read.get(role), ids=self._ids(role))
-                self._frames[role] = reading.frame
-                self._places[role] = reading.places
-                self.dropped += [str(one) for one in reading.dropped]
+            self._frames[role] = self._unfolded(role, self.layouts.get(role) or Unfolding())
         return self._frames[role]
+
+    def _unfolded(self, role: Role, unfolding: Unfolding) -> pl.DataFrame:
+        """The plain rows of a table."""
+        stored, source = getattr(self, role), self._name(role)
+        if unfolding.layout == "properties":
+            return self._of_properties(stored, unfolding)
+        if isinstance(stored, pl.DataFrame):
+            return unfold(stored, unfolding, source=source)
+        reading = read_rows(stored, self.read.get(role), unfolding, ids=self._ids(role))
+        self.dropped += [str(one) for one in reading.dropped]
+        if unfolding.layout == "rows":
+            self._places[role] = reading.places
+        return reading.frame
+
+    def _of_properties(self, stored: Stored, unfolding: Unfolding) -> pl.DataFrame:
+        """Items from properties over time, as they were known when the training part ended."""
+        cut, end = self.known() if self.known is not None else (None, None)
+        if isinstance(stored, pl.DataFrame):
+            found = unfold_properties(stored, unfolding, source="items", cut=cut, end=end)
+        else:
+            found, reading = read_described(
+                stored, self.read.get("items"), unfolding, cut=cut, end=end
+            )
+            self.dropped += [str(one) for one in reading.dropped]
+        self.item_options |= {"changing": found.changing}
+        if found.left_out:
+            many = len(found.left_out)
+            self.dropped.append(
+                f"{self._name('items')}: {many:,} properties that fewer items have than others "
+                f"became no columns, such as {found.left_out[0]!r}; name those that are wanted in "
+                "data.item_unfold.properties"
+            )
+        return found.frame
 
     def own_problems(self, role: Role) -> list[Problem]:
         """Broken rules of one table by itself; errors as of `frame`."""

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, GetPydanticSchema, model_validator
 from pydantic_core import core_schema
 
-from features.tables import EventColumns
+from features.tables import CREATED, EventColumns
+from features.tables.layouts import Layout, Unfolding
 from features.tables.reading import (
     BadRows,
     Compression,
@@ -37,6 +38,7 @@ __all__ = [
     "ReadConfig",
     "ReadConfigs",
     "RulesConfig",
+    "UnfoldConfig",
 ]
 
 
@@ -97,7 +99,7 @@ class EventColumnsConfig(Settings):
 
     @model_validator(mode="after")
     def _times_go_together(self) -> Self:
-        arrival = self.created and EventColumns.created
+        arrival = self.created and CREATED
         EventColumns(unit=self.timestamp_unit, format=self.timestamp_format, created=arrival)
         return self
 
@@ -193,6 +195,26 @@ class ReadConfigs(Settings):
     """The items."""
     users: ReadConfig = ReadConfig()
     """The users."""
+    orders: ReadConfig = ReadConfig()
+    """The orders."""
+
+
+class UnfoldConfig(Settings):
+    """What a layout other than plain rows is unfolded from; what is not said is found."""
+
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Column of the plain rows = column of the file that it is made of, such as
+    item_id = "item_ids"."""
+    lists: tuple[str, ...] = Unfolding.lists
+    """Columns of the layout "lists" that hold several values a cell and are taken apart
+    together."""
+    separator: str | None = Unfolding.separator
+    """What stands between the values of a cell or of a line; " " is any white space, "json" a list
+    of JSON."""
+    missing: tuple[float, ...] = Unfolding.missing
+    """Values of a matrix that mean that there was no event."""
+    properties: tuple[str, ...] = Unfolding.properties
+    """Properties of items that become columns. Not said: the 64 that most items have."""
 
 
 class FeastConfig(Settings):
@@ -225,6 +247,19 @@ class DataConfig(Settings):
     """The same of the users. Not said: nothing is known of them."""
     feast: FeastConfig | None = None
     """A Feast repository instead of files."""
+    orders: Path | None = None
+    """File that says whose an order is and when it was, of the layout "order_lines"."""
+    layout: Layout = Unfolding.layout
+    """What a row of the log is. "rows": an event. "impressions": what was shown at once.
+    "sequences": a user, then items in their order. "lists": several events, in cells of several
+    values. "matrix": a user, with a column for each item. "order_lines": an item of an order."""
+    unfold: UnfoldConfig = UnfoldConfig()
+    """How rows of another layout become events."""
+    item_layout: Literal["rows", "properties"] = "rows"
+    """What a row of the items is. "rows": an item. "properties": one property of an item, as it was
+    from one time on; the newest that was known when the training part ends counts."""
+    item_unfold: UnfoldConfig = UnfoldConfig()
+    """How rows of properties become items."""
     read: ReadConfigs = ReadConfigs()
     """How the files are written, where that is not to be found anew."""
     columns: EventColumnsConfig = EventColumnsConfig()
@@ -262,6 +297,26 @@ class DataConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _layouts_fit(self) -> Self:
+        if self.layout == "properties":
+            raise ValueError(
+                "'data.layout' must be a layout of events, got 'properties', which is one of items;"
+                " set data.item_layout"
+            )
+        if (self.layout == "order_lines") != (self.orders is not None):
+            raise ValueError(
+                "'data.orders' must name the file of the orders where 'data.layout' is "
+                f"'order_lines' and only there, got {self.orders and str(self.orders)!r} with "
+                f"layout {self.layout!r}"
+            )
+        if self.feast is not None and (self.layout, self.item_layout) != ("rows", "rows"):
+            raise ValueError(
+                "'data.layout' and 'data.item_layout' are of files and must not stand beside "
+                "'data.feast'; remove them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _keys_of_views(self) -> Self:
         if self.feast is None:
             return self
@@ -295,6 +350,15 @@ class DataConfig(Settings):
         """Kinds and rules as the value type the tables take."""
         return EventRules(kinds=self.kinds, **dict(self.rules))
 
+    def to_unfolding(self) -> Unfolding:
+        """How the log is unfolded, as the value type that the tables take."""
+        orders = {"orders": self.orders, "read_orders": self.read.orders.to_read_options()}
+        return Unfolding(self.layout, **dict(self.unfold), **orders)  # type: ignore[arg-type]
+
+    def to_item_unfolding(self) -> Unfolding:
+        """The same of the items."""
+        return Unfolding(self.item_layout, **dict(self.item_unfold))
+
     @property
     def shown(self) -> str:
         """What is read, for a message."""
@@ -306,7 +370,7 @@ class DataConfig(Settings):
 
     def below(self, directory: Path) -> Self:
         """The same with paths that are relative taken from ``directory``."""
-        names = ("events", "items", "users")
+        names = ("events", "items", "users", "orders")
         found: dict[str, Any] = {
             name: directory / path
             for name in names

@@ -35,6 +35,7 @@ from features.tables import (
     Interactions,
     Tables,
 )
+from features.tables.layouts import read_described, read_rows
 from features.tables.reading import damaged_parquet, location, read_frame
 from features.tables.schema import EVENT_ID
 from recsys.config import Config
@@ -72,7 +73,7 @@ def open_tables(config: Config) -> Tables:
         return _read_views(config, data.feast, source, views)
     if data.events is None:
         raise RuntimeError("a configuration without files and without a repository was accepted")
-    return Tables(
+    tables = Tables(
         data.events,
         data.items,
         data.users,
@@ -85,7 +86,10 @@ def open_tables(config: Config) -> Tables:
             "items": data.read.items.to_read_options(),
             "users": data.read.users.to_read_options(),
         },
+        layouts={"events": data.to_unfolding(), "items": data.to_item_unfolding()},
     )
+    tables.known = lambda: _known(tables, config.split)
+    return tables
 
 
 def newest_events(config: Config, limit: int) -> Interactions:
@@ -107,14 +111,15 @@ def newest_events(config: Config, limit: int) -> Interactions:
             frame, columns=columns, source=f"view {views.events}", rules=data.to_event_rules()
         )
     path, columns = location(str(data.events)), data.columns.to_event_columns()
-    if isinstance(path, Path) and path.suffix == ".parquet" and path.is_file():
+    plain = data.layout == "rows" and isinstance(path, Path) and path.is_file()
+    if plain and isinstance(path, Path) and path.suffix == ".parquet":
         try:
             frame = _newest(pl.scan_parquet(path), columns, limit).collect(engine="streaming")
         except pl.exceptions.PolarsError as error:
             raise damaged_parquet(path, error) from None
     else:
-        read = data.read.events.to_read_options()
-        frame = read_frame(str(data.events), read, ids=columns.ids)
+        options, unfolding = data.read.events.to_read_options(), data.to_unfolding()
+        frame = read_rows(str(data.events), options, unfolding, ids=columns.ids).frame
         frame = _newest(frame.lazy(), columns, limit).collect()
     return Interactions.from_frame(
         frame, columns=columns, source=str(path), rules=data.to_event_rules()
@@ -141,8 +146,12 @@ def item_titles(config: Config) -> dict[str, str]:
     elif data.items is None:
         key, frame = ITEM, open_tables(config).item_table.frame
     else:
-        key = data.item_columns.id or ITEM
-        frame = read_frame(str(data.items), data.read.items.to_read_options(), ids=(key,))
+        key, read = data.item_columns.id or ITEM, data.read.items.to_read_options()
+        if data.item_layout == "properties":
+            found, _ = read_described(str(data.items), read, data.to_item_unfolding())
+            frame = found.frame
+        else:
+            frame = read_frame(str(data.items), read, ids=(key,))
     if title not in frame.columns:
         raise DataError(
             f"data.item_columns.title must be a column of the items, got {title!r}; known: "
@@ -260,6 +269,20 @@ def _newest(events: pl.LazyFrame, columns: EventColumns, limit: int) -> pl.LazyF
     roles = (columns.timestamp, columns.user, columns.item, columns.event)
     by = [name for name in roles if name is not None and name in events.collect_schema()]
     return events.top_k(limit, by=by) if columns.timestamp in by else events
+
+
+def _known(tables: Tables, settings: SplitOptions) -> tuple[datetime | None, datetime | None]:
+    """The times of the last training event and of the last event; of a faulty log none."""
+    try:
+        # By itself: which events are of items that are described is known from the items alone.
+        log = Tables(tables.frame("events"), columns=tables.columns, rules=tables.rules)
+        if log.own_problems("events"):
+            return None, None
+    except (OSError, ValueError, pl.exceptions.PolarsError):
+        return None, None  # told as a problem of the log
+    last: Any = log.interactions.frame[TIMESTAMP].max()
+    newest: Any = split_of(log.interactions, settings).train.frame[TIMESTAMP].max()
+    return newest or last, last
 
 
 def _training_end(tables: Tables, settings: SplitOptions) -> tuple[datetime, datetime]:

@@ -30,6 +30,10 @@ def init(
     users: Annotated[
         str | None, typer.Option(metavar="FILE|VIEW", help="What describes the users.")
     ] = None,
+    orders: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Whose an order is, where events are lines of orders."),
+    ] = None,
     out_file: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="Configuration to write.")
     ] = Path("recsys.toml"),
@@ -46,7 +50,9 @@ def init(
                 from_feast, out_file, events=events, items=items, users=users
             )
         else:
-            found = first_config_of_files(out_file, events=events, items=items, users=users)
+            found = first_config_of_files(
+                out_file, events=events, items=items, users=users, orders=orders
+            )
         found.write(out_file, force=force)
         shown = "" if out_file == Path("recsys.toml") else f" -c {out_file}"
         seen, notes, left = _checked(out_file)

@@ -10,7 +10,7 @@ import polars as pl
 
 from features.errors import DataError
 from features.tables import ItemTable, UserTable
-from features.tables.reading import find_options, is_url, read_frame
+from features.tables.reading import find_options, is_url
 from features.tables.roles import (
     LogRoles,
     find_codes,
@@ -21,6 +21,13 @@ from features.tables.roles import (
 )
 from serving.first_run.columns import column_settings
 from serving.first_run.described import described_settings
+from serving.first_run.layouts import (
+    find_layouts,
+    layout_settings,
+    plain_rows,
+    unfold_settings,
+    with_kinds,
+)
 from serving.first_run.rules import kind_settings, mark_setting, rule_settings, split_setting
 from serving.first_run.setting import DEFAULTS, FirstConfig, Setting, relative
 
@@ -34,11 +41,17 @@ _USUAL = {
     "header": True,
     "compression": "none",
 }
+_NAMELESS = "there is not a header; columns are named by their position"
 _MOST_CODES = 1_000
 
 
 def first_config_of_files(
-    target: Path, *, events: str | None, items: str | None = None, users: str | None = None
+    target: Path,
+    *,
+    events: str | None,
+    items: str | None = None,
+    users: str | None = None,
+    orders: str | None = None,
 ) -> FirstConfig:
     """A configuration for files; they are read to find what columns are and what rows mean.
 
@@ -47,6 +60,7 @@ def first_config_of_files(
         events: a file, a directory or a pattern.
         items: the same; None: there is none, and the items are those of the log.
         users: the same; None: there is none.
+        orders: the file that says whose an order is, where the events are lines of orders.
 
     Raises:
         DataError: no log is named, a file cannot be read, or no column can be an id.
@@ -56,25 +70,28 @@ def first_config_of_files(
             "--events must name the file of the log where --from-feast names no repository, got "
             "nothing; say recsys init --events FILE, and --items FILE where there is one"
         )
-    files = {"events": events, "items": items, "users": users}
+    files = {"events": events, "items": items, "users": users, "orders": orders}
     given = {
         name: path if is_url(path) else Path(path)
         for name, path in files.items()
         if path is not None
     }
-    frames = {name: read_frame(path) for name, path in given.items()}
-    # A layout in which a row is not one event is found here, and the log unfolded before the rest.
+    layouts = find_layouts(given)
+    tables = {role: path for role, path in given.items() if role != "orders"}
+    frames = {role: plain_rows(path, layouts.get(role)) for role, path in tables.items()}
     log = frames["events"]
     roles = find_log_roles(log, frames.get("items"), frames.get("users"), source=events)
     keys = _keys(roles, frames, given)
     item_ids = frames["items"][keys["items"]].cast(pl.String) if "items" in keys else None
     facts = log_facts(log, roles, item_ids)
+    meaning = [*kind_settings(roles, facts), *rule_settings(roles, facts)]
     settings = [
         *(Setting("data", role, relative(path, target), "") for role, path in given.items()),
+        *layout_settings(layouts),
         *_written(given, list(mark_setting(facts))),
+        *unfold_settings(layouts),
         *column_settings(roles, log.columns),
-        *kind_settings(roles, facts),
-        *rule_settings(roles, facts),
+        *with_kinds(meaning, layouts.get("events")),
         *_described(frames, keys),
         *(_described_by_log(log, roles) if "items" not in frames else ()),
         split_setting(facts),
@@ -90,7 +107,8 @@ def _written(given: dict[str, Path | str], marks: list[Setting]) -> Iterator[Set
         found = asdict(find_options(path))
         for name, usual in _USUAL.items():
             if found[name] not in (None, usual):
-                yield Setting(f"data.read.{role}", name, found[name], "")
+                reason = _NAMELESS if name == "header" else ""
+                yield Setting(f"data.read.{role}", name, found[name], reason)
         yield from marks if role == "events" else ()
 
 

@@ -8,6 +8,7 @@ Imports of `features` only the errors; may be imported from everywhere.
 
 from __future__ import annotations
 
+from features.tables.reading.column_types import typed
 from features.tables.reading.options import BadRows, Compression, FileFormat, ReadOptions
 from features.tables.reading.places import Places
 from features.tables.reading.remote import is_url, location
@@ -32,4 +33,5 @@ __all__ = [
     "location",
     "read_frame",
     "read_table",
+    "typed",
 ]

@@ -6,7 +6,7 @@ import codecs
 import io
 import re
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, pairwise
 
 from features.errors import DataError
 from features.tables.reading.files import BLOCK, compression_of, first_block
@@ -16,8 +16,9 @@ from features.tables.reading.rows import csv_rows
 
 __all__ = ["found_options"]
 
-_SEPARATORS = (",", "\t", ";", "|", "::", "\x01", "^", " ")
+_SEPARATORS = (",", "\t", ";", "::", "|", "\x01", "^", " ")
 _LOOKED_AT = 200
+_COUNTED = 2
 _TELLING, _ENOUGH = 1 << 14, 32
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|\d{4}-\d\d-\d\d.*")
 _SINGLE_QUOTED = re.compile(r"'[^'\n]*'[^\w\s]")
@@ -175,7 +176,7 @@ def _has_header(rows: list[list[str]]) -> bool:
         return True
     head = rows[0]
     body = [row for row in rows[1:] if len(row) == len(head)]
-    if any(_NAMED.fullmatch(cell.strip()) for cell in head):
+    if any(_NAMED.fullmatch(cell.strip()) for cell in head) or _numbers_columns(head):
         return True
     numeric = [
         number
@@ -186,3 +187,11 @@ def _has_header(rows: list[list[str]]) -> bool:
     if body and numeric:
         return any(not _NUMBER.fullmatch(head[number]) for number in numeric)
     return not any(_NUMBER.fullmatch(cell) for cell in head)
+
+
+def _numbers_columns(head: list[str]) -> bool:
+    """Whether cells behind the first, which is no number, count on: columns called by numbers."""
+    first, *rest = head
+    if len(rest) < _COUNTED or _NUMBER.fullmatch(first) or not all(map(str.isdecimal, rest)):
+        return False
+    return all(int(one) + 1 == int(other) for one, other in pairwise(rest))

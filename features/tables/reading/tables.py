@@ -51,7 +51,7 @@ class Reading:
 
 
 def read_frame(
-    path: Path | str, options: ReadOptions | None = None, *, ids: Collection[str] = ()
+    path: Path | str, options: ReadOptions | None = None, *, ids: Collection[str] | None = ()
 ) -> pl.DataFrame:
     """The rows of `read_table`."""
     return read_table(path, options, ids=ids).frame
@@ -63,7 +63,7 @@ def find_options(path: Path | str) -> ReadOptions:
 
 
 def read_table(
-    path: Path | str, options: ReadOptions | None = None, *, ids: Collection[str] = ()
+    path: Path | str, options: ReadOptions | None = None, *, ids: Collection[str] | None = ()
 ) -> Reading:
     """Read a file, all files below a directory, or those that match a pattern, in their order.
 
@@ -74,7 +74,8 @@ def read_table(
         path: of Parquet, delimited text or JSON, as it is or compressed by gzip or zstd; or a URL
             of such, as fsspec takes it.
         options: how it is written; None: found.
-        ids: columns of text files that stay text as it is written, whatever it looks like.
+        ids: columns of text files that stay text as it is written, whatever it looks like. None:
+            all of them.
 
     Raises:
         DataError: a file cannot be read as what it is; the message names file, line and remedy.
@@ -111,7 +112,7 @@ def _is_empty(file: File) -> bool:
 
 
 def _read_file(
-    file: File, found: ReadOptions, ids: Collection[str]
+    file: File, found: ReadOptions, ids: Collection[str] | None
 ) -> tuple[pl.DataFrame, list[Dropped]]:
     try:
         if found.format == "delimited":
@@ -121,7 +122,7 @@ def _read_file(
             headers = [Dropped(file, again, None)] if again else []
             return once, [*([] if bad is None else [bad]), *headers]
         if found.format != "parquet":
-            frame, bad = read_json(file, found, ids)
+            frame, bad = read_json(file, found, ids or ())
             return frame, [] if bad is None else [bad]
         source = file if isinstance(file, Path) else file.open("rb")
         return pl.read_parquet(source, glob=False, hive_partitioning=False), []
@@ -142,7 +143,7 @@ def _joined(
     files: list[File],
     parts: list[pl.DataFrame],
     found: ReadOptions,
-    ids: Collection[str],
+    ids: Collection[str] | None,
 ) -> pl.DataFrame:
     """The rows of all files, with what their directories say, and with types."""
     text = found.format == "delimited"
@@ -163,10 +164,10 @@ def _joined(
         ) from None
     frame = without_marks(without_row_numbers(frame), found.missing)
     if not text:
-        return frame.with_columns(typed(frame.select(keys), ids)) if keys else frame
+        return frame.with_columns(typed(frame.select(keys), ids or ())) if keys else frame
     heads = [_TYPED_NAME.fullmatch(name) for name in own if name]
     if not all(heads):
-        return typed(frame, ids)
+        return frame if ids is None else typed(frame, ids)
     try:
         return _of_recbole(frame, {one[0]: (one[1], one[2]) for one in heads if one is not None})
     except pl.exceptions.PolarsError as error:

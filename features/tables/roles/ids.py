@@ -259,7 +259,8 @@ def find_described(frame: pl.DataFrame, item: str, taken: Collection[str]) -> li
             continue
         several = pairs.group_by(item, name).len()
         usual = several.group_by(item).agg(pl.col("len").max())["len"].sum()
-        most = int(pairs[name].value_counts()["count"].max())  # what needs no item to be guessed
+        counted = pairs[name].value_counts(sort=True, name="rows")
+        most = int(counted["rows"][0])  # right of those who guess without knowing the item
         if usual - most >= _USUAL * (pairs.height - most):
             found.append(name)
     return found
