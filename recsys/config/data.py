@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, GetPydanticSchema, model_validator
 from pydantic_core import core_schema
 
-from features.tables import EventColumns
+from features.tables import CREATED, EventColumns
 from features.tables.layouts import Layout, Unfolding
 from features.tables.reading import (
     BadRows,
@@ -99,7 +99,7 @@ class EventColumnsConfig(Settings):
 
     @model_validator(mode="after")
     def _times_go_together(self) -> Self:
-        arrival = self.created and EventColumns.created
+        arrival = self.created and CREATED
         EventColumns(unit=self.timestamp_unit, format=self.timestamp_format, created=arrival)
         return self
 
@@ -241,8 +241,8 @@ class DataConfig(Settings):
     """File of the log, a directory of such files, or a pattern such as "log/*.parquet"; or a URL
     of such, as "s3://bucket/log.parquet"."""
     items: Location | None = None
-    """The same of the items. Not said: the items are those of the log, and nothing is known of
-    them."""
+    """The same of the items. Not said: the items are those of the log, described by those of its
+    columns that [data.item_columns] names."""
     users: Location | None = None
     """The same of the users. Not said: nothing is known of them."""
     feast: FeastConfig | None = None
@@ -289,12 +289,10 @@ class DataConfig(Settings):
                 "missing setting 'data.events'; name the file of the log, or a Feast repository in "
                 "[data.feast]"
             )
-        described = self.item_columns != EntityColumnsConfig()
-        if self.feast is None and self.items is None and described:
+        if self.feast is None and self.items is None and self.item_columns.id:
             raise ValueError(
-                "'data.item_columns' must not stand without 'data.items', got "
-                f"{', '.join(sorted(self.item_columns.model_fields_set))}; name the file of the "
-                "items"
+                f"'data.item_columns.id' must not stand without 'data.items', got "
+                f"{self.item_columns.id!r}; name the file of the items, or remove it"
             )
         return self
 

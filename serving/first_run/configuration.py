@@ -11,7 +11,14 @@ import polars as pl
 from features.errors import DataError
 from features.tables import ItemTable, UserTable
 from features.tables.reading import find_options, is_url
-from features.tables.roles import LogRoles, find_codes, find_key, find_log_roles, log_facts
+from features.tables.roles import (
+    LogRoles,
+    find_codes,
+    find_described,
+    find_key,
+    find_log_roles,
+    log_facts,
+)
 from serving.first_run.columns import column_settings
 from serving.first_run.described import described_settings
 from serving.first_run.layouts import (
@@ -86,6 +93,7 @@ def first_config_of_files(
         *column_settings(roles, log.columns),
         *with_kinds(meaning, layouts.get("events")),
         *_described(frames, keys),
+        *(_described_by_log(log, roles) if "items" not in frames else ()),
         split_setting(facts),
         Setting("output", "directory", "artifacts", ""),
     ]
@@ -140,3 +148,14 @@ def _described(frames: dict[str, pl.DataFrame], keys: dict[str, str]) -> Iterato
             frame, id_column=key, source=role, category_columns=tuple(codes), problems=()
         )
         yield from described_settings(section, table, key=key, codes=codes)
+
+
+def _described_by_log(log: pl.DataFrame, roles: LogRoles) -> Iterator[Setting]:
+    """Columns of a log that say what its items are, where no file does."""
+    item = roles.item.column
+    names = find_described(log, item, roles.columns)
+    if not names:
+        return
+    rows = log.select(item, *names).drop_nulls(item).unique(item, keep="first")
+    table = ItemTable.from_frame(rows, id_column=item, source="items", problems=())
+    yield from described_settings("item_columns", table)

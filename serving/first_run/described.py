@@ -9,7 +9,10 @@ from serving.first_run.setting import Setting
 
 __all__ = ["described_settings"]
 
-_TITLES = ("title", "name", "headline", "label", "product_name", "item_name")
+_TITLES = (
+    "title", "name", "headline", "label", "product_name", "item_name", "product_title",
+    "movie_title", "description",
+)  # fmt: skip
 
 
 def described_settings(

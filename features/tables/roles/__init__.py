@@ -8,7 +8,7 @@ from __future__ import annotations
 from features.tables.roles.codes import find_codes
 from features.tables.roles.facts import LogFacts, log_facts
 from features.tables.roles.found import Found, percent
-from features.tables.roles.ids import find_key
+from features.tables.roles.ids import find_described, find_key
 from features.tables.roles.kinds import is_purchase, weight_of
 from features.tables.roles.log import LogRoles, find_log_roles
 
@@ -17,6 +17,7 @@ __all__ = [
     "LogFacts",
     "LogRoles",
     "find_codes",
+    "find_described",
     "find_key",
     "find_log_roles",
     "is_purchase",

@@ -20,11 +20,12 @@ from features.tables.roles.names import (
     words,
 )
 
-__all__ = ["Ids", "find_ids", "find_key"]
+__all__ = ["Ids", "find_described", "find_ids", "find_key"]
 
 _CLOSE = 0.5
 _SOME, _MOST = 0.01, 0.5
 _KEYS = 6
+_USUAL = 0.8
 
 
 @dataclass(frozen=True)
@@ -238,3 +239,28 @@ def _decides(frame: pl.DataFrame, first: str, second: str) -> bool:
     """Whether each value of one column has one value of another, which describes it then."""
     several = frame[first].n_unique()
     return several < frame.height and frame.select(first, second).n_unique() == several
+
+
+def find_described(frame: pl.DataFrame, item: str, taken: Collection[str]) -> list[str]:
+    """Columns of text in a log that describe its items: an item has (nearly) one value of each.
+
+    Args:
+        frame: the log.
+        item: its column of items' ids.
+        taken: columns that play another role.
+    """
+    found = []
+    for name, dtype in frame.schema.items():
+        if name in taken or name == item or dtype != pl.String:
+            continue
+        pairs = frame.select(pl.col(item).cast(pl.String), cells(frame[name])).drop_nulls()
+        items, values = pairs[item].n_unique(), pairs[name].n_unique()
+        if items < 2 or values < 2 or items == pairs.height:
+            continue
+        several = pairs.group_by(item, name).len()
+        usual = several.group_by(item).agg(pl.col("len").max())["len"].sum()
+        counted = pairs[name].value_counts(sort=True, name="rows")
+        most = int(counted["rows"][0])  # right of those who guess without knowing the item
+        if usual - most >= _USUAL * (pairs.height - most):
+            found.append(name)
+    return found

@@ -56,6 +56,15 @@ class LogRoles:
     later: tuple[tuple[str, str], ...]
     event_id: Found | None
 
+    @property
+    def columns(self) -> set[str]:
+        """Every column that plays a role, or could."""
+        plain = (self.user, self.item, self.kinds, self.quantity, self.order, self.created)
+        found = {one.column for one in (*plain, self.when.found, self.event_id) if one is not None}
+        if self.weight is not None:
+            found.add(self.weight.found.column)
+        return found | {name for name, _ in (*self.sessions, *self.later)}
+
 
 def find_log_roles(
     frame: pl.DataFrame,

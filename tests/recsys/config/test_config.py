@@ -243,3 +243,25 @@ def test_names_that_are_known_without_loading_are_those_of_the_table(
 def test_every_denoising_can_be_trained_with() -> None:
     for name in get_args(RetrievalConfig.model_fields["denoising"].annotation):
         assert TrainingOptions(denoising=name).denoising == name
+
+
+def test_an_id_of_items_needs_their_file() -> None:
+    values = {"events": "e.csv", "item_columns": {"id": "sku"}}
+    with pytest.raises(ValueError, match=r"'data.item_columns.id' must not stand without"):
+        Config.model_validate({"data": values})
+    named = Config.model_validate({"data": values | {"item_columns": {"title": "name"}}})
+    assert named.data.item_columns.title == "name"
+
+
+def test_times_that_do_not_go_together_are_refused() -> None:
+    for columns, told in (
+        ({"timestamp_format": "year"}, "format must be one of strftime"),
+        ({"timestamp_unit": "none", "timestamp_format": "%Y"}, "must not stand beside the unit"),
+        ({"timestamp_unit": "order", "created": "at"}, "created must not be named beside"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            Config.model_validate({"data": {"events": "e.csv", "columns": columns}})
+    columns = {"timestamp_format": "%d/%m/%Y"}
+    feast = {"feast": {"repository": "r"}, "columns": columns}
+    with pytest.raises(ValueError, match=r"'data.columns.timestamp_format' beside 'data.feast'"):
+        Config.model_validate({"data": feast})

@@ -169,13 +169,26 @@ def test_columns_called_like_a_role_that_they_do_not_play_are_switched_off() -> 
 
 
 def test_a_log_alone() -> None:
-    log().write_csv("log.csv")
+    colours = ["red" if n % 3 else "blue" for n in range(30)]
+    kinds = {
+        "Description": [f"a thing called {item}" for item in ITEMS],
+        "colour": [colours[int(item[1:])] for item in ITEMS],
+        "country": ["UK" if int(user[1:]) else "FR" for user in USERS],
+    }
+    log(**kinds).write_csv("log.csv")
     result = CliRunner().invoke(app, ["init", "--events", "log.csv"])
     assert result.exit_code == 0, result.output
-    assert result.stdout.splitlines()[-1].endswith("next: recsys validate && recsys train")
+    told = result.stdout.splitlines()
+    assert told[-1] == "wrote recsys.toml; next: recsys validate && recsys train"
+    assert "no problems" in told
     values = tomllib.loads(Path("recsys.toml").read_text())
     assert "items" not in values["data"]
     assert values["data"]["columns"]["item"] == "item_id"
+    described = {"title": "Description", "text": ["Description"], "category": ["colour"]}
+    assert values["data"]["item_columns"] == described
+    data = read_dataset(load_config("recsys.toml"))
+    assert data.items.category_columns == ("colour",)
+    assert len(data.items) == 30
 
 
 def test_what_is_left_to_do_is_said() -> None:
