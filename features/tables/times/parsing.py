@@ -83,13 +83,14 @@ def in_microseconds(values: pl.Series, unit: str, format: str | None = None) -> 
     if values.dtype.is_float():
         wide = values.cast(pl.Float64)
         values = wide.set(wide.is_finite().fill_null(False).not_(), None)
+    values = values.cast(pl.Float64() if values.dtype.is_float() else pl.Int64(), strict=False)
     ticks = TICKS["s" if unit == "order" else unit]
     if ticks > _MICROSECONDS:
         scaled = values // (ticks // _MICROSECONDS)
     else:
         limit = 2**62 // (_MICROSECONDS // ticks)
         values = values.set((values > limit) | (values < -limit), None)
-        scaled = (values.cast(_signed(values.dtype)) * (_MICROSECONDS // ticks)).round()
+        scaled = (values * (_MICROSECONDS // ticks)).round()
     return scaled.cast(pl.Int64, strict=False).cast(_US)
 
 
@@ -108,10 +109,6 @@ def check_format(format: str) -> None:
         raise ValueError(
             f"format must be one of strftime, such as '%d/%m/%Y %H:%M', got {format!r}: {told}"
         ) from None
-
-
-def _signed(dtype: pl.DataType) -> pl.DataType:
-    return dtype if dtype.is_float() else pl.Int64()
 
 
 def _of_format(values: pl.Series, format: str) -> pl.Series:

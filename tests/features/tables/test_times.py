@@ -235,3 +235,15 @@ def test_arrival_may_be_text_beside_numbers() -> None:
     assert find_problems(frame, now=NOW) == []
     found = Interactions.from_frame(frame, now=NOW).frame["created"]
     assert found.to_list() == [datetime(2020, 9, 13, 12, 30)] * 3
+
+
+@pytest.mark.parametrize(
+    "dtype", [pl.Int32, pl.UInt32, pl.Int64, pl.UInt64, pl.Int16, pl.UInt8, pl.Float32, pl.Float64]
+)
+def test_whole_numbers_of_any_width(dtype: type[pl.DataType]) -> None:
+    values = pl.Series([120, None, 7]).cast(dtype)
+    for unit, scale in (("s", 1_000_000), ("ms", 1_000), ("us", 1), ("order", 1_000_000)):
+        found = in_microseconds(values, unit).to_physical().to_list()
+        assert found == [120 * scale, None, 7 * scale]
+    beyond = in_microseconds(pl.Series([2**64 - 1], dtype=pl.UInt64), "s")
+    assert beyond.to_list() == [None]
