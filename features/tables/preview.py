@@ -13,7 +13,7 @@ from features.tables.schema import EVENT, ITEM, TIMESTAMP, USER
 from features.tables.tables import Tables
 from features.tables.times import narrow
 
-__all__ = ["Preview", "preview"]
+__all__ = ["Preview", "preview", "tied_share"]
 
 _KINDS, _RATINGS, _ROWS = 20, 12, 5
 
@@ -130,7 +130,7 @@ def preview(tables: Tables) -> Preview:
         items=0 if items is None else items.height,
         first=_moment(events, "min") if clock else None,
         last=_moment(events, "max") if clock else None,
-        tied=_tied(events),
+        tied=tied_share(events),
         kinds=_kinds(frame, kind),
         ratings=ratings,
         rating_range=bounds,
@@ -178,7 +178,8 @@ def _moment(events: pl.DataFrame, end: str) -> datetime | None:
     return found if isinstance(found, datetime) else None
 
 
-def _tied(events: pl.DataFrame) -> float:
+def tied_share(events: pl.DataFrame) -> float:
+    """Share of the events at a time at which their user has another."""
     if events.is_empty() or not {USER, TIMESTAMP} <= set(events.columns):
         return 0.0
     moments = events.group_by(USER, TIMESTAMP).len()

@@ -52,7 +52,7 @@ def write_html(
         comparisons: a sentence part such as "ndcg@20: ours minus popularity" to the difference.
         training: one mapping per epoch of the two towers' training, as ``retrieval/curve.json``
             of a bundle holds them; see `training_section`.
-        notes: what the systems do without, a sentence each.
+        notes: what is held out and what the systems do without, a sentence each.
 
     Raises:
         ValueError: no evaluation, or systems without a common metric.
@@ -120,7 +120,8 @@ def _notes(notes: Sequence[str]) -> str:
     if not notes:
         return ""
     told = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    return section("What was left out", "The data do not have what it needs.", f"<ul>{told}</ul>")
+    what = "How it was measured, and what the systems do without."
+    return section("What to know", what, f"<ul>{told}</ul>")
 
 
 def _metric_bars(evaluations: Mapping[str, Evaluation], names: Sequence[str]) -> str:

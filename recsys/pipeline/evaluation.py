@@ -12,7 +12,7 @@ from recsys.config import Config
 from recsys.dataset import Dataset, read_dataset
 from recsys.evaluation import Evaluation, Interval, compare, write_html
 from recsys.pipeline.evidence import write_evidence
-from recsys.pipeline.measuring import ask_funnel, own_data
+from recsys.pipeline.measuring import ask_funnel, measured_on, own_data
 from recsys.progress import Progress
 
 __all__ = ["evaluate"]
@@ -65,7 +65,8 @@ def evaluate(
     rng = np.random.default_rng(config.seed)
     evaluations = {name: answer.judge(lists, rng) for name, lists in systems.items()}
     measured = answer.measured(systems["funnel"], evaluations["funnel"])
-    _write_report(bundle, evaluations, rng, measured.calibration)
+    notes = measured_on(data, config.split)
+    _write_report(bundle, evaluations, rng, measured.calibration, notes)
     write_evidence(bundle, measured)
     return evaluations
 
@@ -75,6 +76,7 @@ def _write_report(
     evaluations: dict[str, Evaluation],
     rng: np.random.Generator,
     calibration: Interval | None,
+    notes: list[str],
 ) -> None:
     funnel = evaluations["funnel"]
     metric = f"ndcg@{funnel.headline_k}"
@@ -85,8 +87,8 @@ def _write_report(
     }
     curve = json.loads((bundle.path / "retrieval/curve.json").read_text())
     with bundle.adding("report.html") as path:
-        notes = [str(one) for one in bundle.left_out()]
-        write_html(path, evaluations, comparisons=comparisons, training=curve, notes=notes)
+        told = [*notes, *(str(one) for one in bundle.left_out())]
+        write_html(path, evaluations, comparisons=comparisons, training=curve, notes=told)
     with bundle.adding("evaluation.json") as path:
         tables = {name: json.loads(result.to_json()) for name, result in evaluations.items()}
         path.write_text(json.dumps(tables) + "\n")
@@ -95,7 +97,7 @@ def _write_report(
         for name, result in evaluations.items()
     }
     kept = Bundle.load(bundle.path).manifest.metrics
-    table = {**kept, "test": numbers, "users": funnel.users}
+    table = {**kept, "test": numbers, "users": funnel.users, "notes": notes}
     if calibration is not None:
         table["calibration"] = calibration._asdict()
     bundle.record_metrics(table)

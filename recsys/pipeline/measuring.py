@@ -10,12 +10,15 @@ import polars as pl
 
 from features.errors import DataError
 from features.tables import ITEM, Histories, Interactions
+from features.tables.preview import tied_share
 from recsys.bundle import Bundle
 from recsys.config import Config
 from recsys.dataset import Cut, Dataset, cut_histories
+from recsys.dataset.tables import cut_moment
 from recsys.errors import ArtifactError
 from recsys.evaluation import Evaluation, Truth
 from recsys.evaluation import evaluate as measure
+from recsys.evaluation.options import SplitOptions
 from recsys.pipeline.evidence import Measured, calibration_of, find_leakage
 from recsys.pipeline.lineage import numbered_as, trained_until
 from recsys.ranking.ranker import RankingRows
@@ -23,7 +26,7 @@ from recsys.recommender import Recommender
 from recsys.recommender.pool import CandidatePool
 from recsys.topk import TopK
 
-__all__ = ["MEASURED_AT", "Answer", "ask_funnel", "own_data"]
+__all__ = ["MEASURED_AT", "Answer", "ask_funnel", "measured_on", "own_data"]
 
 MEASURED_AT = 20
 """Cutoff at which models are chosen on held-out users, and which every report shows."""
@@ -131,6 +134,30 @@ class Answer:
             find_leakage(self.cut, self.rows, trained_until(self.bundle, self.data)),
             calibration_of(self.bundle, self.score, self.rows, seed=self.config.seed),
         )
+
+
+def measured_on(data: Dataset, settings: SplitOptions) -> list[str]:
+    """What a reader of the numbers must know of what is held out, as sentences.
+
+    Args:
+        data: the run's.
+        settings: how it was split.
+    """
+    tied = tied_share(data.interactions.frame)
+    if settings.kind == "time":
+        first = cut_moment(data.interactions, settings.fraction)
+        held_out = f"held out: everything from {first} UTC on"
+    else:
+        held_out = (
+            "held out: the last part of each user's events. Retrievers have learned from what "
+            "other users did later, which favours those that follow trends; split.kind = 'time' "
+            "does not"
+        )
+    return [
+        held_out,
+        f"{tied:.1%} of the events are at one time with another of their user; such events come in "
+        "no order, and are held out together",
+    ]
 
 
 def ask_funnel(config: Config, bundle: Bundle, data: Dataset) -> Answer:

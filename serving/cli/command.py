@@ -219,14 +219,18 @@ def evaluate(
         report = chosen.path / "report.html"
         name, first = next(iter(found.items()))
         tables = [f"{name}\n{first.to_table()}", comparison_table(found)]
-        left_out = "\n".join(str(one) for one in chosen.left_out())
-        if left_out:
-            tables.append(left_out)
+        notes = chosen.manifest.metrics.get("notes", [])
+        tables.append("\n".join([*notes, *(str(one) for one in chosen.left_out())]))
         if report.is_file():
             tables.append(f"report: {_shown(report)}")
         evaluations = {name: json.loads(result.to_json()) for name, result in found.items()}
         out.emit(
-            {"bundle": chosen.id, "report": str(report), "evaluations": evaluations},
+            {
+                "bundle": chosen.id,
+                "report": str(report),
+                "evaluations": evaluations,
+                "notes": notes,
+            },
             "\n\n".join(tables),
         )
 

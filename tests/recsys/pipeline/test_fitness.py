@@ -164,7 +164,7 @@ def test_one_user_is_enough(tmp_path: Path) -> None:
     evaluation = evaluate(config, bundle)["funnel"]
     assert evaluation.users == 1
     report = (bundle.path / "report.html").read_text()
-    assert "What was left out" in report
+    assert "What to know" in report
     assert "one user has events of new items" in report
 
 

@@ -35,7 +35,7 @@ ID_PLACES = {
 BAD_IDS = {
     "empty": '""',
     "64 KiB": '"%s"' % ("x" * 65536),
-    "257 characters": '"%s"' % ("é" * 257),
+    "1025 characters": '"%s"' % ("é" * 1_025),
     "NUL": '"a\\u0000b"',
     "line feed": '"a\\n"',
     "escape": '"\\u001b[2J"',
