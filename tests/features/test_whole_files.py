@@ -71,9 +71,14 @@ def _told_by_safetensors(full: Path) -> None:
     raise SafetensorError("Error while serializing: I/O error: disk full (os error 28)")
 
 
+def _save_array(full: Path) -> None:
+    with full.open("wb") as file:
+        np.save(file, np.zeros(9))
+
+
 WRITERS: dict[str, Callable[[Path], object]] = {
     "text": lambda full: full.write_text("x" * 10),
-    "numpy": lambda full: np.save(full.open("wb"), np.zeros(9)),
+    "numpy": _save_array,
     "parquet": lambda full: pl.DataFrame({"a": range(9)}).write_parquet(full),
     "csv": lambda full: pl.DataFrame({"a": range(9)}).write_csv(full),
     "copies": _copy_tree,

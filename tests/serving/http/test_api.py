@@ -115,7 +115,12 @@ def test_invalid_bodies(service, body, message):
 
 
 def test_queries_are_checked_like_bodies(web):
-    for params in ({}, {"item_id": "i1", "k": "many"}, {"item_id": "a\0"}, {"item_id": "x" * 1_025}):
+    for params in (
+        {},
+        {"item_id": "i1", "k": "many"},
+        {"item_id": "a\0"},
+        {"item_id": "x" * 1_025},
+    ):
         assert error_of(web.get("/v1/similar", params=params), 422)["code"] == "invalid_request"
 
 
