@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import polars as pl
@@ -75,12 +76,14 @@ def default_definitions(
     long_days: float = 365.0,
     refresh_s: float = 86_400.0,
     reserved: Collection[str] = (),
+    disliked: Sequence[str] = (),
 ) -> tuple[Definition, ...]:
     """A good first set for what columns the catalogue has.
 
     Item popularity, quality, freshness and trend; the user's activity; how often and how lately
     the user met the candidate's categories and list values; the hour and the day; each retriever's
-    score and rank; similarity to the user's last items for each kind of vectors.
+    score and rank; similarity to the user's last items for each kind of vectors; for each kind of
+    dislike how often the item met it, lately and ever, and how often it came from the user.
 
     Args:
         items: the catalogue; text columns are left to the content encoder.
@@ -93,6 +96,7 @@ def default_definitions(
         reserved: names that other definitions will have. A feature of a column that would take one
             of them, or that of another feature or of a column of requests, has its kind before its
             name: "field_moment", "count_item_count".
+        disliked: kinds of events that are dislikes; see `features.tables.rules`.
     """
     fixed: list[Definition] = [
         Count(name="item_count", log=True),
@@ -121,7 +125,7 @@ def default_definitions(
             RetrievalRank(name=f"rank__{name}", retriever=name),
             SlateRelative(name=f"score__{name}_in_slate", of=f"score__{name}"),
         ]
-    own = _of_columns(items, long_days, refresh_s)
+    own = [*_of_columns(items, long_days, refresh_s), *_of_dislikes(disliked, long_days, refresh_s)]
     first, last = fixed[:before_columns], fixed[before_columns:]
     taken = {*REQUEST_COLUMNS, *reserved, *(definition.name for definition in fixed)}
     return check_definitions([*first, *_named_apart(own, taken), *last])
@@ -154,6 +158,20 @@ def _of_columns(items: ItemTable, long_days: float, refresh_s: float) -> list[De
             Recency(name=f"{column}_user_recency", by="user_attribute", column=column),
         ]
     return found
+
+
+def _of_dislikes(kinds: Sequence[str], long_days: float, refresh_s: float) -> Iterator[Definition]:
+    for kind in kinds:
+        name = re.sub(r"\W+", "_", kind)
+        yield Count(name=f"item_{name}_count", event=kind, log=True)
+        yield Count(
+            name=f"item_{name}_count_long",
+            event=kind,
+            window_days=long_days,
+            log=True,
+            refresh_s=refresh_s,
+        )
+        yield Count(name=f"user_{name}_count", by="user", event=kind, log=True)
 
 
 def _named_apart(definitions: Sequence[Definition], taken: set[str]) -> list[Definition]:

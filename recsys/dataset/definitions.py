@@ -24,6 +24,7 @@ from features.definitions import (
 from features.definitions.sets import check_definitions
 from features.errors import DataError, Problem
 from features.tables import ITEM, USER, Interactions, ItemTable, Tables, UserTable, Vocabulary
+from features.tables.rules import DISLIKE, RETURN
 from features.tables.schema import INTERACTION_SCHEMA
 from recsys.config import Config
 from recsys.config.features import CONTENT, combined_definitions, retrieval_definitions
@@ -55,8 +56,23 @@ def ranker_definitions(config: Config, items: ItemTable) -> tuple[Definition, ..
             config.features, sources, retrieval_features=added, content=content
         )
     found = retrieval_definitions(sources, content=content) if added else ()
-    own = default_definitions(items, reserved=[definition.name for definition in found])
+    own = default_definitions(
+        items,
+        reserved=[definition.name for definition in found],
+        disliked=disliked_kinds(config),
+    )
     return check_definitions((*own, *found))
+
+
+def disliked_kinds(config: Config) -> list[str]:
+    """Kinds of the dislikes that the log of a run may hold."""
+    data = config.data
+    kinds = [kind for kind, weight in data.kinds.items() if weight < 0]
+    if data.rules.negative is not None:
+        kinds.append(DISLIKE)
+    if data.columns.quantity is not None and data.rules.negative_quantity == "cancel":
+        kinds.append(RETURN)
+    return list(dict.fromkeys(kinds))
 
 
 def describe_definitions(config: Config, definitions: Sequence[Definition]) -> dict[str, Any]:

@@ -1,0 +1,144 @@
+"""What a user disliked is no like anywhere, and nothing that the user is shown again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys.bundle import Bundle
+from recsys.config import Config
+from recsys.dataset import Dataset, read_dataset
+from recsys.pipeline import evaluate, train
+from recsys.pipeline.measuring import ask_funnel
+from recsys.recommender import Recommender
+from recsys.recommender.past import FreshEvent
+from serving.jobs.candidates import build_candidates
+
+DAY = 86_400
+SETTINGS: dict[str, Any] = {
+    "retrieval": {"sources": ["item_item", "co_occurrence", "popularity"]},
+    "ranking": {
+        "candidates_per_source": 30,
+        "folds": 2,
+        "gbdt": {"num_trees": 5, "min_data_in_leaf": 5},
+        "listwise": {"enabled": False},
+    },
+    "evaluation": {"ks": [10], "bootstrap_samples": 10},
+    "candidates": {"k": 30},
+}
+
+
+def world(directory: Path, **data: Any) -> Config:
+    """40 users who view six items, buy two and hide two that their half of the users likes."""
+    rng = np.random.default_rng(3)
+    rows = []
+    for user in range(40):
+        own = rng.permutation(20)[:10] + 20 * (user % 2)
+        kinds = ["view"] * 4 + ["hide", "buy", "view", "view", "hide", "buy"]
+        for day, (item, kind) in enumerate(zip(own.tolist(), kinds, strict=True)):
+            rows.append((f"u{user}", f"i{item:02}", 1_700_000_000 + day * DAY + user, kind))
+    log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp", "what"], orient="row")
+    log.write_csv(directory / "events.csv")
+    return Config.model_validate(
+        {
+            **SETTINGS,
+            "data": {
+                "events": directory / "events.csv",
+                "columns": {"event": "what"},
+                "kinds": {"view": 0.5, "buy": 1.0, "hide": -1.0},
+                **data,
+            },
+            "output": {"directory": directory / "artifacts"},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Bundle, Dataset]:
+    config = world(tmp_path_factory.mktemp("dislikes"), rules={"targets": ["buy"]})
+    bundle = train(config)
+    build_candidates(config, bundle)
+    return config, bundle, read_dataset(config)
+
+
+def hidden(data: Dataset) -> dict[str, set[str]]:
+    assert data.interactions.dislikes is not None
+    frame = data.interactions.dislikes.group_by("user_id").agg("item_id")
+    return {user: set(items) for user, items in frame.iter_rows()}
+
+
+def test_no_list_holds_what_its_user_hid(run: tuple[Config, Bundle, Dataset]) -> None:
+    _, bundle, data = run
+    everybody = hidden(data)
+    assert all(len(items) == 2 for items in everybody.values())
+    recommender = Recommender.load(bundle.path, mapped=True)
+    in_memory = Recommender.load(bundle.path, interactions=data.interactions)
+    for user, items in everybody.items():
+        shown = [one.item_id for one in recommender.recommend(user, 30).items]
+        assert shown
+        assert not items & set(shown)
+        assert shown == [one.item_id for one in in_memory.recommend(user, 30).items]
+    from safetensors.numpy import load_file
+
+    lists = load_file(bundle.path / "candidates/lists.safetensors")["item_index"]
+    users = pl.read_parquet(bundle.path / "candidates/users.parquet")["user_id"]
+    for user, row in zip(users, lists, strict=True):
+        listed = recommender.item_ids.ids(row[row > 0])
+        assert listed
+        assert not everybody[user] & set(listed)
+
+
+def test_a_hidden_item_is_wanted_nowhere(run: tuple[Config, Bundle, Dataset]) -> None:
+    config, bundle, data = run
+    answer = ask_funnel(config, bundle, data)
+    log = pl.read_csv(config.data.events)  # type: ignore[arg-type]
+    bought = log.filter(pl.col("what") == "buy").group_by("user_id").agg("item_id")
+    wanted = {user: set(items) for user, items in bought.iter_rows()}
+    for user, row in zip(data.user_list, range(len(data.user_list)), strict=True):
+        truth = answer.truth.item_index[answer.truth.indptr[row] : answer.truth.indptr[row + 1]]
+        assert set(data.item_ids.ids(truth)) <= wanted[user]
+    assert answer.truth.counts.sum() == len(data.user_list)  # the last purchase of each
+    assert "funnel" in evaluate(config, bundle, data=data)
+    names = answer.rows.feature_names
+    counts = answer.rows.features[:, names.index("item_hide_count")]
+    assert counts.max() > 0
+
+
+def test_a_live_event_of_a_disliked_kind_takes_the_item_away(
+    run: tuple[Config, Bundle, Dataset],
+) -> None:
+    _, bundle, _ = run
+    recommender = Recommender.load(bundle.path, mapped=True)
+    first, second = (one.item_id for one in recommender.recommend("u0", 2).items)
+    later = 2_000_000_000_000_000
+    hide = [FreshEvent(first, later, "hide")]
+    found = [one.item_id for one in recommender.recommend("u0", 30, fresh=hide).items]
+    assert first not in found
+    assert second in found
+    unheard = [FreshEvent(first, later, "scroll")]
+    assert first in [one.item_id for one in recommender.recommend("u0", 30, fresh=unheard).items]
+    nobody = recommender.recommend("stranger", 30, fresh=hide)
+    assert nobody.source == "popularity"  # nothing is known of what the stranger likes
+    assert first not in [one.item_id for one in nobody.items]
+
+
+def test_kinds_weigh_in_every_source(tmp_path: Path) -> None:
+    """The same log with views that hardly count recommends otherwise."""
+    config = world(tmp_path, kinds={"view": 0.01, "buy": 1.0, "hide": -1.0})
+    light = train(config)
+    heavy = train(world(tmp_path, kinds={"view": 1.0, "buy": 0.01, "hide": -1.0}))
+    for name in ("item_item", "co_occurrence", "popularity"):
+        scores = []
+        for bundle in (light, heavy):
+            recommender = Recommender.load(bundle.path)
+            data = read_dataset(config)
+            histories = data.histories()
+            moment = np.full(len(histories), 2_000_000_000_000_000)
+            source = recommender.retrievers[recommender.source_names.index(name)]
+            top = source.ask(histories, moment=moment, user_index=None).retrieve(10)
+            scores.append(top.item_index)
+        assert (scores[0] != scores[1]).any(), name
