@@ -54,7 +54,7 @@ def make_world(users: int, items: int, seed: int) -> World:
             "item_id": [f"i{n:03}" for n in numbers],
             "genres": [["red|warm", "blue|cold"][n % 2] for n in numbers],
             "price": np.round(1 + rng.random(items) * 9, 2),
-            "title": [f"{['Crimson', 'Azure'][n % 2]} thing number {n}" for n in numbers],
+            "title": [f"{['Crimson', 'Azure'][n % 2]} thing für Zoë number {n}" for n in numbers],
         }
     )
     return World(events.select(ALL), described)
@@ -86,8 +86,7 @@ def time(text: str) -> Callable[[World], Arguments]:
 
 
 def encoded(world: World, encoding: str) -> Arguments:
-    accented = world.items.with_columns(pl.col("title").str.replace("thing", "Ding für Zoë"))
-    texts = {"events.csv": world.events.write_csv(), "items.csv": accented.write_csv()}
+    texts = {"events.csv": world.events.write_csv(), "items.csv": world.items.write_csv()}
     for name, text in texts.items():
         Path(name).write_bytes(text.encode(encoding))
     return {"events": "events.csv", "items": "items.csv"}

@@ -42,6 +42,7 @@ _USUAL = {
     "compression": "none",
 }
 _NAMELESS = "there is not a header; columns are named by their position"
+_GUESSED = "no Unicode; guessed from its letters, so look at the titles, or set another"
 _MOST_CODES = 1_000
 
 
@@ -108,6 +109,8 @@ def _written(given: dict[str, Path | str], marks: list[Setting]) -> Iterator[Set
         for name, usual in _USUAL.items():
             if found[name] not in (None, usual):
                 reason = _NAMELESS if name == "header" else ""
+                if name == "encoding" and not found[name].startswith("utf"):
+                    reason = _GUESSED
                 yield Setting(f"data.read.{role}", name, found[name], reason)
         yield from marks if role == "events" else ()
 

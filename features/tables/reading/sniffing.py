@@ -20,6 +20,12 @@ _SEPARATORS = (",", "\t", ";", "::", "|", "\x01", "^", " ")
 _LOOKED_AT = 200
 _COUNTED = 2
 _TELLING, _ENOUGH = 1 << 14, 32
+_WESTERN = "cp1252"
+_EIGHT_BIT = (
+    *(_WESTERN, "cp1250", "iso8859_2", "cp1251", "koi8_r", "cp1253", "cp1254", "cp1255", "cp1256"),
+    *("cp1257", "cp932", "euc_jp", "gb18030", "big5", "euc_kr"),
+)
+"""Encodings that exports are written in; those of DOS would explain nearly any bytes as well."""
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|\d{4}-\d\d-\d\d.*")
 _SINGLE_QUOTED = re.compile(r"'[^'\n]*'[^\w\s]")
 _NAMED = re.compile(r"[A-Za-z_ ]*id", re.IGNORECASE)
@@ -96,14 +102,18 @@ def _eight_bit(block: bytes) -> str:
 
     telling = b"".join(line for line in block.splitlines(True) if not line.isascii())[:_TELLING]
     if sum(byte > 127 for byte in telling) >= _ENOUGH:
-        found = [one.encoding for one in charset_normalizer.from_bytes(telling)]
-        if found and "cp1252" not in found:
-            return found[0]
+        found = charset_normalizer.from_bytes(telling, cp_isolation=[*_EIGHT_BIT], threshold=0.5)
+        best = found.best()
+        western = [one for one in found if _WESTERN in one.could_be_from_charset]
+        if best is not None and not any(
+            one.chaos <= best.chaos and one.coherence >= best.coherence for one in western
+        ):
+            return best.encoding
     try:
-        block.decode("cp1252")
+        block.decode(_WESTERN)
     except UnicodeDecodeError:
         return "latin-1"
-    return "cp1252"
+    return _WESTERN
 
 
 def _plain_name(path: File) -> str:

@@ -285,6 +285,10 @@ CELL = st.text(
     ("words", "encoding", "found"),
     [
         ("café", "latin-1", "cp1252"),
+        ("Ding für Zoë, " * 20, "latin-1", "cp1252"),  # a code page of DOS would do as well
+        ("Straße München Köln Müller für über Größe, " * 5, "cp1252", "cp1252"),
+        ("Książka Miś Krzesło drewniane Stół łóżko, " * 5, "cp1250", "cp1250"),
+        ("Książka Miś Krzesło drewniane Stół łóżko, " * 5, "iso8859-2", "iso8859-2"),
         ("Crème brûlée à Genève, été, naïve, façade, où, forêt, hôtel", "cp1252", "cp1252"),
         ("Война и мир, Анна Каренина, Преступление и наказание", "cp1251", "cp1251"),
         ("\x81", "latin-1", "iso8859-1"),
