@@ -212,6 +212,7 @@ def evaluate(
 
         settings = read_config(config)
         chosen = find_bundle(settings, bundle)
+        from recsys.bundle import Bundle
         from recsys.evaluation import comparison_table
         from recsys.pipeline import evaluate as run
 
@@ -219,7 +220,7 @@ def evaluate(
         report = chosen.path / "report.html"
         name, first = next(iter(found.items()))
         tables = [f"{name}\n{first.to_table()}", comparison_table(found)]
-        notes = chosen.manifest.metrics.get("notes", [])
+        notes = Bundle.load(chosen.path).manifest.metrics["notes"]
         tables.append("\n".join([*notes, *(str(one) for one in chosen.left_out())]))
         if report.is_file():
             tables.append(f"report: {_shown(report)}")
