@@ -220,8 +220,9 @@ def evaluate(
         report = chosen.path / "report.html"
         name, first = next(iter(found.items()))
         tables = [f"{name}\n{first.to_table()}", comparison_table(found)]
-        notes = Bundle.load(chosen.path).manifest.metrics["notes"]
-        tables.append("\n".join([*notes, *(str(one) for one in chosen.left_out())]))
+        notes = Bundle.load(chosen.path).manifest.metrics.get("notes", [])
+        if told := [*notes, *(str(one) for one in chosen.left_out())]:
+            tables.append("\n".join(told))
         if report.is_file():
             tables.append(f"report: {_shown(report)}")
         evaluations = {name: json.loads(result.to_json()) for name, result in found.items()}
