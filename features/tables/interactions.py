@@ -48,6 +48,8 @@ class Interactions:
             or after the timestamp: what happened is seen from then on.
         dislikes: such rows of what users did not want: no likes, and nothing that they are shown
             again. None: the log knows none.
+        neutral: such rows of weight 0: what users met and neither liked nor disliked, which counts
+            for nothing. None: there are none.
         counts: what the rules of the log did, in words; no part of the log.
 
     Raises:
@@ -56,10 +58,11 @@ class Interactions:
 
     frame: pl.DataFrame
     dislikes: pl.DataFrame | None = None
+    neutral: pl.DataFrame | None = None
     counts: tuple[RuleCount, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("frame", "dislikes"):
+        for name in ("frame", "dislikes", "neutral"):
             frame = getattr(self, name)
             if frame is not None:
                 _check_schema(name, dict(frame.schema))
@@ -79,7 +82,7 @@ class Interactions:
     ) -> Self:
         """Check a raw log and bring it into the one form used inside.
 
-        Rows of weight 0 count for nothing and are left out.
+        Rows of weight 0 count for nothing and are kept beside the others.
 
         Where the log says when events arrived or has ids of events, an event that arrived twice
         (same user and id, or without an id same user, item, time and kind) counts from its first
@@ -136,7 +139,7 @@ class Interactions:
             ids = pl.lit(None, dtype=pl.String) if event_id is None else frame[event_id]
             checked = _once(checked.with_columns(ids.cast(pl.String).alias(EVENT_ID)))
         found = ruled(checked, rules, rated=weight is not None, known=known)
-        return cls(found.likes, found.dislikes, found.counts)
+        return cls(found.likes, found.dislikes, found.neutral, found.counts)
 
     def __len__(self) -> int:
         return self.frame.height
@@ -169,9 +172,11 @@ class Interactions:
         return cls(frame.filter(pl.col(WEIGHT) > 0), disliked.with_columns(pl.col(WEIGHT) * -1.0))
 
     def only(self, rows: pl.Expr) -> Interactions:
-        """The likes and dislikes that fulfil a condition."""
-        dislikes = None if self.dislikes is None else self.dislikes.filter(rows)
-        return Interactions(self.frame.filter(rows), dislikes)
+        """The rows of each sign that fulfil a condition."""
+        dislikes, neutral = (
+            None if part is None else part.filter(rows) for part in (self.dislikes, self.neutral)
+        )
+        return Interactions(self.frame.filter(rows), dislikes, neutral)
 
     def before(self, moment: datetime) -> Interactions:
         """The events that happened, and had arrived, strictly before ``moment`` (UTC, no zone)."""
@@ -186,7 +191,7 @@ class Interactions:
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the content; equal logs have equal fingerprints in any input order."""
         digest = hashlib.sha256()
-        for frame in (self.frame, self.dislikes):
+        for frame in (self.frame, self.dislikes, self.neutral):
             if frame is not None:
                 by = pl.arg_sort_by(TIMESTAMP, USER, ITEM, EVENT, maintain_order=True)
                 order = frame.select(by).to_series()

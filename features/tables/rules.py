@@ -53,8 +53,9 @@ class EventRules:
 
     Attributes:
         kinds: kind of event -> its weight. Above 0 it is a like that counts so much, 0 counts for
-            nothing, below 0 it is a dislike: no like, nothing its user is shown again, an example
-            of what is not wanted. With none given all kinds count 1; otherwise all must be given.
+            nothing but tells the ranker what was met and not wanted, below 0 it is a dislike: no
+            like, nothing its user is shown again, an example of what is not wanted. With none given
+            all kinds count 1; otherwise all must be given.
         targets: kinds that are to be predicted; the others are history alone. Empty: all likes.
         positive: condition on the weight column, such as ">= 4": only such rows are likes. None:
             all above 0.

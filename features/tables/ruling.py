@@ -45,12 +45,14 @@ class Ruled:
 
     Attributes:
         likes: rows of weight above 0, sorted.
-        dislikes: rows of weight below 0, sorted, their weight above 0; None: the rules know none.
+        dislikes: rows of weight below 0, sorted, their weight above 0; None: there is none.
+        neutral: rows of weight 0, sorted; None: there is none.
         counts: of the rules that did something.
     """
 
     likes: pl.DataFrame
     dislikes: pl.DataFrame | None
+    neutral: pl.DataFrame | None
     counts: tuple[RuleCount, ...]
 
 
@@ -104,17 +106,14 @@ def ruled(
         frame = _returned(frame, rules, counts).drop(QUANTITY)
     if rules.repeats in ("sum", "first"):
         frame = _merged(frame, rules, counts)
-    signed = bool((frame[WEIGHT] < 0).any())
-    kept("data.rules", pl.col(WEIGHT) != 0, "that count for nothing left out")
     if rules.same_time == "shuffle":
         frame = _spread(frame, counts)
     frame = sort_events(frame)
-    if not signed:
-        return Ruled(frame, None, tuple(counts))
-    dislikes = frame.filter(pl.col(WEIGHT) < 0).with_columns(pl.col(WEIGHT).abs())
-    told = f"{dislikes.height:,} {_rows(dislikes.height)} taken as dislikes"
-    counts.append(RuleCount("data.kinds", dislikes.height, told))
-    return Ruled(frame.filter(pl.col(WEIGHT) > 0), dislikes, tuple(counts))
+    dislikes = _apart(frame, pl.col(WEIGHT) < 0, "taken as dislikes", counts)
+    neutral = _apart(frame, pl.col(WEIGHT) == 0, "counted for nothing", counts)
+    if dislikes is not None or neutral is not None:
+        frame = frame.filter(pl.col(WEIGHT) > 0)
+    return Ruled(frame, dislikes, neutral, tuple(counts))
 
 
 def sort_events(frame: pl.DataFrame) -> pl.DataFrame:
@@ -138,6 +137,19 @@ def _drawn(frame: pl.DataFrame) -> np.ndarray:
         time = rows[TIMESTAMP].to_physical().to_numpy()
         drawn[shared] = drawn_order(rows[USER], rows[ITEM], time)
     return drawn
+
+
+def _apart(
+    frame: pl.DataFrame, chosen: pl.Expr, told: str, counts: list[RuleCount]
+) -> pl.DataFrame | None:
+    """The chosen rows, their weight without its sign; None: there is none."""
+    part = frame.filter(chosen)
+    if part.is_empty():
+        return None
+    counts.append(
+        RuleCount("data.kinds", part.height, f"{part.height:,} {_rows(part.height)} {told}")
+    )
+    return part.with_columns(pl.col(WEIGHT).abs())
 
 
 def _signed(rules: EventRules, rated: bool) -> pl.Expr:

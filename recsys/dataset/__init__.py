@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING
 from features.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from recsys.dataset.run_data import Cut, Dataset, cut_histories, dataset_of, read_dataset
+    from recsys.dataset.run_data import (
+        Cut,
+        Dataset,
+        cut_histories,
+        dataset_of,
+        passed_over,
+        read_dataset,
+    )
 
-__all__ = ["Cut", "Dataset", "cut_histories", "dataset_of", "read_dataset"]
+__all__ = ["Cut", "Dataset", "cut_histories", "dataset_of", "passed_over", "read_dataset"]
 
 __getattr__, __dir__ = lazy_names(__name__, __file__)

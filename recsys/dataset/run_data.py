@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -15,6 +16,7 @@ from features.errors import DataError
 from features.moments import microseconds
 from features.tables import (
     ITEM,
+    TIMESTAMP,
     USER,
     Histories,
     Interactions,
@@ -31,7 +33,15 @@ from recsys.evaluation.splits import Split, split_per_user
 
 _WIDE = (pl.Int128, pl.UInt128)  # numpy has no such integers
 
-__all__ = ["Cut", "Dataset", "cut_histories", "dataset_of", "read_dataset", "table_fingerprint"]
+__all__ = [
+    "Cut",
+    "Dataset",
+    "cut_histories",
+    "dataset_of",
+    "passed_over",
+    "read_dataset",
+    "table_fingerprint",
+]
 
 
 @dataclass(frozen=True)
@@ -203,6 +213,31 @@ def _update_with_column(digest: hashlib._Hash, column: pl.Series) -> None:
         column = column.cast(pl.UInt8)
     if column.dtype != pl.Null:
         update_with_series(digest, column.fill_null("" if column.dtype == pl.String else 0))
+
+
+def passed_over(data: Dataset, user_ids: Sequence[str], moment: np.ndarray) -> np.ndarray | None:
+    """What users met from a moment on and did not like: shown and left alone, or disliked.
+
+    Args:
+        data: the run's.
+        user_ids: [Q].
+        moment: [Q] int64 microseconds.
+
+    Returns:
+        [Q, N + 1] bool; None: the log knows nothing of that kind.
+    """
+    log = data.interactions
+    parts = [part for part in (log.dislikes, log.neutral) if part is not None]
+    if not parts:
+        return None
+    asked = pl.DataFrame({USER: pl.Series(user_ids, dtype=pl.String), "moment": moment})
+    met = pl.concat([part.select(USER, ITEM, TIMESTAMP) for part in parts])
+    met = met.join(asked.with_row_index("row"), on=USER)
+    met = met.filter(pl.col(TIMESTAMP).to_physical() >= pl.col("moment"))
+    found = np.zeros((len(user_ids), data.num_items + 1), dtype=bool)
+    found[met["row"].to_numpy(), data.item_ids.index(met[ITEM])] = True
+    found[:, 0] = False
+    return found
 
 
 def cut_histories(history: Histories, target: Histories) -> Cut:

@@ -111,17 +111,25 @@ def _cut_after(
     tested[order] = rest_of_rows(row[order], time[order], before, stable_hash(users))
     late = pl.Series(tested)
     train, test = frame.filter(~late), frame.filter(late)
-    if interactions.dislikes is None:
-        return Split(Interactions(train), Interactions(test))
-    # What a user disliked belongs to the part that was going on then.
     begins = test.group_by(USER).agg(pl.col(TIMESTAMP).min().alias("begins"))
-    disliked = interactions.dislikes.join(begins, on=USER, how="left", maintain_order="left")
-    early = (pl.col("begins").is_null() | (pl.col(TIMESTAMP) < pl.col("begins"))).alias("early")
-    known = disliked.select(early).to_series()
-    return Split(
-        Interactions(train, interactions.dislikes.filter(known)),
-        Interactions(test, interactions.dislikes.filter(~known)),
+    disliked, passed = (
+        _parted(part, begins) for part in (interactions.dislikes, interactions.neutral)
     )
+    return Split(
+        Interactions(train, disliked[0], passed[0]), Interactions(test, disliked[1], passed[1])
+    )
+
+
+def _parted(
+    frame: pl.DataFrame | None, begins: pl.DataFrame
+) -> tuple[pl.DataFrame | None, pl.DataFrame | None]:
+    """What is no like belongs to the part that was going on for its user then."""
+    if frame is None:
+        return None, None
+    joined = frame.join(begins, on=USER, how="left", maintain_order="left")
+    early = pl.col("begins").is_null() | (pl.col(TIMESTAMP) < pl.col("begins"))
+    known = joined.select(early.alias("early")).to_series()
+    return frame.filter(known), frame.filter(~known)
 
 
 def _check_min_events(min_events: int) -> None:

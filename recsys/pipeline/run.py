@@ -26,7 +26,7 @@ from features.tables import TIMESTAMP
 from recsys.bundle import Bundle
 from recsys.bundle.left_out import LeftOut, read_left_out, write_left_out
 from recsys.config import Config
-from recsys.dataset import Cut, cut_histories, read_dataset
+from recsys.dataset import Cut, cut_histories, passed_over, read_dataset
 from recsys.errors import CollapseError, ConfigError
 from recsys.evaluation import Truth
 from recsys.files.provenance import fingerprint
@@ -265,6 +265,7 @@ class _Run:
             num_items=data.num_items,
             moment=cut.moment,
             excluded=cut.history.seen_mask(data.num_items),
+            included=passed_over(data, [data.user_list[row] for row in asked], cut.moment),
             user_index=asked + 1,
         )
         wanted = cut.target.seen_mask(data.num_items)

@@ -85,6 +85,7 @@ def pool_candidates(
     num_items: int,
     moment: np.ndarray,
     excluded: np.ndarray | None = None,
+    included: np.ndarray | None = None,
     user_index: np.ndarray | None = None,
 ) -> CandidatePool:
     """Best ``per_source`` items of each retriever, merged; then scored by all of them.
@@ -96,6 +97,7 @@ def pool_candidates(
         num_items: N.
         moment: [Q] int64 microseconds since the epoch.
         excluded: [Q, N + 1] bool, True = must not be a candidate.
+        included: [Q, N + 1] bool, True = is a candidate whoever finds it, unless excluded.
         user_index: [Q] int64, the user's row in the training data + 1, 0 = unknown. None: all
             unknown.
 
@@ -113,6 +115,8 @@ def pool_candidates(
     for question in questions.values():
         top = question.retrieve(per_source, excluded=excluded)
         np.put_along_axis(found, np.maximum(top.item_index, 0), True, axis=1)
+    if included is not None:
+        found |= included if excluded is None else included & ~excluded
     found[:, 0] = False
     row, item = np.nonzero(found)
     counts = found.sum(axis=1)

@@ -50,9 +50,11 @@ class TestKinds:
         log = of(self.RAW, kinds=self.KINDS)
         assert weights(log.frame) == {"a": 0.25, "b": 1.0}
         assert weights(log.dislikes) == {"c": 2.0}
-        assert [(one.rule, one.rows) for one in log.counts] == [
-            ("data.rules", 1),
-            ("data.kinds", 1),
+        assert log.neutral is not None
+        assert log.neutral["item_id"].to_list() == ["d"]
+        assert [one.told for one in log.counts] == [
+            "1 row taken as dislikes",
+            "1 row counted for nothing",
         ]
 
     def test_times_the_weight_of_the_row(self) -> None:

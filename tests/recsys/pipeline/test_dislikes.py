@@ -11,7 +11,7 @@ import pytest
 
 from recsys.bundle import Bundle
 from recsys.config import Config
-from recsys.dataset import Dataset, read_dataset
+from recsys.dataset import Dataset, passed_over, read_dataset
 from recsys.pipeline import evaluate, train
 from recsys.pipeline.measuring import ask_funnel
 from recsys.recommender import Recommender
@@ -142,3 +142,18 @@ def test_kinds_weigh_in_every_source(tmp_path: Path) -> None:
             top = source.ask(histories, moment=moment, user_index=None).retrieve(10)
             scores.append(top.item_index)
         assert (scores[0] != scores[1]).any(), name
+
+
+def test_what_was_passed_over_is_a_candidate_that_is_not_wanted(tmp_path: Path) -> None:
+    """Items that were shown, or disliked, after the cut, and nothing from before it."""
+    data = read_dataset(world(tmp_path, kinds={"view": 0.0, "buy": 1.0, "hide": -1.0}))
+    log = pl.read_csv(tmp_path / "events.csv").filter(pl.col("user_id") == "u3")
+    moment = 1_700_000_000 + 5 * DAY + 3
+    found = passed_over(data, ["u3", "nobody"], np.full(2, moment * 1_000_000))
+    assert found is not None
+    later = log.filter((pl.col("timestamp") >= moment) & (pl.col("what") != "buy"))
+    assert set(data.item_ids.ids(np.flatnonzero(found[0]))) == set(later["item_id"])
+    assert later.height == 3  # views of days 6 and 7, and the second hide
+    assert not found[1].any()
+    none = read_dataset(world(tmp_path, kinds={"view": 1.0, "buy": 1.0, "hide": 1.0}))
+    assert passed_over(none, ["u3"], np.full(1, moment)) is None
