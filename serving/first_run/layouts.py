@@ -69,7 +69,7 @@ def with_kinds(settings: Iterable[Setting], found: FoundLayout | None) -> Iterat
     settings = list(settings)
     for one in settings:
         if one.section == "data.kinds" and one.name in found.kinds:
-            yield replace(one, value=found.kinds[one.name], note=one.note.partition(",")[0])
+            yield replace(one, value=found.kinds[one.name], note=one.note.partition(", ")[0])
         elif (one.section, one.name) != ("data.rules", "targets"):
             yield one
     if found.targets:

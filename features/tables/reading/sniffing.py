@@ -26,6 +26,7 @@ _EIGHT_BIT = (
     *("cp1257", "cp932", "euc_jp", "gb18030", "big5", "euc_kr"),
 )
 """Encodings that exports are written in; those of DOS would explain nearly any bytes as well."""
+_DIGITS = re.compile(r"\d+")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|\d{4}-\d\d-\d\d.*")
 _SINGLE_QUOTED = re.compile(r"'[^'\n]*'[^\w\s]")
 _NAMED = re.compile(r"[A-Za-z_ ]*id", re.IGNORECASE)
@@ -196,7 +197,20 @@ def _has_header(rows: list[list[str]]) -> bool:
     ]
     if body and numeric:
         return any(not _NUMBER.fullmatch(head[number]) for number in numeric)
-    return not any(_NUMBER.fullmatch(cell) for cell in head)
+    return not (any(_NUMBER.fullmatch(cell) for cell in head) or _is_like_the_rest(head, body))
+
+
+def _is_like_the_rest(head: list[str], body: list[list[str]]) -> bool:
+    """Whether cells of the first row are as those below them: the same text, or codes like N12."""
+    below = [row for row in body if row != head]
+    for place, cell in enumerate(head):
+        cells = [row[place] for row in below if row[place]]
+        if len(cells) < _COUNTED or not cell:
+            continue
+        forms = {_DIGITS.sub("0", one) for one in cells}
+        if cell in cells or (forms == {_DIGITS.sub("0", cell)} and _DIGITS.search(cell)):
+            return True
+    return False
 
 
 def _numbers_columns(head: list[str]) -> bool:

@@ -342,3 +342,23 @@ def test_files_of_several_forms_are_not_one_table(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text("a,c\n1,2\n")
     with pytest.raises(DataError, match=r"b\.csv: must have the columns of .*a\.csv, a, b, got a"):
         read_frame(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "header"),
+    [
+        (["N1\tsports\tA title", "N2\tnews\tAnother", "N3\tsports\tMore", "N4\ttv\tX"], False),
+        (["code\tsection\ttitle", "N2\tnews\tAnother", "N3\tsports\tMore", "N4\ttv\tX"], True),
+        (["u1\ta", "u2\tb", "u3\tc", "u4\td"], False),  # codes of one form
+        (["red\tone", "blue\ttwo", "green\tthree", "blue\tfour"], True),  # nothing tells
+        (["red\tone", "blue\ttwo", "red\tthree", "blue\tfour"], False),  # a value of its column
+        (["kind\tname", "kind\tname", "red\tx", "blue\ty", "grey\tz"], True),  # stands again
+        (["feature1\tx", "a7\ty", "b9\tz", "c2\tw"], True),
+    ],
+)
+def test_a_first_row_like_the_rest_is_no_header(
+    rows: list[str], header: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "items.tsv"
+    path.write_text("\n".join(rows) + "\n")
+    assert find_options(path).header is header
