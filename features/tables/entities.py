@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 import polars as pl
 
 from features.errors import DataError, Problem
+from features.tables.float_ids import with_whole_ids
 from features.tables.reading import ReadOptions, location, read_table
 from features.tables.schema import ITEM, USER
 from features.tables.validation import entity_problems
@@ -75,6 +76,7 @@ class _DescribedIds:
                 or of a type that cannot play the role.
         """
         id_column, source = id_column or cls._id, source or cls._source
+        frame = with_whole_ids(frame, (id_column,))
         if problems is None:
             problems = entity_problems(frame, id_column, source=source)
         kinds = {"text": text_columns, "category": category_columns, "list": list_columns}

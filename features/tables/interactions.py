@@ -13,6 +13,7 @@ import polars as pl
 
 from features.errors import DataError, Problem
 from features.tables.entities import ItemTable
+from features.tables.float_ids import with_whole_ids
 from features.tables.hashing import update_with_series
 from features.tables.reading import ReadOptions, location, read_table
 from features.tables.rules import EventRules
@@ -104,6 +105,7 @@ class Interactions:
             DataError: with one `Problem` for every rule that is broken.
         """
         columns, rules = columns or EventColumns(), rules or EventRules()
+        frame = with_whole_ids(frame, columns.ids)
         known = items.frame[ITEM] if known is None and items is not None else known
         if problems is None:
             frame, _ = without_missing(frame, columns, rules)

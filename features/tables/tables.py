@@ -14,6 +14,7 @@ import polars as pl
 from features.errors import Problem
 from features.tables.described import described_note
 from features.tables.entities import ItemTable, UserTable
+from features.tables.float_ids import with_whole_ids
 from features.tables.interactions import Interactions, without_missing
 from features.tables.layouts import Unfolding, read_described, read_rows, unfold, unfold_properties
 from features.tables.log_catalogue import items_of_log
@@ -84,7 +85,8 @@ class Tables:
             FileNotFoundError: there is no such file.
         """
         if role not in self._frames:
-            self._frames[role] = self._unfolded(role, self.layouts.get(role) or Unfolding())
+            frame = self._unfolded(role, self.layouts.get(role) or Unfolding())
+            self._frames[role] = with_whole_ids(frame, self._ids(role))
         return self._frames[role]
 
     def _unfolded(self, role: Role, unfolding: Unfolding) -> pl.DataFrame:

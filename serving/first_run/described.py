@@ -66,6 +66,9 @@ def _title(section: str, table: ItemTable | UserTable) -> Iterator[Setting]:
         if wanted in names:
             yield Setting(section, "title", names[wanted], "shown with recommendations")
             return
+    if len(table.text_columns) == 1:
+        reason = "shown with recommendations: the one column of text"
+        yield Setting(section, "title", table.text_columns[0], reason)
 
 
 def _why(table: ItemTable | UserTable, kind: str, name: str) -> str:
