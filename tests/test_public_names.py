@@ -245,7 +245,14 @@ PUBLIC: dict[str, list[str]] = {
         "load_config",
     ],
     "recsys.content": ["ContentEncoder", "encode_text"],
-    "recsys.dataset": ["Cut", "Dataset", "cut_histories", "dataset_of", "read_dataset"],
+    "recsys.dataset": [
+        "Cut",
+        "Dataset",
+        "cut_histories",
+        "dataset_of",
+        "passed_over",
+        "read_dataset",
+    ],
     "recsys.embeddings": [
         "EmbeddingTables",
         "Int8Rows",

@@ -24,12 +24,21 @@ from features.definitions import Definition, RetrievalRank, RetrievalScore, Slat
 from features.errors import Problem
 from features.tables import EVENT, ITEM, TIMESTAMP, USER, Histories, Interactions
 from recsys.bundle.left_out import LeftOut
-from recsys.config import Config
+from recsys.config import Config, RetrievalConfig
 from recsys.content.variety import different_descriptions
 from recsys.dataset import Dataset
 from recsys.evaluation.splits import Split
 
-__all__ = ["CONTENT", "EVALUATION", "RANKING", "TOWERS", "Fitness", "find_fitness", "without"]
+__all__ = [
+    "CONTENT",
+    "EVALUATION",
+    "RANKING",
+    "TOWERS",
+    "Fitness",
+    "fields_problem",
+    "find_fitness",
+    "without",
+]
 
 CONTENT, RANKING, EVALUATION = "content", "ranking", "evaluation"
 TOWERS = "two_tower"
@@ -100,6 +109,13 @@ def find_fitness(config: Config, data: Dataset) -> Fitness:
     again = data.past_and_future(split.train, trained, config.split)
     parts = Parts(split, trained, again)
     left_out = _of_items(config, data)
+    if TOWERS in config.retrieval.sources and config.retrieval.use_fields:
+        from recsys.retrieval.towers.item_fields import FieldVocabulary
+
+        told = fields_problem(config.retrieval, len(FieldVocabulary.fit(data.items).columns))
+        if told is not None:
+            problem = Problem("items", "*", "must fit the settings", 0, told, "Change one of them.")
+            return Fitness(config, data, problems=(problem,))
     if TOWERS in config.retrieval.sources and (reason := _no_towers(parts)):
         left_out.append(LeftOut(TOWERS, f"left out: {reason}"))
         config = without(config, TOWERS)
@@ -216,3 +232,21 @@ def _not_of(definitions: tuple[Definition, ...], source: str) -> tuple[Definitio
         if one.name not in gone and read not in gone:
             kept.append(one)
     return tuple(kept)
+
+
+def fields_problem(settings: RetrievalConfig, found: int) -> str | None:
+    """Why the towers cannot have ``found`` fields of items as the settings ask; None: they can."""
+    from recsys.retrieval.training.feature_masking import MIN_FIELDS
+
+    if settings.use_fields and not found:
+        return (
+            "retrieval.use_fields must be false for a catalogue without category, list or number "
+            "columns of two or more values; name some in data.item_columns"
+        )
+    if settings.use_fields and settings.masking_weight and found < MIN_FIELDS:
+        return (
+            f"retrieval.masking_weight must be 0 for a catalogue with fewer than "
+            f"{MIN_FIELDS} fields, got {settings.masking_weight:g} with {found}; name "
+            "more category or list columns in data.item_columns"
+        )
+    return None

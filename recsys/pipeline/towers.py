@@ -13,6 +13,7 @@ import numpy as np
 from features.tables import Histories
 from recsys.config import RetrievalConfig
 from recsys.errors import ConfigError, TooFewUsersError
+from recsys.pipeline.fitness import fields_problem
 from recsys.progress import Progress
 from recsys.retrieval.finishing.extras import (
     FinishedTowers,
@@ -25,7 +26,6 @@ from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
 from recsys.retrieval.training import TrainingOptions, train_two_tower
 from recsys.retrieval.training.devices import training_device
 from recsys.retrieval.training.epoch_report import EpochReport
-from recsys.retrieval.training.feature_masking import MIN_FIELDS
 from recsys.retrieval.training.objectives import refused_by
 from recsys.threads import torch_threads
 
@@ -234,18 +234,9 @@ def _fields(settings: RetrievalConfig, items: ItemInputs) -> np.ndarray | None:
     """The fields' tokens, if the towers are to have them."""
     if not settings.use_fields:
         return None
-    found = items.fields.shape[1]
-    if not found:
-        raise ConfigError(
-            "retrieval.use_fields must be false for a catalogue without category, list or number "
-            "columns of two or more values; name some in data.item_columns"
-        )
-    if settings.masking_weight and found < MIN_FIELDS:
-        raise ConfigError(
-            f"retrieval.masking_weight must be 0 for a catalogue with fewer than "
-            f"{MIN_FIELDS} fields, got {settings.masking_weight:g} with {found}; name "
-            "more category or list columns in data.item_columns"
-        )
+    problem = fields_problem(settings, items.fields.shape[1])
+    if problem is not None:
+        raise ConfigError(problem)
     return items.fields
 
 

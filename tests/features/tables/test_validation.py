@@ -49,7 +49,7 @@ def test_named_optional_column_must_exist() -> None:
 @pytest.mark.parametrize(
     ("columns", "rule"),
     [
-        ({"user_id": [1.0, 2.0, 3.0]}, "must be an integer or a string"),
+        ({"user_id": [1.5, 2.0, 3.0]}, "must be an integer or a string"),
         ({"timestamp": ["a", "b", "c"]}, "must be a number (unit 's')"),
         ({"timestamp": [True, False, True]}, "must be a time"),
         ({"event": [1.5, 2.5, 3.5]}, "must be a string or a whole number"),

@@ -277,3 +277,20 @@ def test_what_was_left_out_is_read_as_it_was_written(tmp_path: Path) -> None:
     (tmp_path / LEFT_OUT).write_text("{}")
     with pytest.raises(ArtifactError, match="format"):
         read_left_out(tmp_path)
+
+
+def test_fields_that_items_lack_are_told_before_anything_starts(tmp_path: Path) -> None:
+    items = {"item_id": [f"i{k}" for k in range(12)], "colour": ["red", "blue", "grey"] * 4}
+    events = [(f"u{user}", f"i{(user + day) % 12}", day) for user in range(12) for day in range(6)]
+    fine = config_of(tmp_path, events, items, retrieval={"use_fields": True})
+    assert find_fitness(fine, read_dataset(fine)).problems == ()
+    masked = {"use_fields": True, "masking_weight": 0.1}
+    for table, retrieval, told in (
+        (items, masked, "masking_weight must be 0 for"),
+        ({"item_id": items["item_id"]}, {"use_fields": True}, "use_fields must be false"),
+    ):
+        config = config_of(tmp_path, events, table, retrieval=retrieval)
+        (problem,) = find_fitness(config, read_dataset(config)).problems
+        assert told in problem.first
+        with pytest.raises(DataError, match=told):
+            train(config)
