@@ -327,7 +327,7 @@ def _weight_problems(
     frame: pl.DataFrame, column: str, source: str, rules: EventRules
 ) -> list[Problem]:
     dtype = frame.schema[column]
-    if not dtype.is_numeric():
+    if not (dtype.is_numeric() or dtype == pl.Boolean):  # true counts 1, false nothing
         remedy = "Cast it to a number, or leave the role out."
         return [_wrong_type(source, column, "must be a number", dtype, remedy)]
     weight = pl.col(column).cast(pl.Float32)

@@ -24,6 +24,9 @@ def column_settings(roles: LogRoles, columns: list[str]) -> Iterator[Setting]:
     yield from _time(roles)
     if roles.kinds is not None:
         yield _setting("event", roles.kinds)
+    elif roles.other_kinds:
+        reason = "no word of a kind of event that is known, so all rows count the same"
+        yield Setting(_COLUMNS, "event", None, reason, others=roles.other_kinds)
     elif "event" in columns:
         yield Setting(_COLUMNS, "event", "", "'event' holds no kinds of event")
     yield from _weight(roles, columns)

@@ -138,7 +138,7 @@ def _is_id(column: pl.Series) -> bool:
 
 
 def _is_number(column: pl.Series) -> bool:
-    if column.dtype.is_numeric():
+    if column.dtype.is_numeric() or column.dtype == pl.Boolean:
         return True
     if column.dtype != pl.String:
         return False

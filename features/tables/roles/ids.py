@@ -15,6 +15,7 @@ from features.tables.roles.names import (
     ORDERS,
     SESSIONS,
     USERS,
+    WEIGHTS,
     is_called_id,
     rank,
     words,
@@ -95,6 +96,8 @@ def find_key(table: pl.DataFrame, wanted: str, role: str) -> str | None:
 
 def item_name(name: str) -> float:
     """How much a column is called like an item's id; below 0: like something else."""
+    if rank(name, WEIGHTS, whole=True) is not None:
+        return -1.0
     if rank(name, (*USERS, *SESSIONS, *ORDERS)) is not None:
         return -1.0
     return _called(name, ITEMS)
@@ -102,6 +105,8 @@ def item_name(name: str) -> float:
 
 def user_name(name: str) -> float:
     """How much a column is called like a user's id; a session's counts less than any user's."""
+    if rank(name, WEIGHTS, whole=True) is not None:
+        return -1.0
     if rank(name, ORDERS) is not None:
         return -0.8
     place = rank(name, USERS)
@@ -114,7 +119,8 @@ def user_name(name: str) -> float:
 
 def _called(name: str, wanted: Sequence[str]) -> float:
     place, described = rank(name, wanted), rank(name, ATTRIBUTES) is not None
-    if place is None and rank(name, MEASURES) is not None and not is_called_id(name):
+    measured = {*words(name)} & {*MEASURES} - {*ITEMS}
+    if not is_called_id(name) and (measured or (place is None and rank(name, MEASURES))):
         return -0.7
     if described:
         return -0.5 if place is None else -0.3

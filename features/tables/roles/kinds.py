@@ -5,31 +5,37 @@ from __future__ import annotations
 import polars as pl
 
 from features.tables.roles.found import Found, cells, shown
-from features.tables.roles.names import KINDS, rank, words
+from features.tables.roles.names import ATTRIBUTES, KINDS, rank, words
 
-__all__ = ["PURCHASE", "find_kinds", "is_purchase", "weight_of"]
+__all__ = ["PURCHASE", "find_kinds", "find_other_kinds", "is_purchase", "weight_of"]
 
 PURCHASE = 1.0
 _MOST, _MOST_NAMED, _MOST_NUMBERS = 50, 200, 20
+_FEW, _OFTEN = 12, 1.2
 _WEAK = ("type", "kind", "action", "operation", "feedback", "activity", "interaction", "event_id")
 _WORTH: dict[float, tuple[str, ...]] = {
     0.1: (
         "view", "views", "viewed", "pv", "pageview", "detail", "details", "browse", "visit", "see",
-        "seen", "look", "viewitem", "viewed item", "preview",
+        "seen", "look", "viewitem", "viewed item", "preview", "ansicht", "angesehen", "vue", "vu",
+        "vista", "visto", "visualizacao", "visualizzazione", "bekeken", "просмотр", "浏览",
     ),
-    0.2: ("click", "clicks", "clicked", "clickout", "tap", "open", "opened", "clk", "select"),
+    0.2: ("click", "clicks", "clicked", "clickout", "tap", "open", "opened", "clk", "select",
+            "klick", "klik", "clic", "клик", "点击"),
     0.5: (
         "cart", "addtocart", "addcart", "carted", "basket", "addtobasket", "atc", "fav",
         "favorite", "favourite", "favorites", "favor", "like", "liked", "likes", "wishlist",
         "addtowishlist", "bookmark", "save", "saved", "collect", "star", "thumbsup", "upvote",
-        "follow", "share", "shared", "comment", "heart", "love", "addtocollection",
+        "follow", "share", "shared", "comment", "heart", "love", "addtocollection", "warenkorb",
+        "merkliste", "panier", "carrito", "carrello", "carrinho", "winkelmand", "koszyk", "корзина",
+        "收藏", "加购",
     ),
     1.0: (
         "buy", "bought", "purchase", "purchased", "purchases", "transaction", "order", "ordered",
         "checkout", "pay", "paid", "payment", "sale", "sold", "conversion", "convert", "booking",
         "booked", "subscribe", "install", "apply", "reservation", "rent", "download", "complete",
         "completed", "finish", "finished", "play", "played", "listen", "watch", "watched", "stream",
-        "read", "rating", "rate", "rated", "review",
+        "read", "rating", "rate", "rated", "review", "kauf", "gekauft", "bestellung", "achat",
+        "commande", "compra", "pedido", "acquisto", "aankoop", "zakup", "покупка", "заказ", "购买",
     ),
     0.0: (
         "impression", "impressions", "imp", "show", "shown", "exposure", "expose", "display",
@@ -40,11 +46,17 @@ _WORTH: dict[float, tuple[str, ...]] = {
     -1.0: (
         "dislike", "disliked", "hide", "hidden", "return", "returned", "returns", "refund",
         "refunded", "thumbsdown", "downvote", "notinterested", "block", "report", "uninstall",
-        "unsubscribe", "reject", "rejected", "spam", "hate", "negative",
+        "unsubscribe", "reject", "rejected", "spam", "hate", "negative", "retoure", "rückgabe",
+        "storno", "retour", "remboursement", "devolucion", "devolucao", "devolución", "reso",
+        "zwrot", "возврат", "退货",
     ),
 }  # fmt: skip
 _KNOWN = {kind: worth for worth, kinds in _WORTH.items() for kind in kinds}
-_BUYS = frozenset(_WORTH[1.0][:16]) | {"rent", "orders", "sales"}
+_BUYS = (
+    frozenset(_WORTH[1.0][:16])
+    | frozenset(_WORTH[1.0][_WORTH[1.0].index("kauf") :])
+    | {"rent", "orders", "sales"}
+)
 _PARTS = (
     ({"return", "returned", "refund", "refunded", "dislike", "hide", "downvote"}, -1.0),
     ({"remove", "removed", "delete", "deleted", "unlike", "impression", "abandoned"}, 0.0),
@@ -92,6 +104,30 @@ def find_kinds(frame: pl.DataFrame, taken: set[str]) -> Found | None:
     return Found(
         best, _evidence(frame[best]), tuple((one, _evidence(frame[one])) for *_, one in rest)
     )
+
+
+def find_other_kinds(
+    frame: pl.DataFrame, taken: set[str], item: str, user: str
+) -> tuple[tuple[str, str], ...]:
+    """Columns that may hold kinds of event in words that are not known, with their evidence.
+
+    Args:
+        frame: the log.
+        taken: columns that play a role.
+        item: the column of items' ids; what it decides describes items.
+        user: that of users'.
+    """
+    found = []
+    for name, dtype in frame.schema.items():
+        if name in taken or dtype != pl.String or rank(name, ATTRIBUTES) is not None:
+            continue
+        column = cells(frame[name])
+        if not 2 <= column.drop_nulls().n_unique() <= _FEW or column.null_count():
+            continue
+        pairs = [frame.select(one, name).n_unique() / frame[one].n_unique() for one in (item, user)]
+        if min(pairs) > _OFTEN:
+            found.append((name, f"{_evidence(frame[name])}; say in [data.kinds] what each counts"))
+    return tuple(found)
 
 
 def _score(column: pl.Series) -> float:

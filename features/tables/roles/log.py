@@ -17,7 +17,7 @@ from features.tables.roles.amounts import (
 )
 from features.tables.roles.found import Found
 from features.tables.roles.ids import Ids, find_ids
-from features.tables.roles.kinds import find_kinds
+from features.tables.roles.kinds import find_kinds, find_other_kinds
 from features.tables.roles.moments import When, find_arrival, find_when, times_of
 from features.tables.roles.names import PLACES, rank
 
@@ -34,6 +34,7 @@ class LogRoles:
         ids: the same, and the columns of the tables that they join.
         when: when events happened.
         kinds: the kind of event; None: all are of one.
+        other_kinds: where there are no kinds, columns that may hold them in words not known.
         weight: how much events count; None: all the same.
         quantity: how many pieces; None: not said.
         order: the order of a line; None: not said.
@@ -48,6 +49,7 @@ class LogRoles:
     ids: Ids
     when: When
     kinds: Found | None
+    other_kinds: tuple[tuple[str, str], ...]
     weight: Weight | None
     quantity: Found | None
     order: Found | None
@@ -120,6 +122,11 @@ def find_log_roles(
         ids=ids,
         when=when,
         kinds=kinds,
+        other_kinds=(
+            ()
+            if kinds is not None
+            else find_other_kinds(frame, taken, ids.item.column, ids.user.column)
+        ),
         weight=weight,
         quantity=quantity,
         order=order,

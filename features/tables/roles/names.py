@@ -97,7 +97,9 @@ KINDS = (
 WEIGHTS = (
     "weight", "rating", "score", "stars", "overall", "grade", "vote", "note", "star", "rate",
     "bewertung", "review_score", "user_rating", "book_rating", "stars_given", "label", "liked",
-    "is_like", "like", "clicked", "is_click", "click", "implicit", "target", "preference",
+    "is_like", "is_liked", "like", "clicked", "is_click", "is_clicked", "click", "purchased",
+    "is_purchase", "bought", "converted", "conversion", "watched", "positive", "is_positive",
+    "interested", "reward", "implicit", "target", "preference",
     "play_count", "plays", "playcount", "listen_count", "cnt",
 )  # fmt: skip
 QUANTITIES = ("quantity", "qty", "units", "amount", "count", "pieces", "menge", "cantidad", "num")

@@ -259,3 +259,61 @@ def test_codes_are_categories_and_quantities_are_not() -> None:
     assert list(found) == ["department_no", "brand", "shelf"]
     assert found["department_no"] == "department_no: 12 numbers that are codes, by its name"
     assert list(find_codes(frame, "item_id", 100)) == ["department_no", "shelf"]
+
+
+def _many(**columns: list[object]) -> pl.DataFrame:
+    """300 rows of users, items and days, with other columns whose values go round."""
+    count = 300
+    own = {
+        name: [values[row % len(values)] for row in range(count)]
+        for name, values in columns.items()
+    }
+    return pl.DataFrame(
+        {
+            "user": [f"u{row * 7 % 31}" for row in range(count)],
+            "thing_id": [f"{row * row % 53:03}X" for row in range(count)],
+            "day": [f"2024-01-{1 + row % 28:02}" for row in range(count)],
+            **own,
+        }
+    )
+
+
+def test_a_rating_is_no_item_though_it_names_one() -> None:
+    frame = _many(**{"Book-Rating": [0, 0, 5, 7, 8]}).rename({"thing_id": "ISBN"})
+    found = find_log_roles(frame.select("user", "Book-Rating", "ISBN", "day"))
+    assert found.item.column == "ISBN"
+    assert found.weight is not None
+    assert (found.weight.found.column, found.weight.zero) == ("Book-Rating", 120)
+
+
+@pytest.mark.parametrize("values", [[True, False, False], [1, 0, 0]])
+@pytest.mark.parametrize("name", ["liked", "is_click", "clicked", "purchased"])
+def test_truth_values_weigh_events(name: str, values: list[object]) -> None:
+    found = find_log_roles(_many(**{name: values}))
+    assert found.weight is not None
+    assert (found.weight.found.column, found.weight.zero) == (name, 200)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "weights"),
+    [
+        (["Ansicht", "Kauf", "Retoure"], [0.1, 1.0, -1.0]),
+        (["vue", "panier", "achat"], [0.1, 0.5, 1.0]),
+        (["vista", "carrito", "compra", "devolución"], [0.1, 0.5, 1.0, -1.0]),
+        (["浏览", "收藏", "购买"], [0.1, 0.5, 1.0]),
+    ],
+)
+def test_kinds_of_other_languages(kinds: list[object], weights: list[float]) -> None:
+    found = find_log_roles(_many(vorgang=kinds))
+    assert found.kinds is not None
+    assert found.kinds.column == "vorgang"
+    assert [weight_of(str(kind)) for kind in kinds] == weights
+
+
+def test_words_that_are_not_known_are_mentioned() -> None:
+    frame = _many(vorfall=["foo", "bar", "baz", "foo"], country=["DE", "FR"])
+    frame = frame.with_columns(colour=pl.col("thing_id").str.slice(0, 2))
+    found = find_log_roles(frame)
+    assert found.kinds is None
+    assert [name for name, _ in found.other_kinds] == ["vorfall"]
+    assert "3 kinds of event: 'foo', 'bar', 'baz'" in found.other_kinds[0][1]
