@@ -11,11 +11,15 @@ __all__ = ["typed"]
 _HEAD = 1_000
 _WHOLE = r"^-?\d+$"
 _REAL = r"^[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|inf|NaN)$"
+_COMMA = r"^[-+]?\d+,\d+$"
+_THOUSANDS = r"^[-+]?\d{1,3},\d{3}$"
 _CODE = r"^-?0\d"
 _MANY_DIGITS = r"^[-+]?\d{16,}$"
 
 
-def typed(frame: pl.DataFrame, ids: Collection[str] = ()) -> pl.DataFrame:
+def typed(
+    frame: pl.DataFrame, ids: Collection[str] = (), *, decimal_comma: bool = False
+) -> pl.DataFrame:
     """Whole numbers, numbers and truth values where every cell is one; the rest stays text.
 
     A column in which a cell begins with a zero and a digit holds codes, and one with more digits
@@ -24,12 +28,28 @@ def typed(frame: pl.DataFrame, ids: Collection[str] = ()) -> pl.DataFrame:
     Args:
         frame: columns of text.
         ids: columns that stay as they are.
+        decimal_comma: numbers may be written as 4,5 where all of a column's are.
     """
     names = frame.columns
     for name in names:
         if name not in ids:
-            frame = frame.with_columns(_typed(frame[name]))
+            column = _typed(frame[name])
+            if decimal_comma and column.dtype == pl.String:
+                column = _with_points(column)
+            frame = frame.with_columns(column)
     return frame
+
+
+def _with_points(column: pl.Series) -> pl.Series:
+    """Numbers of a column in which all are written with a comma before their decimals."""
+    values = column.drop_nulls()
+    values = values.filter(values != "")
+    written = not values.is_empty() and bool(values.str.contains(_COMMA).all())
+    # 1,200 alone may be twelve hundred.
+    if not written or bool(values.str.contains(_THOUSANDS).all()):
+        return column
+    plain = column.str.replace(",", ".", literal=True)
+    return plain.cast(pl.Float64, strict=False)
 
 
 def _typed(column: pl.Series) -> pl.Series:

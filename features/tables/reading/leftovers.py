@@ -7,7 +7,13 @@ from collections.abc import Collection
 
 import polars as pl
 
-__all__ = ["MARKS", "without_marks", "without_repeated_header", "without_row_numbers"]
+__all__ = [
+    "MARKS",
+    "without_marks",
+    "without_padding",
+    "without_repeated_header",
+    "without_row_numbers",
+]
 
 MARKS = (
     "",
@@ -68,3 +74,24 @@ def _counts(column: pl.Series) -> bool:
     numbers = column.cast(pl.Int64, strict=False)
     steps = numbers.diff().drop_nulls()
     return numbers.null_count() == 0 and bool(((steps == 1) | (numbers[1:] <= 1)).all())
+
+
+def without_padding(frame: pl.DataFrame) -> pl.DataFrame:
+    """Without the blanks that a program puts behind separators.
+
+    They are told by the header: a name begins with one, and so does every cell below it.
+
+    Args:
+        frame: columns of text.
+    """
+    plain = [name.strip() for name in frame.columns]
+    if plain == frame.columns or len(set(plain)) < len(plain):
+        return frame
+    padded = [
+        name
+        for name in frame.columns
+        if name.startswith(" ") and bool(frame[name].drop_nulls().str.starts_with(" ").all())
+    ]
+    if padded:
+        frame = frame.with_columns(pl.col(padded).str.strip_chars(" "))
+    return frame.rename(dict(zip(frame.columns, plain, strict=True)))

@@ -18,6 +18,7 @@ from features.tables.reading.files import expand
 from features.tables.reading.json_rows import read_json
 from features.tables.reading.leftovers import (
     without_marks,
+    without_padding,
     without_repeated_header,
     without_row_numbers,
 )
@@ -162,12 +163,14 @@ def _joined(
             f"{path}: files must have columns of one type, got: {told}; read files of one form "
             "together"
         ) from None
-    frame = without_marks(without_row_numbers(frame), found.missing)
+    frame = without_row_numbers(frame)
+    frame = without_marks(without_padding(frame) if text else frame, found.missing)
     if not text:
         return frame.with_columns(typed(frame.select(keys), ids or ())) if keys else frame
     heads = [_TYPED_NAME.fullmatch(name) for name in own if name]
     if not all(heads):
-        return frame if ids is None else typed(frame, ids)
+        comma = found.separator != ","
+        return frame if ids is None else typed(frame, ids, decimal_comma=comma)
     try:
         return _of_recbole(frame, {one[0]: (one[1], one[2]) for one in heads if one is not None})
     except pl.exceptions.PolarsError as error:

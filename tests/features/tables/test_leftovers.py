@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+import pytest
 
 from features import find_problems
 from features.tables.reading import ReadOptions, read_frame, read_table
@@ -62,3 +64,31 @@ def test_problems_name_lines_of_the_file_behind_a_repeated_header(tmp_path: Path
     )
     (problem,) = find_problems(path)
     assert problem.first == "None (line 4)"
+
+
+def test_blanks_after_separators_are_no_part_of_cells(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("user_id, item_id, when, note\n7, 08, 1600000000, a b\n8, 09, 1600000100,c\n")
+    frame = read_frame(path, ids=("user_id", "item_id"))
+    assert frame.columns == ["user_id", "item_id", "when", "note"]
+    assert frame.rows() == [("7", "08", 1_600_000_000, " a b"), ("8", "09", 1_600_000_100, "c")]
+
+
+@pytest.mark.parametrize(
+    ("separator", "cells", "wanted"),
+    [
+        (";", ["4,5", "3,0", "-1,25"], [4.5, 3.0, -1.25]),
+        (";", ["4,5", "", "3,25"], [4.5, None, 3.25]),
+        (";", ["1,200", "3,400"], ["1,200", "3,400"]),  # twelve hundred, or a little over one
+        (";", ["4,5", "3.0"], ["4,5", "3.0"]),
+        (";", ["4,5", "x"], ["4,5", "x"]),
+        (",", ['"4,5"', '"3,0"'], ["4,5", "3,0"]),
+    ],
+)
+def test_decimals_behind_a_comma(
+    separator: str, cells: list[str], wanted: list[Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "log.csv"
+    rows = [f"u{number}{separator}{cell}" for number, cell in enumerate(cells)]
+    path.write_text("\n".join([f"user_id{separator}rating", *rows]) + "\n")
+    assert read_frame(path, ids=("user_id",))["rating"].to_list() == wanted
