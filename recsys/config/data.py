@@ -28,7 +28,7 @@ from features.tables.rules import (
     Undescribed,
 )
 from features.tables.times import TimeUnit
-from recsys.settings import Settings
+from recsys.settings import Natural, Settings
 
 __all__ = [
     "DataConfig",
@@ -171,6 +171,8 @@ class ReadConfig(Settings):
     """Whether the first row names the columns; else they are column_1, column_2 and so on."""
     compression: Compression | None = ReadOptions.compression
     """How a file of text is compressed."""
+    skip_lines: Natural | None = ReadOptions.skip_lines
+    """Lines of text before the first row, such as comments."""
     missing: tuple[str, ...] = ReadOptions.missing
     """Cells of text that mean no value, such as "NA"; empty cells always do."""
     bad_rows: BadRows = ReadOptions.bad_rows

@@ -40,6 +40,7 @@ _USUAL = {
     "encoding": "utf-8",
     "header": True,
     "compression": "none",
+    "skip_lines": 0,
 }
 _NAMELESS = "there is not a header; columns are named by their position"
 _GUESSED = "no Unicode; guessed from its letters, so look at the titles, or set another"

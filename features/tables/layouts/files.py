@@ -151,4 +151,4 @@ def _lines(file: File, found: ReadOptions) -> Iterator[int]:
                 if found.header:
                     continue
             if len(row) == width and any(row):
-                yield begin
+                yield begin + (found.skip_lines or 0)

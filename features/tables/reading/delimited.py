@@ -67,7 +67,7 @@ def _source(path: File, found: ReadOptions) -> Path | io.BytesIO:
     """What Polars takes: the file itself where it is UTF-8, its text otherwise."""
     if found.separator == "::":
         return io.BytesIO(as_utf8(path, found).getvalue().replace(b"::", JOINED.encode()))
-    plain = found.encoding == "utf-8" and found.compression == "none"
+    plain = found.encoding == "utf-8" and found.compression == "none" and not found.skip_lines
     if plain and isinstance(path, Path):
         return path
     return as_utf8(path, found)
@@ -167,8 +167,10 @@ def good_lines(path: File, found: ReadOptions) -> Iterator[int]:
 
 
 def _lines(path: File, found: ReadOptions) -> Iterator[tuple[int, int, list[str] | str]]:
+    skipped = found.skip_lines or 0
     with open_text(path, found) as text:
-        yield from csv_rows(text, str(found.separator), found.quote or "")
+        for begin, end, row in csv_rows(text, str(found.separator), found.quote or ""):
+            yield begin + skipped, end + skipped, row
 
 
 def _frame(rows: list[list[str]], names: list[str]) -> pl.DataFrame:

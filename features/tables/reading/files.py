@@ -126,8 +126,8 @@ def open_text(
 ) -> Iterator[io.TextIOWrapper]:
     """The text of a file; what is no text of the encoding is marked.
 
-    In UTF-8 such bytes are lone surrogates, in other encodings U+FFFD; these raise an error if
-    ``strict``.
+    It begins behind the lines that are skipped. In UTF-8 bytes that are none are lone surrogates,
+    in other encodings U+FFFD; there they raise an error if ``strict``.
     """
     encoding = found.encoding or "utf-8"
     plain = encoding == "utf-8"
@@ -140,6 +140,8 @@ def open_text(
             newline="",
         ) as text,
     ):
+        for _ in range(found.skip_lines or 0):
+            text.readline()
         yield text
 
 

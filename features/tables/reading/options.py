@@ -25,6 +25,7 @@ class ReadOptions:
         header: whether the first row of delimited text names the columns; otherwise they are
             called column_1, column_2, ...
         compression: of a file of text.
+        skip_lines: lines of delimited text before the first row, such as comments.
         missing: cells of text that mean no value, beside empty ones.
         bad_rows: "refuse" the file at the first row that cannot be read, or "drop" such rows and
             count them.
@@ -39,6 +40,7 @@ class ReadOptions:
     encoding: str | None = None
     header: bool | None = None
     compression: Compression | None = None
+    skip_lines: int | None = None
     missing: tuple[str, ...] = ()
     bad_rows: BadRows = "refuse"
 
@@ -51,6 +53,8 @@ class ReadOptions:
             if value not in allowed:
                 known = ", ".join(repr(one) for one in allowed if one is not None)
                 raise ValueError(f"{name} must be one of {known}, got {value!r}")
+        if self.skip_lines is not None and self.skip_lines < 0:
+            raise ValueError(f"skip_lines must be >= 0, got {self.skip_lines}")
         separator = self.separator
         if separator is not None and separator != "::" and not _is_one_byte(separator):
             raise ValueError(f"separator must be one ASCII character or '::', got {separator!r}")

@@ -64,7 +64,7 @@ class Places:
     def _line(self, file: File, row: int, height: int) -> int:
         header = int(bool(self.found.header))
         if _number_of_lines(file, self.found) == height + header:
-            return header + row + 1
+            return (self.found.skip_lines or 0) + header + row + 1
         delimited = self.found.format == "delimited"
         lines = good_lines(file, self.found) if delimited else _objects(file, self.found)
         return next(islice(lines, row, None), header + row + 1)

@@ -18,6 +18,8 @@ __all__ = ["found_options"]
 
 _SEPARATORS = (",", "\t", ";", "::", "|", "\x01", "^", " ")
 _LOOKED_AT = 200
+_MOST_COMMENTS = 100
+_EXCEL = re.compile(r"sep=(.)", re.IGNORECASE)
 _COUNTED = 2
 _TELLING, _ENOUGH = 1 << 14, 32
 _WESTERN = "cp1252"
@@ -73,7 +75,32 @@ def found_options(path: File, said: ReadOptions) -> ReadOptions:
         raise DataError(f"{path}: must hold rows, got blank lines alone; check how it was written")
     said = replace(said, compression=compression, encoding=encoding)
     said = replace(said, format=said.format or _format(path, text))
-    return said if said.format != "delimited" else _delimited(path, text, said)
+    if said.format != "delimited":
+        return said
+    said, text = _without_preface(said, text)
+    return _delimited(path, text, said)
+
+
+def _without_preface(said: ReadOptions, text: str) -> tuple[ReadOptions, str]:
+    """The text behind comments, or behind the line by which Excel names the separator."""
+    lines = text.splitlines(keepends=True)
+    if said.skip_lines is None:
+        named = _EXCEL.fullmatch(lines[0].strip())
+        if named is not None:
+            said = replace(said, skip_lines=1, separator=said.separator or named[1])
+        else:
+            said = replace(said, skip_lines=_comments(lines))
+    return said, "".join(lines[said.skip_lines or 0 :])
+
+
+def _comments(lines: list[str]) -> int:
+    """How many of the first lines begin with "#" and have not the form of a row."""
+    count = next((n for n, line in enumerate(lines) if not line.startswith("#")), 0)
+    if not 0 < count <= _MOST_COMMENTS:
+        return 0
+    form = [lines[count].count(one) for one in _SEPARATORS[:4]]
+    rows = (n for n in range(count) if [lines[n].count(one) for one in _SEPARATORS[:4]] == form)
+    return next(rows, count)
 
 
 def _encoding(path: File, block: bytes) -> str:

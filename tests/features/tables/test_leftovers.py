@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from features import find_problems
+from features import DataError, EventColumns, find_problems
 from features.tables.reading import ReadOptions, read_frame, read_table
 
 
@@ -92,3 +92,40 @@ def test_decimals_behind_a_comma(
     rows = [f"u{number}{separator}{cell}" for number, cell in enumerate(cells)]
     path.write_text("\n".join([f"user_id{separator}rating", *rows]) + "\n")
     assert read_frame(path, ids=("user_id",))["rating"].to_list() == wanted
+
+
+@pytest.mark.parametrize(
+    ("before", "skipped", "separator"),
+    [
+        ("sep=;\n", 1, ";"),
+        ("# exported by a program\n# on some day, at noon\n", 2, ";"),
+        ("#comment\n#user_id;item_id;n\n", 1, ";"),  # the header itself begins with a mark
+    ],
+)
+def test_lines_before_the_header(before: str, skipped: int, separator: str, tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    header = "" if "#user_id" in before else "user_id;item_id;n\n"
+    path.write_text(before + header + "u;a;1\nv;b;2\n")
+    found = read_table(path, ids=("user_id", "item_id")).found
+    assert (found.skip_lines, found.separator, found.header) == (skipped, separator, True)
+    frame = read_frame(path, ids=("user_id", "item_id"))
+    assert [name.lstrip("#") for name in frame.columns] == ["user_id", "item_id", "n"]
+    assert frame.rows() == [("u", "a", 1), ("v", "b", 2)]
+    path.write_text(before + header + "u;a;1\nv;b\n")
+    line = before.count("\n") + header.count("\n") + 2
+    with pytest.raises(DataError, match=f"line {line} must have 3 cells like the first, got 2"):
+        read_frame(path)
+    path.write_text(before + header + "u;a;1\n;b;2\n")
+    user = frame.columns[0]
+    problems = find_problems(path, columns=EventColumns(user=user, timestamp="n"))
+    (missing,) = (one for one in problems if one.column == user)
+    assert missing.first == f"None (line {line})"
+
+
+def test_rows_that_begin_with_a_mark_are_rows(tmp_path: Path) -> None:
+    path = tmp_path / "tags.csv"
+    path.write_text("".join(f"#t{number},u{number % 7},x\n" for number in range(150)))
+    found = read_table(path).found
+    assert (found.skip_lines, found.header) == (0, False)
+    path.write_text("#a,u,x\n#b,v,y\nc,w,z\nd,w,z\n")
+    assert read_table(path).found.skip_lines == 0
