@@ -151,6 +151,7 @@ def open_service(
             bundled=bundled,
             row_vectors=vectors_of_field(CONTENT_FIELD),
             telemetry=Telemetry(slow_s=serving.slow_request_s),
+            rules=config.data.to_event_rules(),
         )
         ends.callback(service.close)
         yield service

@@ -51,7 +51,7 @@ class Asked(NamedTuple):
         filters: which items may be shown.
         policy: how the slate is made.
         state: what the store says of the user; None: it was not asked, or did not answer.
-        met: items of all that the service was told of the user, oldest first.
+        met: items that the user liked, of all that the service was told, oldest first.
         local_only: ask neither the store nor a model.
         deadline: by ``now``.
         now: the service's clock, seconds.

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from features.tables.rules import EventRules
 from recsys.config.serving import ServiceSettings
 from serving.errors import (
     CursorExpired,
@@ -77,6 +78,7 @@ class Intake:
         models: LiveModels | None,
         settings: ServiceSettings,
         experiments: Experiments | None,
+        rules: EventRules,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
@@ -84,6 +86,7 @@ class Intake:
         self._models = models
         self._settings = settings
         self._experiments = experiments
+        self._rules = rules
         self._clock = clock
         self._wall_clock = wall_clock
 
@@ -220,9 +223,10 @@ class Intake:
         fresh: Sequence[FreshEvent] = ()
         if read.state is not None and read.state.session:
             page, events = _met(page, read.state.session)
-            met = [event.item_id for event in events]
             fresh = self._fresh(snapshot, events) if events else ()
-            filtered = (*filtered, *met)
+            weighed = [(self._rules.weight_of(one.event, one.weight, 1.0), one) for one in events]
+            met = [one.item_id for weight, one in weighed if weight > 0]
+            filtered = (*filtered, *(one.item_id for weight, one in weighed if weight))
         moment_us = begun.page.until_us if self._settings.moment == "now" else None
         return Asked(
             asker=LiveQuestion(request.user_id, request.recent_items, fresh, moment_us),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from features.tables.rules import EventRules
 from recsys.config.serving import ServiceSettings
 from serving.errors import NoGeneration, NotSupported, ServingError
 from serving.events.event_stream import EventStream
@@ -70,6 +71,7 @@ class RecommendationService:
         row_vectors: reads item vectors out of packed rows, for diversity.
         build_slate: the slate rule. None: `recsys.ranking.slate.build_slate`.
         telemetry: where counts go. None: its own.
+        rules: what the users' events mean, as in the log. None: that all are likes.
         clock: seconds, only differences count.
         wall_clock: seconds since the epoch.
     """
@@ -89,6 +91,7 @@ class RecommendationService:
         row_vectors: RowVectors | None = None,
         build_slate: SlateBuilder | None = None,
         telemetry: Telemetry | None = None,
+        rules: EventRules | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -119,6 +122,7 @@ class RecommendationService:
             models=models,
             settings=self.settings,
             experiments=experiments,
+            rules=rules or EventRules(),
             clock=clock,
             wall_clock=wall_clock,
         )

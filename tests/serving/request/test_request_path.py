@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from features.packing import PackedField, PackedSchema
+from features.tables.rules import EventRules
 from recsys.config.experiment_design import Arm, ArmSettings, Experiment
 from recsys.config.serving import ServiceSettings
 from serving.errors import CursorExpired, CursorMismatch, NotSupported
@@ -105,6 +106,24 @@ def test_without_a_model_the_last_item_finds_similar_ones(make_service: Any) -> 
     answer = service.recommend(RecommendRequest("new", k=3))
     assert (ids(answer), answer.source) == (["i2", "i3"], "similar_to_last_item")
     assert answer.reason == "unknown_user"
+
+
+def test_likes_alone_find_similar_ones_and_what_counts_for_nothing_hides_nothing(
+    make_service: Any,
+) -> None:
+    rules = EventRules(kinds={"click": 1.0, "scroll": 0.0, "hide": -1.0})
+    service = make_service(models=None, rules=rules)
+    service.record(
+        [
+            event("i1", 9.0, user_id="new", event="click"),
+            event("i4", 5.0, user_id="new", event="hide"),
+            event("i2", 3.0, user_id="new", event="scroll"),
+        ]
+    )
+    answer = service.recommend(RecommendRequest("new", k=2))
+    assert (ids(answer), answer.source) == (["i2", "i3"], "similar_to_last_item")
+    every = service.recommend(RecommendRequest("new", k=20))
+    assert {"i1", "i4"} & set(ids(every)) == set()
 
 
 def test_feedback_needs_a_stream(store: Any, make: Any) -> None:
