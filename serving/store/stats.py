@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import blake2b
+from heapq import heappush, heappushpop
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,20 +85,25 @@ class _Group:
     without_expiry: int = 0
     first: int | None = None
     last: int | None = None
-    sample: list[bytes] = field(default_factory=list)
+    drawn: list[tuple[int, bytes]] = field(default_factory=list)
 
-    def add(self, key: bytes, ttl_s: int, size: int, rng: np.random.Generator) -> None:
-        """Count a key, and keep it in a sample of ``size`` with equal chances."""
+    @property
+    def sample(self) -> list[bytes]:
+        """The keys that were drawn."""
+        return [key for _, key in self.drawn]
+
+    def add(self, key: bytes, ttl_s: int, size: int, number: int) -> None:
+        """Count a key, and keep it while its number is among the ``size`` smallest."""
         self.count += 1
         if ttl_s < 0:
             self.without_expiry += 1
         else:
             self.first = ttl_s if self.first is None else min(self.first, ttl_s)
             self.last = ttl_s if self.last is None else max(self.last, ttl_s)
-        if len(self.sample) < size:
-            self.sample.append(key)
-        elif (place := int(rng.integers(self.count))) < size:
-            self.sample[place] = key
+        if len(self.drawn) < size:
+            heappush(self.drawn, (-number, key))
+        else:
+            heappushpop(self.drawn, (-number, key))
 
 
 def read_stats(
@@ -113,7 +120,7 @@ def read_stats(
         client: the store.
         keys: names within the namespace.
         sample: keys of each kind whose memory is asked for, >= 1.
-        rng: draws them.
+        rng: draws them, whatever the order in which a scan finds them.
         on_progress: called with the number of keys of each page.
 
     Raises:
@@ -123,6 +130,7 @@ def read_stats(
     if sample < 1:
         raise ValueError(f"sample must be >= 1, got {sample}")
     groups: dict[tuple[str, str | None], _Group] = {}
+    salt, prefix = rng.bytes(16), len(keys.namespace.encode())
     with store_errors("read its statistics"):
         for page in scan_pages(client, f"{keys.namespace}:*"):
             with client.pipeline(transaction=False) as pipeline:
@@ -131,7 +139,9 @@ def read_stats(
                 for key, ttl_s in zip(page, pipeline.execute(), strict=True):
                     if ttl_s != -2:  # gone meanwhile
                         group = groups.setdefault(keys.kind_of(key), _Group())
-                        group.add(key, ttl_s, sample, rng)
+                        # By the name within the namespace: the same draw in every namespace.
+                        digest = blake2b(key[prefix:], digest_size=8, key=salt).digest()
+                        group.add(key, ttl_s, sample, int.from_bytes(digest))
             if on_progress is not None:
                 on_progress(len(page))
         found = [

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from serving.store.keys import Keys
-from serving.store.stats import ServerStats, read_stats
+from serving.store.stats import ServerStats, _Group, read_stats
 
 
 def stats_of(store, **options):
@@ -102,3 +102,16 @@ def test_every_key_knows_its_kind():
         assert keys.kind_of(getattr(keys, kind)("g1", "a:{b}:c").encode()) == (kind, "g1")
     for kind in ("head", "generations", "events", "experiments"):
         assert keys.kind_of(getattr(keys, kind).encode()) == (kind, None)
+
+
+def test_the_sample_does_not_hang_on_the_order_of_the_scan():
+    rng = np.random.default_rng(0)
+    keys = [(f"k{row}".encode(), int(rng.integers(2**63))) for row in range(500)]
+    found = []
+    for order in (range(500), rng.permutation(500)):
+        group = _Group()
+        for place in order:
+            group.add(keys[place][0], -1, 40, keys[place][1])
+        found.append(sorted(group.sample))
+    assert found[0] == found[1]
+    assert sorted(key for key, _ in sorted(keys, key=lambda one: one[1])[:40]) == found[0]
