@@ -45,6 +45,7 @@ from recsys.pipeline.ranker_choice import (
 )
 from recsys.pipeline.ranker_features import RankerFeatures
 from recsys.pipeline.retrievers import fit_sources
+from recsys.pipeline.shown_slates import better_with, shown_slates, slate_rows
 from recsys.pipeline.stages import Stage, run_stages
 from recsys.pipeline.towers import Plan, plan_of_past, write_curve
 from recsys.pipeline.writing import TOWERS, index_of, write_bundle, write_noise
@@ -282,18 +283,24 @@ class _Run:
         check_rows(rows, definitions)
         truth = Truth.from_histories(cut.target)
         quality = partial(held_out_ndcg, rows, pool.item_index[pool.real], truth)
+        slates = shown_slates(data, user_ids, cut.moment)
         steps = config.folds * (1 + int(config.listwise.enabled)) + 1 + int(config.listwise.enabled)
-        with progress.bar(steps, "train the ranker", unit="model") as advance:
-            fitted = fit_ranker(
-                rows,
-                folds[rows.request_index],
-                quality,
+        with progress.bar(steps * (1 + (slates is not None)), "train the ranker") as advance:
+            fit = partial(
+                fit_ranker,
                 gbdt=config.gbdt,
                 listwise=config.listwise.only(ListwiseOptions) if config.listwise.enabled else None,
                 top=config.listwise.top,
                 seed=self._config.seed,
                 on_step=lambda text: advance(1),
             )
+            fitted = fit(rows, folds[rows.request_index], quality)
+            if slates is not None:
+                history = cut.history.take(slates.row)
+                others = slate_rows(
+                    slates, retrievers, inputs, history, user_ids, asked + 1, self._past_log
+                )
+                fitted = better_with(fitted, fit, quality, rows, folds, others, slates)
         fitted.ranker.save(out)
         if config.listwise.enabled and fitted.ranker.listwise is None:
             reason = (
