@@ -15,7 +15,7 @@ _MASK = 2**64 - 1
 _STEP, _BEGIN = 0x9E3779B97F4A7C15, 0x632BE59BD9B4E019
 _SPREAD = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _CRC = np.array([zlib.crc32(bytes([byte])) for byte in range(256)], dtype=np.uint32)
-_CRC ^= _CRC[0] ^ np.uint32(0)
+_CRC ^= _CRC[0]  # the bare table: crc32 is linear but for the constant that it begins and ends with
 
 
 def update_with_series(digest: hashlib._Hash, series: pl.Series) -> None:

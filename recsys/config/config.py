@@ -27,7 +27,7 @@ from pydantic import (
 
 from features.definitions import Definition
 from features.whole_files import is_text
-from recsys.config.data import DataConfig
+from recsys.config.data import FILES, DataConfig
 from recsys.config.experiment_design import lay_out
 from recsys.config.experiments import ExperimentConfig
 from recsys.config.features import parsed_definitions, read_features_file
@@ -136,9 +136,7 @@ class Config(Settings):
         """
         values = self.model_dump(mode="json")
         for section, name in (
-            (values["data"], "events"),
-            (values["data"], "items"),
-            (values["data"], "users"),
+            *((values["data"], name) for name in FILES),
             (values["output"], "directory"),
             (values["impressions"], "directory"),
             (values["impressions"], "feedback_directory"),
@@ -169,7 +167,7 @@ class Config(Settings):
             "features_file",
         ):
             del values[section]
-        for name in ("events", "items", "users", "feast", "read"):
+        for name in (*FILES, "feast", "read"):
             del values["data"][name]
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()

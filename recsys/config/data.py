@@ -31,6 +31,7 @@ from features.tables.times import TimeUnit
 from recsys.settings import Natural, Settings
 
 __all__ = [
+    "FILES",
     "DataConfig",
     "EntityColumnsConfig",
     "EventColumnsConfig",
@@ -40,6 +41,9 @@ __all__ = [
     "RulesConfig",
     "UnfoldConfig",
 ]
+
+FILES = ("events", "items", "users", "orders")
+"""Settings of `DataConfig` that name a file: relative to the configuration, no part of a model."""
 
 
 def _path_or_url(value: Any, as_path: Callable[[Any], Path]) -> Path | str:
@@ -372,10 +376,9 @@ class DataConfig(Settings):
 
     def below(self, directory: Path) -> Self:
         """The same with paths that are relative taken from ``directory``."""
-        names = ("events", "items", "users", "orders")
         found: dict[str, Any] = {
             name: directory / path
-            for name in names
+            for name in FILES
             if isinstance(path := getattr(self, name), Path)  # a URL is no path
         }
         if self.feast is not None:

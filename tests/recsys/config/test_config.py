@@ -41,6 +41,15 @@ def test_paths_are_taken_from_the_directory_of_the_file(tmp_path: Path) -> None:
     assert config.as_used()["output"]["directory"] == "out"
 
 
+def test_the_file_of_orders_moves_with_its_directory_as_the_others_do(tmp_path: Path) -> None:
+    text = MINIMAL.replace("[data]\n", '[data]\nlayout = "order_lines"\norders = "orders.csv"\n')
+    config = load_config(write(tmp_path, text))
+    assert config.data.orders == tmp_path / "orders.csv"
+    assert config.as_used()["data"]["orders"] == "orders.csv"
+    (tmp_path / "other").mkdir()
+    assert load_config(write(tmp_path / "other", text)).fingerprint() == config.fingerprint()
+
+
 def test_a_directory_that_is_no_text_is_refused(tmp_path: Path) -> None:
     odd = tmp_path / "d\udcff"
     odd.mkdir()
