@@ -152,6 +152,7 @@ def open_service(
             row_vectors=vectors_of_field(CONTENT_FIELD),
             telemetry=Telemetry(slow_s=serving.slow_request_s),
             rules=config.data.to_event_rules(),
+            repeats=config.slate.to_rule(),
         )
         ends.callback(service.close)
         yield service
@@ -226,7 +227,7 @@ def find_problems(config: Config, tables: Tables | None = None) -> Findings:
     told = tables.dropped, tables.notes
     if problems:
         return Findings(problems, features, *told)
-    fitness = find_fitness(config, dataset_of(tables))
+    fitness = find_fitness(config, dataset_of(tables, config.slate.to_rule()))
     if fitness.problems:
         return Findings(list(fitness.problems), None, *told)
     problems, features = find_definition_problems(fitness.config, tables)

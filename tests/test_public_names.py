@@ -290,6 +290,7 @@ PUBLIC: dict[str, list[str]] = {
         "leave_last_out",
         "paired_difference",
         "parse_metric",
+        "repeat_slices",
         "self_information",
         "split_at",
         "split_per_user",

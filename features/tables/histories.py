@@ -11,6 +11,7 @@ import polars as pl
 
 from features.tables.cuts import rest_of_rows
 from features.tables.interactions import Interactions
+from features.tables.repeats import NEVER_AGAIN, RepeatRule
 from features.tables.schema import EVENT, ITEM, TIMESTAMP, USER, WEIGHT
 from features.tables.vocabulary import Vocabulary
 
@@ -36,6 +37,8 @@ class Histories:
         target: [E] bool, the events that are to be predicted; the others are history alone. None:
             all are.
         refused: U rows of what was disliked; no likes, and nothing to be shown. None: nothing was.
+        hidden_until: [E] int64 microseconds, from when on the item of an event may be shown again.
+            None: never.
 
     Raises:
         ValueError: shapes or types differ from the above, an index is < 1, or a row is not
@@ -48,6 +51,7 @@ class Histories:
     weight: np.ndarray
     target: np.ndarray | None = None
     refused: Histories | None = None
+    hidden_until: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         self._check_extras()
@@ -91,6 +95,7 @@ class Histories:
         items: Vocabulary,
         *,
         targets: Collection[str] = (),
+        repeats: RepeatRule = NEVER_AGAIN,
     ) -> Self:
         """Histories of ``user_ids``, one row each and in their order.
 
@@ -103,28 +108,36 @@ class Histories:
             user_ids: whose.
             items: what indices mean.
             targets: kinds of events that are to be predicted. Empty: all.
+            repeats: for how long events hide their item.
         """
         rows = pl.DataFrame({USER: pl.Series(user_ids, dtype=pl.String)}).with_row_index("row")
-        made = cls._of_frame(interactions.frame, rows, items, targets)
+        made = cls._of_frame(interactions.frame, rows, items, targets, repeats)
         if interactions.dislikes is None:
             return made
-        return replace(made, refused=cls._of_frame(interactions.dislikes, rows, items, ()))
+        return replace(made, refused=cls._of_frame(interactions.dislikes, rows, items))
 
     @classmethod
     def _of_frame(
-        cls, frame: pl.DataFrame, rows: pl.DataFrame, items: Vocabulary, targets: Collection[str]
+        cls,
+        frame: pl.DataFrame,
+        rows: pl.DataFrame,
+        items: Vocabulary,
+        targets: Collection[str] = (),
+        repeats: RepeatRule = NEVER_AGAIN,
     ) -> Self:
         index = items.index(frame[ITEM])
         users = frame.select(USER).with_row_index("event").filter(pl.Series(index > 0))
         placed = users.join(rows, on=USER).select("row", "event").sort("row", "event")
         event = placed["event"].to_numpy()
         counts = np.bincount(placed["row"].to_numpy(), minlength=rows.height)
+        timestamp = frame[TIMESTAMP].to_physical().to_numpy()[event].astype(np.int64)
         return cls(
             indptr=_pointers(counts),
             item_index=index[event].astype(np.int64),
-            timestamp=frame[TIMESTAMP].to_physical().to_numpy()[event].astype(np.int64),
+            timestamp=timestamp,
             weight=frame[WEIGHT].to_numpy()[event].astype(np.float32),
             target=(frame[EVENT].is_in(list(targets)).to_numpy()[event] if targets else None),
+            hidden_until=repeats.hidden_until(timestamp, frame[EVENT].gather(event)),
         )
 
     def __len__(self) -> int:
@@ -302,12 +315,37 @@ class Histories:
         Raises:
             ValueError: an item index exceeds ``num_items``.
         """
+        return self._mask(num_items, slice(None))
+
+    def hidden_mask(self, num_items: int, moment_us: np.ndarray | None = None) -> np.ndarray:
+        """[U, N + 1] bool, True where the item must not be shown at the moment.
+
+        What was disliked, and what was met and may not be shown again yet.
+
+        Args:
+            num_items: N.
+            moment_us: [U] int64 microseconds. None: just after each row's newest event.
+
+        Raises:
+            ValueError: an item index exceeds ``num_items``.
+        """
+        if self.hidden_until is None:
+            return self.seen_mask(num_items)
+        if moment_us is None:
+            moment_us = np.zeros(len(self), dtype=np.int64)
+            known = self.counts > 0
+            moment_us[known] = self.timestamp[self.indptr[1:][known] - 1] + 1
+        held = self.hidden_until > np.repeat(moment_us, self.counts)
+        return self._mask(num_items, held)
+
+    def _mask(self, num_items: int, events: np.ndarray | slice) -> np.ndarray:
+        """[U, N + 1] bool, True for the items of some events and for what was disliked."""
         self.check_width(num_items)
-        seen = np.zeros((len(self), num_items + 1), dtype=bool)
-        seen[self.rows, self.item_index] = True
+        mask = np.zeros((len(self), num_items + 1), dtype=bool)
+        mask[self.rows[events], self.item_index[events]] = True
         if self.refused is not None:
-            seen |= self.refused.seen_mask(num_items)
-        return seen
+            mask |= self.refused.seen_mask(num_items)
+        return mask
 
     def check_width(self, num_items: int) -> None:
         """Refuse items beyond a catalogue.
@@ -337,19 +375,20 @@ class Histories:
             self.timestamp[events],
             self.weight[events],
             None if self.target is None else self.target[events],
+            hidden_until=None if self.hidden_until is None else self.hidden_until[events],
         )
 
     def _refusing(self, refused: Histories | None) -> Histories:
         return self if refused is self.refused else replace(self, refused=refused)
 
     def _check_extras(self) -> None:
-        if self.target is not None and (
-            self.target.dtype != np.bool_ or self.target.shape != self.item_index.shape
-        ):
-            raise ValueError(
-                f"target must be one bool an event, got {self.target.dtype} of shape "
-                f"{self.target.shape}"
-            )
+        for name, dtype in (("target", np.bool_), ("hidden_until", np.int64)):
+            array = getattr(self, name)
+            if array is not None and (array.dtype, array.shape) != (dtype, self.item_index.shape):
+                raise ValueError(
+                    f"{name} must be one {np.dtype(dtype)} an event, got {array.dtype} of shape "
+                    f"{array.shape}"
+                )
         if self.refused is not None and len(self.refused) != len(self):
             raise ValueError(
                 f"refused must have {len(self)} rows as the history, got {len(self.refused)}"

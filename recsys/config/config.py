@@ -34,7 +34,7 @@ from recsys.config.features import parsed_definitions, read_features_file
 from recsys.config.gate_rules import GateRules
 from recsys.config.impressions import ImpressionsConfig
 from recsys.config.retrieval import RetrievalConfig
-from recsys.config.sections import CandidatesConfig, OutputConfig, RankingConfig
+from recsys.config.sections import CandidatesConfig, OutputConfig, RankingConfig, SlateConfig
 from recsys.config.serving import ServingConfig
 from recsys.config.store import StoreConfig
 from recsys.config.tuning import TuningConfig
@@ -66,6 +66,8 @@ class Config(Settings):
     """The first stage."""
     ranking: RankingConfig = RankingConfig()
     """The second stage."""
+    slate: SlateConfig = SlateConfig()
+    """What may be shown."""
     features_file: Path | None = None
     """TOML file that ``features`` stand in. Not said: they stand in the configuration itself, or
     nowhere."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from features.tables.repeats import RepeatRule
 from recsys.ranking.options import GbdtOptions, ListwiseStage
 from recsys.settings import (
     Closed01,
@@ -18,6 +19,7 @@ __all__ = [
     "CandidatesConfig",
     "OutputConfig",
     "RankingConfig",
+    "SlateConfig",
     "SlateOptions",
 ]
 
@@ -50,6 +52,26 @@ class RankingConfig(SlateOptions):
     """The first stage: trees."""
     listwise: ListwiseStage = ListwiseStage()
     """The second stage: a network."""
+
+
+class SlateConfig(Settings):
+    """What a slate may show of what its user met before."""
+
+    repeats: str = RepeatRule.general
+    """Items the user met: "exclude": never again, "allow": at once, "after 7d": after so many
+    minutes (m), hours (h), days (d) or weeks (w). Disliked ones are never shown."""
+    kinds: dict[str, str] = Field(default_factory=dict)
+    """Kind of event = the rule of its own, such as view = "allow" beside purchase = "after 30d"; of
+    several events of an item the longest rule holds."""
+
+    @model_validator(mode="after")
+    def _known_rules(self) -> Self:
+        self.to_rule()
+        return self
+
+    def to_rule(self) -> RepeatRule:
+        """The same as the value type that histories take."""
+        return RepeatRule(self.repeats, self.kinds)
 
 
 class CandidatesConfig(Settings):

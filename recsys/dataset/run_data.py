@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
 
@@ -26,6 +26,7 @@ from features.tables import (
     Vocabulary,
 )
 from features.tables.hashing import stable_hash, update_with_series
+from features.tables.repeats import RepeatRule
 from recsys.config import Config
 from recsys.dataset.tables import cut_moment, open_tables, split_of
 from recsys.evaluation.options import SplitOptions
@@ -55,6 +56,7 @@ class Dataset:
         item_ids: N items, every one of the catalogue.
         user_ids: U users, in order of their first event; `continuing` puts others before.
         targets: kinds of events that are to be predicted. Empty: all.
+        repeats: for how long what a user met is hidden from that user.
         told: what was dropped of the files and what is hardly meant, as sentences.
     """
 
@@ -64,6 +66,7 @@ class Dataset:
     item_ids: Vocabulary
     user_ids: Vocabulary
     targets: tuple[str, ...] = ()
+    repeats: RepeatRule = field(default_factory=RepeatRule)
     told: tuple[str, ...] = ()
 
     @property
@@ -102,7 +105,9 @@ class Dataset:
     def histories(self, interactions: Interactions | None = None) -> Histories:
         """[U rows] of ``interactions``; None: of the whole log."""
         log = self.interactions if interactions is None else interactions
-        return Histories.from_interactions(log, self.user_list, self.item_ids, targets=self.targets)
+        return Histories.from_interactions(
+            log, self.user_list, self.item_ids, targets=self.targets, repeats=self.repeats
+        )
 
     def continuing(self, item_ids: Vocabulary, user_ids: Vocabulary) -> Self:
         """The same data with ids numbered on from older vocabularies.
@@ -264,11 +269,15 @@ def read_dataset(config: Config) -> Dataset:
     tables = open_tables(config)
     if tables.problems:
         raise DataError(problems=tables.problems)
-    return dataset_of(tables)
+    return dataset_of(tables, config.slate.to_rule())
 
 
-def dataset_of(tables: Tables) -> Dataset:
+def dataset_of(tables: Tables, repeats: RepeatRule) -> Dataset:
     """The data set of tables without problems.
+
+    Args:
+        tables: of the run.
+        repeats: for how long what a user met is hidden from that user.
 
     Raises:
         DataError: a column cannot play the role it is given.
@@ -283,5 +292,6 @@ def dataset_of(tables: Tables) -> Dataset:
         item_ids=Vocabulary.from_ids(items.frame[ITEM]),
         user_ids=Vocabulary.from_ids(users.unique(maintain_order=True)),
         targets=tables.rules.targets,
+        repeats=repeats,
         told=(*tables.dropped, *tables.notes, *(one.told for one in tables.counts)),
     )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         bootstrap_means,
         paired_difference,
     )
-    from recsys.evaluation.slices import Slice, item_slices, user_slices
+    from recsys.evaluation.slices import Slice, item_slices, repeat_slices, user_slices
     from recsys.evaluation.splits import Split, leave_last_out, split_at, split_per_user
     from recsys.evaluation.truth import Judged, Truth, judge
 
@@ -56,6 +56,7 @@ __all__ = [
     "leave_last_out",
     "paired_difference",
     "parse_metric",
+    "repeat_slices",
     "self_information",
     "split_at",
     "split_per_user",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 
-from features.tables import USER
+from features.tables import USER, Histories
 from recsys.evaluation.metrics import LIST_METRICS, USER_METRICS, MetricName, parse_metric
 from recsys.evaluation.options import EvaluationOptions
 from recsys.evaluation.popularity import checked_popularity, popularity_rank
@@ -18,7 +19,7 @@ from recsys.evaluation.significance import (
     bootstrap_means,
     paired_difference,
 )
-from recsys.evaluation.slices import Slice, item_slices, user_slices
+from recsys.evaluation.slices import Slice, item_slices, repeat_slices, user_slices
 from recsys.evaluation.truth import Judged, Truth, judge
 from recsys.lookup import lookup
 from recsys.topk import TopK
@@ -48,6 +49,8 @@ def evaluate(
     ks: Sequence[int] = EvaluationOptions.default("ks"),
     metrics: Sequence[str] = DEFAULT_METRICS,
     history_length: np.ndarray | None = None,
+    met: Histories | None = None,
+    new_lists: TopK | None = None,
     user_ids: Sequence[str] | None = None,
     resamples: int = 2000,
     level: float = 0.95,
@@ -67,6 +70,10 @@ def evaluate(
         metrics: names without cutoff, or with one ("recall@50"), which then holds beside ``ks``.
         history_length: [Q] training events of each user, for the slices by history. None: no
             such slices.
+        met: Q histories, for the slices of what is wanted again and of what is new. None: no such
+            slices.
+        new_lists: the same system's lists with what users had met left out, for a slice of what is
+            new to them that is judged by these. None: no such slice.
         user_ids: Q outside ids for the table of users. None: the row numbers as text.
         resamples: of the bootstrap.
         level: of its intervals.
@@ -94,7 +101,7 @@ def evaluate(
         found = bootstrap_means(of, rng=rng, resamples=resamples, level=level)
         return {str(name): interval for name, interval in zip(per_user_names, found, strict=True)}
 
-    def measured(part: Slice) -> SliceResult:
+    def measured(part: Slice, lists: TopK = lists) -> SliceResult:
         restricted = part.of(truth)
         inside = judge(lists, restricted)
         numbers = intervals(_values(inside, per_user_names)) if inside.row.size else {}
@@ -104,6 +111,15 @@ def evaluate(
     slices = item_slices(counts)
     if history_length is not None:
         slices += user_slices(history_length, truth)
+    repeats = [] if met is None else repeat_slices(truth, met)
+    results = [measured(part) for part in (*slices, *repeats)]
+    if repeats and new_lists is not None:
+        new = replace(
+            repeats[-1],
+            name="new, repeats left out",
+            description=f"{repeats[-1].description}, in lists without those they had",
+        )
+        results.append(measured(new, new_lists))
     ids = [str(row) for row in range(len(truth))] if user_ids is None else list(user_ids)
     return Evaluation(
         per_user=_user_table(judged, ids, history_length, per_user_names, values),
@@ -113,7 +129,7 @@ def evaluate(
             for name in names
             if not name.is_per_user
         },
-        slices=tuple(measured(part) for part in slices),
+        slices=tuple(results),
         recall_curve=_recall_curve(judged),
         exposure=_exposure(lists.item_index[:, :headline_k], truth, counts),
         users=judged.row.size,

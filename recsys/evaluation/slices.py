@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from features.tables import Histories
 from recsys.evaluation.popularity import checked_popularity, cold_items, head_items
 from recsys.evaluation.truth import Truth
 
-__all__ = ["Slice", "item_slices", "user_slices"]
+__all__ = ["Slice", "item_slices", "repeat_slices", "user_slices"]
 
 
 @dataclass(frozen=True)
@@ -24,16 +25,18 @@ class Slice:
         description: who is in it, one sentence without a full stop.
         items: [N + 1] bool, True = in the slice. None: all items.
         users: [Q] bool, True = in the slice. None: all users.
+        relevant: [E] bool of the relevant items of the truth, True = in the slice. None: all.
     """
 
     name: str
     description: str
     items: np.ndarray | None = None
     users: np.ndarray | None = None
+    relevant: np.ndarray | None = None
 
     def of(self, truth: Truth) -> Truth:
         """``truth`` restricted to the slice, with the same Q rows."""
-        return truth.only(items=self.items, users=self.users)
+        return truth.only(items=self.items, users=self.users, relevant=self.relevant)
 
 
 def item_slices(popularity: np.ndarray, *, head_fraction: float = 0.1) -> list[Slice]:
@@ -54,6 +57,30 @@ def item_slices(popularity: np.ndarray, *, head_fraction: float = 0.1) -> list[S
         Slice("head items", f"the {head_fraction:.0%} of items with most training events", head),
         Slice("tail items", "all other items with at least one training event", tail),
         Slice("cold items", "items without any training event", cold),
+    ]
+
+
+def repeat_slices(truth: Truth, met: Histories) -> list[Slice]:
+    """What users wanted again, and what was new to them; nothing where nobody wanted any again.
+
+    Args:
+        truth: Q rows.
+        met: Q histories that the lists were made from.
+
+    Raises:
+        ValueError: another number of rows.
+    """
+    if len(met) != len(truth):
+        raise ValueError(
+            f"met must have one row per row of the truth: got {len(met)} for {len(truth)}"
+        )
+    width = 1 + max(int(one.item_index.max(initial=0)) for one in (met, truth))
+    again = np.isin(truth.rows * width + truth.item_index, met.rows * width + met.item_index)
+    if not again.any():
+        return []
+    return [
+        Slice("repeats", "wanted items that their user had met before", relevant=again),
+        Slice("new", "wanted items that their user had not met before", relevant=~again),
     ]
 
 

@@ -112,12 +112,19 @@ class Truth:
         """[E] int64 row of each item."""
         return np.repeat(np.arange(len(self), dtype=np.int64), self.counts)
 
-    def only(self, *, items: np.ndarray | None = None, users: np.ndarray | None = None) -> Truth:
+    def only(
+        self,
+        *,
+        items: np.ndarray | None = None,
+        users: np.ndarray | None = None,
+        relevant: np.ndarray | None = None,
+    ) -> Truth:
         """The same Q rows with the other items, or everything of the other users, left out.
 
         Args:
             items: [N + 1] bool, True = stays. None: all.
             users: [Q] bool, True = stays. None: all.
+            relevant: [E] bool of the relevant items, True = stays. None: all.
 
         Raises:
             ValueError: a mask has a wrong shape.
@@ -138,6 +145,13 @@ class Truth:
                     "rows"
                 )
             kept &= users[self.rows]
+        if relevant is not None:
+            if relevant.shape != self.item_index.shape:
+                raise ValueError(
+                    f"relevant must have one entry per relevant item: got shape {relevant.shape} "
+                    f"for {self.item_index.size} items"
+                )
+            kept &= relevant
         indptr = _pointers(self.rows[kept], len(self))
         return Truth(indptr, self.item_index[kept], self.grade[kept])
 

@@ -27,9 +27,9 @@ def evaluate(
 ) -> Mapping[str, Evaluation]:
     """Measure a bundle on the held-out part, stage by stage.
 
-    Histories end where the training part ends; seen items are masked; the full catalogue is
-    ranked. Writes ``report.html``, ``evaluation.json`` and ``evidence`` (for the gate) into the
-    bundle and the metric table into its manifest.
+    Histories end where the training part ends; what must not be shown again is masked; the full
+    catalogue is ranked. Writes ``report.html``, ``evaluation.json`` and ``evidence`` (for the gate)
+    into the bundle and the metric table into its manifest.
 
     Args:
         config: the run.
@@ -53,17 +53,24 @@ def evaluate(
             "retrieval + trees": answer.lists(answer.trees),
         }
         advance(1)
-        seen = answer.asked.seen_mask(data.num_items)
+        hidden = answer.asked.hidden_mask(data.num_items, answer.cut.moment)
         for retriever in answer.recommender.retrievers:
             question = retriever.ask(
                 answer.asked,
                 moment=answer.cut.moment,
                 user_index=answer.recommender.user_index(answer.users),
             )
-            systems[retriever.name] = question.retrieve(answer.k, excluded=seen)
+            systems[retriever.name] = question.retrieve(answer.k, excluded=hidden)
         advance(1)
     rng = np.random.default_rng(config.seed)
-    evaluations = {name: answer.judge(lists, rng) for name, lists in systems.items()}
+    new_lists = {
+        "funnel": answer.new_lists(answer.score),
+        "retrieval + trees": answer.new_lists(answer.trees),
+    }
+    evaluations = {
+        name: answer.judge(lists, rng, new_lists=new_lists.get(name))
+        for name, lists in systems.items()
+    }
     measured = answer.measured(systems["funnel"], evaluations["funnel"])
     notes = measured_on(data, config.split)
     _write_report(bundle, evaluations, rng, measured.calibration, notes)

@@ -21,7 +21,15 @@ from recsys.bundle import Bundle
 from recsys.bundle.manifest import Manifest
 from recsys.dataset import Cut
 from recsys.errors import ArtifactError, LeakageError
-from recsys.evaluation import Evaluation, Interval, Truth, item_slices, judge, user_slices
+from recsys.evaluation import (
+    Evaluation,
+    Interval,
+    Truth,
+    item_slices,
+    judge,
+    repeat_slices,
+    user_slices,
+)
 from recsys.evaluation.metrics import USER_METRICS, parse_metric
 from recsys.files.headers import read_header, write_header
 from recsys.lookup import lookup
@@ -172,7 +180,11 @@ def _table(measured: Measured) -> pl.DataFrame:
     """See the module; one row a user and slice."""
     lists, truth, history = measured.lists, measured.truth, measured.history
     popularity = np.bincount(history.item_index, minlength=len(measured.item_ids) + 1)
-    slices = (*item_slices(popularity), *user_slices(history.counts, truth))
+    slices = (
+        *item_slices(popularity),
+        *user_slices(history.counts, truth),
+        *repeat_slices(truth, history),
+    )
     outside = np.array(["", *measured.item_ids], dtype=object)
     frames = []
     for name, wanted in [("", truth), *((part.name, part.of(truth)) for part in slices)]:

@@ -6,7 +6,7 @@ same question as `recsys train`.
 
 - **content**, and with it **semantic ids**: two items that differ in what is said of them.
 - **two_tower**: two users with events at different times, and events to choose the epoch on.
-- **ranking**: two users who went on to an item that is new to them, and a past to find it by.
+- **ranking**: two users who went on to an item that may be shown to them, and a past to find it by.
 - **evaluation**: an event that is held out.
 
 Some of it shows only in the work: vectors that collapse, candidates among which nobody wanted any.
@@ -196,12 +196,20 @@ def _no_ranking(parts: Parts) -> str | None:
     past, future = parts.again[1], parts.again[2].targets()
     if not past.item_index.size:
         return "there is no past that candidates could be found by"
+    held = np.ones(past.item_index.size, dtype=bool)
+    if past.hidden_until is not None:
+        asked = np.zeros(len(future), dtype=np.int64)
+        known = future.counts > 0
+        asked[known] = future.timestamp[future.indptr[:-1][known]]
+        held = past.hidden_until > np.repeat(asked, past.counts)
     width = 1 + max(int(each.item_index.max(initial=0)) for each in (past, future))
-    new = ~np.isin(future.rows * width + future.item_index, past.rows * width + past.item_index)
-    users = np.unique(future.rows[new]).size
+    hidden = past.rows[held] * width + past.item_index[held]
+    shown = ~np.isin(future.rows * width + future.item_index, hidden)
+    users = np.unique(future.rows[shown]).size
     if users < _LEAST_USERS:
+        kind = "new items" if past.hidden_until is None else "items that may be shown"
         return (
-            f"{_users(users)} events of new items after a past, and the ranker is chosen on "
+            f"{_users(users)} events of {kind} after a past, and the ranker is chosen on "
             f"{_LEAST_USERS} or more"
         )
     return None

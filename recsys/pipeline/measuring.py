@@ -15,7 +15,7 @@ from recsys.bundle import Bundle
 from recsys.config import Config
 from recsys.dataset import Cut, Dataset, cut_histories
 from recsys.dataset.tables import cut_moment
-from recsys.errors import ArtifactError
+from recsys.errors import ArtifactError, ConfigError
 from recsys.evaluation import Evaluation, Truth
 from recsys.evaluation import evaluate as measure
 from recsys.evaluation.options import SplitOptions
@@ -26,7 +26,7 @@ from recsys.recommender import Recommender
 from recsys.recommender.pool import CandidatePool
 from recsys.topk import TopK
 
-__all__ = ["MEASURED_AT", "Answer", "ask_funnel", "measured_on", "own_data"]
+__all__ = ["MEASURED_AT", "Answer", "ask_funnel", "check_slate", "measured_on", "own_data"]
 
 MEASURED_AT = 20
 """Cutoff at which models are chosen on held-out users, and which every report shows."""
@@ -43,6 +43,7 @@ def own_data(config: Config, bundle: Bundle, data: Dataset, *, remedy: str) -> D
 
     Raises:
         ArtifactError: the data or the split are not those the bundle was trained with.
+        ConfigError: nor is what its slates may show.
     """
     try:
         numbered = numbered_as(bundle, data)
@@ -54,6 +55,7 @@ def own_data(config: Config, bundle: Bundle, data: Dataset, *, remedy: str) -> D
             f"bundle {bundle.id} was trained on other data than {config.data.shown} hold now; "
             f"{remedy} with its own data"
         )
+    check_slate(config, bundle)
     used, wanted = bundle.manifest.config["split"], config.as_used()["split"]
     if used != wanted:
         raise ArtifactError(
@@ -61,6 +63,22 @@ def own_data(config: Config, bundle: Bundle, data: Dataset, *, remedy: str) -> D
             f"what {wanted} holds out; {remedy} with its own split"
         )
     return numbered
+
+
+def check_slate(config: Config, bundle: Bundle) -> None:
+    """Refuse a bundle that learned to show other repeats than the configuration says.
+
+    Raises:
+        ConfigError: it did.
+    """
+    wanted = config.slate
+    used = type(wanted)(**bundle.manifest.config.get("slate", {}))
+    if used.to_rule() != wanted.to_rule():
+        raise ConfigError(
+            f"slate must be as bundle {bundle.id} was trained with, repeats = {used.repeats!r} and "
+            f"kinds = {used.kinds}, got {wanted.repeats!r} and {wanted.kinds}; change it, or train "
+            "again"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,13 +121,28 @@ class Answer:
         """Ids of the Q users."""
         return self.data.user_list
 
+    def new_lists(self, score: np.ndarray) -> TopK:
+        """The same without what users had met."""
+        query, column = np.nonzero(self.pool.real)
+        index = self.pool.item_index[query, column]
+        met = self.asked.seen_mask(len(self.recommender.item_ids))[query, index]
+        return self.lists(np.where(met, -np.inf, score))
+
     def lists(self, score: np.ndarray) -> TopK:
         """The lists of Q users from scores [R] of their candidates."""
         ranked = self.recommender.order(self.pool, score, self.k)
         return TopK(ranked.item_index, ranked.score)
 
-    def judge(self, lists: TopK, rng: np.random.Generator) -> Evaluation:
-        """What lists of the Q users, however made, are worth; ``rng`` draws the resamples."""
+    def judge(
+        self, lists: TopK, rng: np.random.Generator, *, new_lists: TopK | None = None
+    ) -> Evaluation:
+        """What lists of the Q users, however made, are worth.
+
+        Args:
+            lists: Q rows.
+            rng: draws the resamples.
+            new_lists: see `recsys.evaluation.evaluate`.
+        """
         history = self.cut.history
         return measure(
             lists,
@@ -118,6 +151,8 @@ class Answer:
             rng=rng,
             ks=self.config.evaluation.ks,
             history_length=history.counts,
+            met=history,
+            new_lists=new_lists,
             user_ids=self.users,
             resamples=self.config.evaluation.bootstrap_samples,
         )
@@ -163,8 +198,8 @@ def measured_on(data: Dataset, settings: SplitOptions) -> list[str]:
 def ask_funnel(config: Config, bundle: Bundle, data: Dataset) -> Answer:
     """Ask a bundle for candidates of every user at the cut, and score them.
 
-    Histories end where the training part ends, less what the bundle does not know; seen items are
-    masked; the full catalogue of the bundle is ranked.
+    Histories end where the training part ends, less what the bundle does not know; what
+    must not be shown again is masked; the full catalogue of the bundle is ranked.
 
     Args:
         config: of the split.
@@ -184,7 +219,10 @@ def ask_funnel(config: Config, bundle: Bundle, data: Dataset) -> Answer:
     if known < data.num_items:
         asked, log = asked.within(known), _known_events(log, data, known)
     pool = recommender.pool(
-        asked, moment=cut.moment, excluded=asked.seen_mask(known), user_ids=users
+        asked,
+        moment=cut.moment,
+        excluded=asked.hidden_mask(known, cut.moment),
+        user_ids=users,
     )
     label = cut.target.seen_mask(data.num_items)[:, : known + 1]
     rows = recommender.features.rows(pool, users, cut.moment, log, label=label)

@@ -177,7 +177,7 @@ class _Run:
         # Another index searches the same vectors: nothing is trained again for it.
         towers = config.retrieval.model_dump(mode="json", exclude={"index"})
         parent = lineage.fingerprint()
-        split = config.split.fingerprint()
+        split = fingerprint(config.split.fingerprint(), config.slate.fingerprint())
         features = self._features.fingerprint()
         items = tuple(stage.name for stage in self._item_stages)
         ranking: list[Stage] = (
@@ -265,7 +265,7 @@ class _Run:
             config.candidates_per_source,
             num_items=data.num_items,
             moment=cut.moment,
-            excluded=cut.history.seen_mask(data.num_items),
+            excluded=cut.history.hidden_mask(data.num_items, cut.moment),
             included=passed_over(data, [data.user_list[row] for row in asked], cut.moment),
             user_index=asked + 1,
         )

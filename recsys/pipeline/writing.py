@@ -85,6 +85,7 @@ def write_bundle(
             "positive": config.data.rules.positive,
             "negative": config.data.rules.negative,
         },
+        "repeats": {"general": config.slate.repeats, "kinds": config.slate.kinds},
         "told": list(data.told),
     }
     write_header(out / "recommender.json", 1, header)

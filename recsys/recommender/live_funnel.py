@@ -10,6 +10,7 @@ import polars as pl
 
 from features.moments import microseconds
 from features.tables import ITEM, Vocabulary
+from features.tables.repeats import RepeatRule
 from features.tables.rules import EventRules
 from recsys.ranking.ranker import Ranker, RankingRows
 from recsys.recommender.explanation import ExplainedItem, explain_rows
@@ -38,6 +39,7 @@ class LiveFunnel:
         candidates_per_source: that each retriever brings.
         user_index: rows of users in the training data, see `Recommender.user_index`.
         rules: what events mean that came after the log.
+        repeats: for how long what a user met is hidden from that user.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class LiveFunnel:
         candidates_per_source: int,
         user_index: Callable[[Sequence[str]], np.ndarray | None],
         rules: EventRules,
+        repeats: RepeatRule,
     ) -> None:
         self._retrievers = list(retrievers)
         self._features = features
@@ -68,6 +71,7 @@ class LiveFunnel:
         self._candidates_per_source = candidates_per_source
         self._user_index = user_index
         self._rules = rules
+        self._repeats = repeats
 
     def rank_items(
         self,
@@ -129,8 +133,8 @@ class LiveFunnel:
             A items in the order asked.
         """
         past = self.past(user_id, recent_items, fresh, moment)
-        seen = past.history.seen_mask(len(self._item_ids))
-        found = self.find(user_id, past, seen).item_index[0]
+        hidden = past.hidden(len(self._item_ids))
+        found = self.find(user_id, past, hidden).item_index[0]
         pool = self.pool_of(np.union1d(found, item_index), user_id, past)
         index = pool.item_index[0]
         return explain_rows(
@@ -139,7 +143,7 @@ class LiveFunnel:
             pool,
             item_index,
             found=np.isin(index, found),
-            seen=seen[0, index],
+            seen=hidden[0, index],
         )
 
     def past(
@@ -158,6 +162,7 @@ class LiveFunnel:
             as_of_us=microseconds(self._as_of),
             moment_us=None if moment is None else microseconds(moment),
             rules=self._rules,
+            repeats=self._repeats,
         )
 
     def find(self, user_id: str, past: LivePast, excluded: np.ndarray) -> CandidatePool:

@@ -12,6 +12,7 @@ import polars as pl
 
 from features.moments import EPOCH
 from features.tables import ItemTable, Vocabulary
+from features.tables.repeats import RepeatRule
 from features.tables.rules import EventRules
 from recsys.config.features import CONTENT
 from recsys.files.damage import telling_damage
@@ -45,6 +46,7 @@ class RecommenderParts(TypedDict):
     candidates_per_source: int
     diversity: float
     rules: EventRules
+    repeats: RepeatRule
 
 
 def read_parts(bundle: Path) -> RecommenderParts:
@@ -85,6 +87,7 @@ def _parts(bundle: Path) -> RecommenderParts:
         "candidates_per_source": header["candidates_per_source"],
         "diversity": header["diversity"],
         "rules": EventRules(**header.get("rules", {})),
+        "repeats": RepeatRule(**header.get("repeats", {})),
     }
 
 

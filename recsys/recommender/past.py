@@ -12,6 +12,7 @@ import numpy as np
 from features.computation.from_own_events import OwnEvents
 from features.moments import EPOCH
 from features.tables import ITEM, WEIGHT, Histories, Interactions, Vocabulary
+from features.tables.repeats import RepeatRule
 from features.tables.rules import EventRules
 from recsys.dataset.user_events import UserEvents
 
@@ -151,6 +152,10 @@ class LivePast:
     events: OwnEvents
     moment_us: int
 
+    def hidden(self, num_items: int) -> np.ndarray:
+        """[1, N + 1] bool, True where the user must not be shown the item at that moment."""
+        return self.history.hidden_mask(num_items, np.full(1, self.moment_us, dtype=np.int64))
+
 
 class LiveItems:
     """The vocabulary beside the items that feature definitions know.
@@ -178,6 +183,7 @@ class LiveItems:
         as_of_us: int,
         moment_us: int | None,
         rules: EventRules,
+        repeats: RepeatRule | None = None,
     ) -> LivePast:
         """The past of a request.
 
@@ -192,6 +198,7 @@ class LiveItems:
             as_of_us: when the log ended.
             moment_us: of the request. None: ``as_of_us``, or just after the newest fresh event.
             rules: what fresh events mean.
+            repeats: for how long events hide their item. None: for good.
         """
         fresh = [event for event in fresh if event.happened_us >= as_of_us]
         newest = max((event.happened_us + 1 for event in fresh), default=as_of_us)
@@ -227,9 +234,10 @@ class LiveItems:
             counts = np.flatnonzero(events.weight)
             item, events = item[counts], events.take(counts)
         liked, disliked = events.weight > 0, events.weight < 0
-        history = _row(item, events, liked)
+        repeats = repeats or RepeatRule()
+        history = _row(item, events, liked, repeats)
         if disliked.any():
-            history = replace(history, refused=_row(item, events, disliked))
+            history = replace(history, refused=_row(item, events, disliked, repeats))
         return LivePast(history, events, moment_us)
 
     def _added(
@@ -258,7 +266,7 @@ class LiveItems:
         return item, OwnEvents(self.known[item], happened, happened, weighed, kinds)
 
 
-def _row(item: np.ndarray, events: OwnEvents, kept: np.ndarray) -> Histories:
+def _row(item: np.ndarray, events: OwnEvents, kept: np.ndarray, repeats: RepeatRule) -> Histories:
     """One row of those events whose item is in the vocabulary."""
     inside = np.flatnonzero((item > 0) & kept)
     return Histories(
@@ -266,6 +274,7 @@ def _row(item: np.ndarray, events: OwnEvents, kept: np.ndarray) -> Histories:
         item[inside],
         events.happened[inside],
         np.abs(events.weight[inside]).astype(np.float32),
+        hidden_until=repeats.hidden_until(events.happened[inside], events.kind[inside]),
     )
 
 

@@ -13,6 +13,7 @@ import polars as pl
 
 from features.moments import microseconds
 from features.tables import ITEM, Histories, Interactions, ItemTable, Vocabulary
+from features.tables.repeats import RepeatRule
 from features.tables.rules import EventRules
 from recsys.dataset.user_events import USER_EVENTS, UserEvents
 from recsys.ranking.ranker import Ranker
@@ -44,6 +45,7 @@ class Recommender:
         source_names: retrievers, in the order that sources count.
         item_ids: the item vocabulary.
         towers: the two-tower retriever and what was made of it; None without one.
+        repeats: for how long what a user met is hidden from that user.
         as_of: the moment of live requests: just after the newest event the item values know.
         live: the funnel for one user at a time, and for given items.
     """
@@ -68,6 +70,7 @@ class Recommender:
         user_ids: Vocabulary | None = None,
         towers: FinishedTowers | None = None,
         rules: EventRules | None = None,
+        repeats: RepeatRule | None = None,
     ) -> None:
         self.generation = generation
         self.items = items
@@ -82,6 +85,7 @@ class Recommender:
         self.as_of = as_of
         self._candidates_per_source = candidates_per_source
         self._diversity = diversity
+        self.repeats = repeats or RepeatRule()
         online = retrievers
         if towers is not None:
             online = [towers.online if one is towers.retriever else one for one in retrievers]
@@ -96,6 +100,7 @@ class Recommender:
             candidates_per_source=candidates_per_source,
             user_index=self.user_index,
             rules=rules or EventRules(),
+            repeats=self.repeats,
         )
         self._titles = (
             None
@@ -120,6 +125,10 @@ class Recommender:
         """
         events = UserEvents.open(bundle / "candidates" / USER_EVENTS) if mapped else None
         return cls(**read_parts(bundle), interactions=interactions, events=events)
+
+    def histories(self, log: Interactions, user_ids: Sequence[str]) -> Histories:
+        """[Q] histories of users in a log, of the items of the bundle."""
+        return Histories.from_interactions(log, user_ids, self.item_ids, repeats=self.repeats)
 
     def user_index(self, user_ids: Sequence[str]) -> np.ndarray | None:
         """[Q] int64 rows of users in the training data + 1, 0 = unknown; None: nobody has one."""
@@ -170,11 +179,12 @@ class Recommender:
             moment: [Q] int64 microseconds since the epoch, when each user asks.
             log: events that features are computed from, each row from those before its moment.
             k: places.
-            excluded: [Q, N + 1] bool, True = must not appear. None: what is in the history.
+            excluded: [Q, N + 1] bool, True = must not appear. None: what their histories
+                hide.
             diversity: of the slate, 0..1. None: as configured.
         """
         if excluded is None:
-            excluded = histories.seen_mask(len(self.item_ids))
+            excluded = histories.hidden_mask(len(self.item_ids), moment)
         pool = self.pool(histories, moment=moment, excluded=excluded, user_ids=user_ids)
         rows = self.features.rows(pool, user_ids, moment, log)
         score = self.ranker.score(rows.features, rows.request_index)
@@ -236,7 +246,7 @@ class Recommender:
                 "head; train with one"
             )
         past = self.live.past(user_id, recent_items or (), fresh, moment)
-        excluded = past.history.seen_mask(len(self.item_ids))
+        excluded = past.hidden(len(self.item_ids))
         excluded[0, self.item_ids.index(list(exclude))] = True
         if only is not None:
             kept = np.zeros(excluded.shape[1], dtype=bool)

@@ -105,7 +105,8 @@ def recall_of_towers(
         on_epoch: called after each epoch; what it raises ends the training.
 
     Returns:
-        [V] float64 recall@20 of each user with validation events, seen items masked.
+        [V] float64 recall@20 of each user with validation events, without what was met and must not
+            be shown again.
 
     Raises:
         ConfigError: settings that do not fit the catalogue.
@@ -128,7 +129,7 @@ def recall_of_towers(
         users = asked[start : start + _USERS_AT_ONCE]
         seen = trial.past.take(users)
         lists = towers.retrieve(
-            seen, MEASURED_AT, excluded=seen.seen_mask(towers.num_items), user_index=users + 1
+            seen, MEASURED_AT, excluded=seen.hidden_mask(towers.num_items), user_index=users + 1
         )
         truth = Truth.from_histories(trial.future.take(users))
         parts.append(recall(judge(lists, truth), MEASURED_AT))

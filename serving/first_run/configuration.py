@@ -28,7 +28,13 @@ from serving.first_run.layouts import (
     unfold_settings,
     with_kinds,
 )
-from serving.first_run.rules import kind_settings, mark_setting, rule_settings, split_setting
+from serving.first_run.rules import (
+    kind_settings,
+    mark_setting,
+    rule_settings,
+    slate_setting,
+    split_setting,
+)
 from serving.first_run.setting import DEFAULTS, FirstConfig, Setting, relative
 
 __all__ = ["first_config_of_files"]
@@ -97,6 +103,7 @@ def first_config_of_files(
         *_described(frames, keys),
         *(_described_by_log(log, roles) if "items" not in frames else ()),
         split_setting(facts),
+        *filter(None, [slate_setting(facts)]),
         Setting("output", "directory", "artifacts", ""),
     ]
     asked = " ".join(f"--{name} {path}" for name, path in given.items())

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from features.tables.repeats import ALLOW
 from features.tables.roles import LogFacts, LogRoles, is_purchase, percent, weight_of
 from serving.first_run.setting import Setting
 
-__all__ = ["kind_settings", "mark_setting", "rule_settings", "split_setting"]
+__all__ = ["kind_settings", "mark_setting", "rule_settings", "slate_setting", "split_setting"]
 
 _RULES = "data.rules"
 _VIEWED = 0.2
 _ENOUGH, _ENOUGH_SHARE = 20, 0.01
+_LEAST_AGAIN, _COMES_BACK = 0.02, 0.1
 _ONE_MOMENT, _BOTH_PARTS = 0.95, 0.1
 
 
@@ -85,6 +87,28 @@ def split_setting(facts: LogFacts) -> Setting:
         if facts.one_moment > _ONE_MOMENT:
             reason = "a part of each user's events: nearly all of a user's are at one time"
     return Setting("split", "kind", "per_user", reason)
+
+
+def slate_setting(facts: LogFacts) -> Setting | None:
+    """Whether what users met may be shown to them again; None: hardly anybody comes back to it."""
+    predicted = _predicted(facts)
+    shares = [(facts.kinds.get(kind, 0), facts.again.get(kind, 0.0)) for kind in predicted]
+    rows = sum(many for many, _ in shares)
+    share = sum(many * share for many, share in shares) / rows if rows else facts.again.get("", 0.0)
+    if share < _LEAST_AGAIN:
+        return None
+    told = f"{percent(share)} of what users did last was with an item that they had met before"
+    if share >= _COMES_BACK:
+        others = (("exclude", "to show only what is new to a user"),)
+        return Setting("slate", "repeats", ALLOW, f"{told}; such items may be shown", others=others)
+    other = (ALLOW, "to show such items again; 'after 30d' waits a while")
+    return Setting("slate", "repeats", None, f"{told}; nothing is shown again", others=(other,))
+
+
+def _predicted(facts: LogFacts) -> list[str]:
+    """The kinds that are predicted, where some are history alone."""
+    bought = [kind for kind in facts.kinds if is_purchase(kind)]
+    return bought if any(True for _ in _targets(facts)) else []
 
 
 def _targets(facts: LogFacts) -> Iterator[Setting]:

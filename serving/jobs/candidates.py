@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import save_file
 
-from features.tables import TIMESTAMP, USER, Histories
+from features.tables import TIMESTAMP, USER
 from recsys.bundle import Bundle
 from recsys.config import Config
 from recsys.dataset.user_events import USER_EVENTS, UserEvents
@@ -53,15 +53,18 @@ def build_candidates(config: Config, bundle: Bundle, *, progress: Progress | Non
         ``popular_segments.parquet``. Live requests take all but the lists from here.
 
     Raises:
-        ConfigError: ``candidates.popular_segment`` is no usable column of the user table.
+        ConfigError: ``candidates.popular_segment`` is no usable column of the user table, or
+            ``slate`` is not as the bundle was trained with.
         DataError: the files break a rule, or the user table lost a column that definitions read.
         ArtifactError: the bundle is incomplete.
     """
     from recsys.dataset import read_dataset
     from recsys.dataset.definitions import USER_COLUMNS, user_columns
+    from recsys.pipeline.measuring import check_slate
     from recsys.recommender import Recommender
 
     progress = progress or Progress()
+    check_slate(config, bundle)
     data = read_dataset(config)
     column = config.candidates.popular_segment
     segments = None if column is None else segments_of(data.users, column)
@@ -74,7 +77,7 @@ def build_candidates(config: Config, bundle: Bundle, *, progress: Progress | Non
     newest: Any = events.frame[TIMESTAMP].max()
     as_of = newest + timedelta(microseconds=1)
     moment = np.full(len(users), int(events.frame[TIMESTAMP].to_physical().max()) + 1)  # type: ignore[arg-type]
-    histories = Histories.from_interactions(events, users, recommender.item_ids)
+    histories = recommender.histories(events, users)
     lists = []
     size = config.candidates.batch_size
     with progress.bar(len(users), "candidates", unit="user") as advance:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from features.tables.repeats import RepeatRule
 from features.tables.rules import EventRules
 from recsys.config.serving import ServiceSettings
 from serving.errors import (
@@ -79,6 +80,7 @@ class Intake:
         settings: ServiceSettings,
         experiments: Experiments | None,
         rules: EventRules,
+        repeats: RepeatRule,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
@@ -87,6 +89,7 @@ class Intake:
         self._settings = settings
         self._experiments = experiments
         self._rules = rules
+        self._repeats = repeats
         self._clock = clock
         self._wall_clock = wall_clock
 
@@ -116,7 +119,7 @@ class Intake:
         )
         policy = policy_of(self._settings, _NO_ARMS, request.k, 0.0)
         begun = self._plain(asked, request.k, policy, local_only)
-        return self._asked(begun, _UNREAD)
+        return self._asked(begun, _UNREAD, (request.item_id,))
 
     def rank(self, request: RankRequest) -> Asked:
         """What is asked; nothing filters a list that the caller brings.
@@ -216,9 +219,12 @@ class Intake:
                 )
         return [self._asked(*pair) for pair in zip(begun, read, strict=True)]
 
-    def _asked(self, begun: _Begun, read: _Read) -> Asked:
+    def _asked(self, begun: _Begun, read: _Read, filtered: tuple[str, ...] = ()) -> Asked:
+        """The question; ``filtered`` are items that must not be shown whatever the rules say."""
         request, snapshot, page = begun.request, begun.view.snapshot, begun.page
-        filtered = request.recent_items
+        asked_us = page.until_us
+        if self._repeats.until_us(asked_us) > asked_us:
+            filtered = (*filtered, *request.recent_items)
         met: Sequence[str] = ()
         fresh: Sequence[FreshEvent] = ()
         if read.state is not None and read.state.session:
@@ -226,7 +232,8 @@ class Intake:
             fresh = self._fresh(snapshot, events) if events else ()
             weighed = [(self._rules.weight_of(one.event, one.weight, 1.0), one) for one in events]
             met = [one.item_id for weight, one in weighed if weight > 0]
-            filtered = (*filtered, *(one.item_id for weight, one in weighed if weight))
+            held = (one.item_id for weight, one in weighed if self._hides(one, weight, asked_us))
+            filtered = (*filtered, *held)
         moment_us = begun.page.until_us if self._settings.moment == "now" else None
         return Asked(
             asker=LiveQuestion(request.user_id, request.recent_items, fresh, moment_us),
@@ -251,6 +258,12 @@ class Intake:
             broken=begun.broken + read.broken,
             outcomes=read.outcomes,
         )
+
+    def _hides(self, event: SessionEvent, weight: float, asked_us: int) -> bool:
+        """Whether an event of a weight keeps its item from its user's slates."""
+        if weight <= 0:
+            return weight < 0
+        return self._repeats.until_us(event.timestamp_us, event.event) > asked_us
 
     def _fresh(self, snapshot: Snapshot, met: Sequence[SessionEvent]) -> list[FreshEvent]:
         """What the published lists, or the model where there is one, do not know."""

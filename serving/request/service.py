@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from features.tables.repeats import RepeatRule
 from features.tables.rules import EventRules
 from recsys.config.serving import ServiceSettings
 from serving.errors import NoGeneration, NotSupported, ServingError
@@ -72,6 +73,7 @@ class RecommendationService:
         build_slate: the slate rule. None: `recsys.ranking.slate.build_slate`.
         telemetry: where counts go. None: its own.
         rules: what the users' events mean, as in the log. None: that all are likes.
+        repeats: for how long what a user met is hidden from that user. None: for good.
         clock: seconds, only differences count.
         wall_clock: seconds since the epoch.
     """
@@ -92,6 +94,7 @@ class RecommendationService:
         build_slate: SlateBuilder | None = None,
         telemetry: Telemetry | None = None,
         rules: EventRules | None = None,
+        repeats: RepeatRule | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -123,6 +126,7 @@ class RecommendationService:
             settings=self.settings,
             experiments=experiments,
             rules=rules or EventRules(),
+            repeats=repeats or RepeatRule(),
             clock=clock,
             wall_clock=wall_clock,
         )

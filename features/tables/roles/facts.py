@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import polars as pl
 
@@ -15,6 +16,7 @@ from features.tables.times import time_in_microseconds
 __all__ = ["LogFacts", "log_facts"]
 
 _FRACTION = 0.8
+_DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class LogFacts:
         one_moment: share of the users with several events whose events are all at one time.
         tied: share of the events at a time at which their user has another.
         cut: share of the users after a cut in time that were there before it; None: no clock.
+        again: kind -> share of its last fifth that users of the first four fifths had met a day
+            earlier or more; "" stands for all kinds. Empty: nobody came back.
         kinds: kind -> rows.
     """
 
@@ -43,6 +47,7 @@ class LogFacts:
     one_moment: float
     tied: float
     cut: float | None
+    again: dict[str, float]
     kinds: dict[str, int]
 
 
@@ -99,6 +104,7 @@ def log_facts(frame: pl.DataFrame, roles: LogRoles, item_ids: pl.Series | None =
         one_moment=one_moment,
         tied=tied,
         cut=_cut(events) if clock else None,
+        again=_again(events, _DAY_US if clock else 1),
         kinds=_counted(events[EVENT]) if kind else {},
     )
 
@@ -131,12 +137,35 @@ def _ties(events: pl.DataFrame) -> tuple[float, float]:
     return one, float(tied)
 
 
+def _again(events: pl.DataFrame, gap_us: int) -> dict[str, float]:
+    """Share of late events whose user had met the item, by kind and ("") in all."""
+    if events.is_empty():
+        return {}
+    moment = _late(events)
+    first = pl.col(TIMESTAMP).min()
+    late = events.with_columns(
+        first.over(USER).alias("came"), first.over(USER, ITEM).alias("met")
+    ).filter((pl.col(TIMESTAMP) >= moment) & (pl.col("came") < moment))
+    if late.is_empty():
+        return {}
+    gap = pl.duration(microseconds=gap_us)
+    again = late.select(EVENT, again=pl.col(TIMESTAMP) - pl.col("met") >= gap)
+    found = again.group_by(EVENT).agg(pl.col("again").mean()).rows()
+    return {"": float(again["again"].mean()), **dict(found)}  # type: ignore[arg-type]
+
+
+def _late(events: pl.DataFrame) -> datetime:
+    """The time of the event after four fifths of them."""
+    times = events[TIMESTAMP].sort()
+    moment: datetime = times[min(int(_FRACTION * len(times)), len(times) - 1)]
+    return moment
+
+
 def _cut(events: pl.DataFrame) -> float:
     """Share of the users after a global cut that have events before it; 0: a part is empty."""
     if events.is_empty():
         return 0.0
-    times = events[TIMESTAMP].sort()
-    moment = times[min(int(_FRACTION * len(times)), len(times) - 1)]
+    moment = _late(events)
     before = events.filter(pl.col(TIMESTAMP) < moment)[USER].unique()
     after = events.filter(pl.col(TIMESTAMP) >= moment)[USER].unique()
     if before.is_empty() or after.is_empty():

@@ -254,12 +254,12 @@ def _carried_over(
 def _candidates(
     online: TwoTowerRetriever, histories: Histories, rows: np.ndarray
 ) -> tuple[np.ndarray, TopK]:
-    """Query vectors [Q, D] of the users ``rows`` [Q], and the best items they have not met."""
+    """Query vectors [Q, D] of the users ``rows`` [Q], and the best items they may be shown."""
     vectors, items, scores = [], [], []
     for block in _blocks(rows.size):
         seen = histories.take(rows[block])
         query = online.user_vectors(seen, user_index=rows[block] + 1)
-        lists = online.search(query, _CANDIDATES, excluded=seen.seen_mask(online.num_items))
+        lists = online.search(query, _CANDIDATES, excluded=seen.hidden_mask(online.num_items))
         vectors.append(query)
         items.append(lists.item_index)
         scores.append(lists.score)

@@ -261,7 +261,7 @@ def _recall(retriever: TwoTowerRetriever, histories: Histories, validation: Hist
     lists = retriever.retrieve(
         seen,
         _MEASURED_AT,
-        excluded=seen.seen_mask(retriever.num_items),
+        excluded=seen.hidden_mask(retriever.num_items),
         user_index=rows + 1,
     )
     truth = Truth.from_histories(validation.take(rows))

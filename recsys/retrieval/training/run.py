@@ -154,7 +154,7 @@ class _Run:
             return None, None
         seen = self.inputs.histories.take(self.rows)
         query = retriever.user_vectors(seen, user_index=self.rows + 1)
-        excluded = None if validation is None else seen.seen_mask(self.inputs.num_items)
+        excluded = None if validation is None else seen.hidden_mask(self.inputs.num_items)
         lists = retriever.search(query, _MEASURED_AT, excluded=excluded)
         truth = None if validation is None else Truth.from_histories(validation.take(self.rows))
         found = diagnose_retriever(

@@ -15,6 +15,7 @@ from recsys.errors import ConfigError
 from recsys.evaluation.splits import Split
 from recsys.recommender import Recommender
 from recsys.simulation.world.arms import SimulatedArm
+from recsys.topk import top_k
 
 __all__ = [
     "Audience",
@@ -65,7 +66,8 @@ def pipeline_arm(
         name: of the arm.
         config: of its run; the slate settings count.
         bundle: directory.
-        audience: whom to ask for. What users met in training is left out.
+        audience: whom to ask for. What its slates must not show
+            again is left out.
         candidates: M, most for each user; all get as many as the one with the fewest.
 
     Raises:
@@ -109,7 +111,7 @@ def retrieved_arm(
     pool = recommender.pool(
         histories,
         moment=audience.cut.moment,
-        excluded=histories.seen_mask(len(recommender.item_ids)),
+        excluded=histories.hidden_mask(len(recommender.item_ids), audience.cut.moment),
         user_ids=audience.data.user_list,
     )
     best = np.min([pool.rank[source] for source in pool.names], axis=0)
@@ -122,22 +124,24 @@ def retrieved_arm(
 
 
 def popular_arm(name: str, audience: Audience, *, candidates: int = 100) -> SimulatedArm:
-    """The items met most in the training part, without those a user met."""
+    """The items met most in the training part, without those a user must not be shown again."""
     num_items = audience.data.num_items
-    history = audience.cut.history
+    history, moment = audience.cut.history, audience.cut.moment
     count = np.bincount(history.item_index, minlength=num_items + 1).astype(np.float32)
-    order = np.argsort(-count[1:], kind="stable") + 1
-    width = min(candidates, num_items - int(history.counts.max()))
+    found = []
+    for start in range(0, len(history), _BATCH):
+        rows = np.arange(start, min(start + _BATCH, len(history)))
+        hidden = history.take(rows).hidden_mask(num_items, moment[rows])
+        score = np.broadcast_to(count, hidden.shape)
+        found.append(top_k(score, candidates, excluded=hidden).item_index)
+    item_index = np.concatenate(found)
+    width = int((item_index > 0).sum(axis=1).min())
     if width < 1:
         raise ConfigError(
-            f"arm {name!r} must have an item to show to everybody: somebody met all {num_items}"
+            f"arm {name!r} must have an item to show to everybody: for somebody all {num_items} "
+            "are hidden; set slate.repeats = 'allow', or name another arm"
         )
-    rows = []
-    for user in range(len(history)):
-        met = history.item_index[history.indptr[user] : history.indptr[user + 1]]
-        head = order[: width + met.size]
-        rows.append(head[~np.isin(head, met)][:width])
-    item_index = np.stack(rows)
+    item_index = item_index[:, :width]
     return SimulatedArm(name, item_index, count[item_index])
 
 
@@ -159,8 +163,7 @@ def _as_known_to(
             f"arm {name!r} must recommend items of the world: {unknown:,} of {len(ids):,} items of "
             f"bundle {recommender.generation} are not in its data; train it on the same data"
         )
-    own = replace(data, item_ids=recommender.item_ids)
-    return own.histories(audience.split.train), number
+    return recommender.histories(audience.split.train, data.user_list), number
 
 
 def _shortest(item_index: np.ndarray, name: str) -> int:
