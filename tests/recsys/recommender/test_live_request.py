@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -9,6 +10,7 @@ import pytest
 
 from features.moments import EPOCH, microseconds
 from features.tables import CREATED, Histories, Interactions, Vocabulary
+from features.tables.repeats import RepeatRule
 from features.tables.rules import EventRules
 from features.tables.schema import INTERACTION_SCHEMA
 from recsys.dataset.user_events import UserEvents
@@ -51,6 +53,7 @@ def past(
     fresh: list[FreshEvent] | None = None,
     moment_us: int | None = None,
     rules: EventRules | None = None,
+    repeats: RepeatRule | None = None,
 ) -> LivePast:
     return LiveItems(ITEMS, KNOWN).past(
         user,
@@ -60,7 +63,27 @@ def past(
         as_of_us=AS_OF,
         moment_us=moment_us,
         rules=rules or EventRules(),
+        repeats=repeats,
     )
+
+
+def test_each_event_hides_its_item_as_long_as_its_kind_says(
+    logged: LoggedPasts | MappedPasts,
+) -> None:
+    day = 86_400_000_000
+    repeats = RepeatRule("after 1d", {"buy": "after 9d"})
+
+    def hidden(**asked: Any) -> list[int]:
+        found = past(logged, repeats=repeats, **asked).hidden(3)
+        return np.flatnonzero(found[0]).tolist()
+
+    assert np.flatnonzero(past(logged).hidden(3)[0]).tolist() == [1, 2]  # for good
+    assert hidden() == [2]  # bought eight days before
+    assert hidden(moment_us=AS_OF + day) == []
+    bought = FreshEvent("c", AS_OF + day, "buy")
+    assert hidden(fresh=[bought], moment_us=AS_OF + 2 * day) == [3]
+    assert hidden(fresh=[bought], moment_us=AS_OF + 10 * day) == []
+    assert hidden(recent=["a"]) == [1, 2]  # of no kind that is known
 
 
 def test_the_log_alone(logged: LoggedPasts | MappedPasts) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from features.packing import PackedField, PackedSchema
+from features.tables.repeats import RepeatRule
 from features.tables.rules import EventRules
 from recsys.config.experiment_design import Arm, ArmSettings, Experiment
 from recsys.config.serving import ServiceSettings
@@ -88,6 +89,27 @@ def test_what_a_user_did_is_not_shown_again_and_is_known_to_the_model(
     assert (fresh["i6"].event, fresh["i6"].weight) == ("buy", 3.0)
     assert fresh["i12"].happened_us == round((NOW - 10) * 1e6)
     assert service.recommend(RecommendRequest("bob", k=1)).source == "cache"
+
+
+def test_what_a_user_did_is_shown_again_as_the_rule_of_its_kind_says(make_service: Any) -> None:
+    repeats = RepeatRule("allow", {"buy": "after 2h"})
+    rules = EventRules(kinds={"view": 1.0, "buy": 1.0, "hide": -1.0})
+    service = make_service(models=None, repeats=repeats, rules=rules)
+    asked = RecommendRequest("ann", k=3)
+    assert ids(service.recommend(asked)) == ["i5", "i6", "i7"]
+    service.record(
+        [
+            event("i5", 60.0, event="view"),
+            event("i6", 3600.0, event="buy"),
+            event("i7", 3 * 3600.0, event="buy"),
+            event("i8", 3 * 3600.0, event="hide"),
+        ]
+    )
+    assert ids(service.recommend(asked)) == ["i5", "i7", "i9"]
+    told = RecommendRequest("ann", k=2, recent_items=("i7",))
+    assert ids(service.recommend(told)) == ["i5", "i7"]
+    similar = service.similar(SimilarRequest("i4", k=3))
+    assert "i4" not in ids(similar)
 
 
 def test_what_the_log_of_the_model_has_already_does_not_count_as_fresh(
