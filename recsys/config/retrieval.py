@@ -16,7 +16,13 @@ __all__ = ["RetrievalConfig", "RetrieverName"]
 
 IndexName = Annotated[str, OneOf("recsys.index.choices:INDEXES", ("exact", "annoy"))]
 RetrieverName = Literal[
-    "two_tower", "item_item", "item_item_all", "co_occurrence", "next_item", "popularity"
+    "two_tower",
+    "item_item",
+    "item_item_all",
+    "co_occurrence",
+    "next_item",
+    "popularity",
+    "buy_again",
 ]
 
 
@@ -30,8 +36,10 @@ class RetrievalConfig(TowerOptions, TrainingOptions, TowerExtras, CountingOption
         "co_occurrence",
         "next_item",
         "popularity",
+        "buy_again",
     )
-    """The retrievers; "popularity" answers users without a history and must be among them."""
+    """The retrievers; "popularity" answers users without a history and must be among them,
+    "buy_again" is left out where slate.repeats shows nothing again."""
     use_fields: bool = False
     """Whether category, list and number columns of the items become id rows of the item tower."""
     int8: bool = True

@@ -11,8 +11,11 @@ from features.tables import Histories
 from recsys.bundle.left_out import LeftOut
 from recsys.config import RetrievalConfig
 from recsys.lookup import lookup
+from recsys.pipeline.source_choice import Choices
 from recsys.pipeline.towers import ItemInputs, Plan, fit_towers
 from recsys.progress import Progress
+from recsys.retrieval.aging import asked_by_days, learned_part
+from recsys.retrieval.buy_again import BuyAgainRetriever
 from recsys.retrieval.co_occurrence import CoOccurrenceRetriever
 from recsys.retrieval.finishing.extras import FinishedTowers
 from recsys.retrieval.item_item import ItemItemRetriever
@@ -21,7 +24,7 @@ from recsys.retrieval.protocol import Retriever
 from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.retrieval.training.epoch_report import EpochReport
 
-__all__ = ["COUNTED", "Fitted", "fit_sources"]
+__all__ = ["COUNTED", "Fitted", "fit_counted", "fit_sources"]
 
 
 class Fitted(NamedTuple):
@@ -81,11 +84,40 @@ COUNTED: Mapping[str, Callable[[_Run], Retriever]] = {
     "next_item": lambda run: CoOccurrenceRetriever.fit(
         run.histories, run.items.num_items, direction="forward", half_life=2.0, name="next_item"
     ),
+    "buy_again": lambda run: BuyAgainRetriever.fit(
+        run.histories,
+        run.items.num_items,
+        prior=run.settings.buy_again_prior,
+        due=run.settings.buy_again_due,
+        recent_days=run.settings.buy_again_recent_days,
+    ),
     "popularity": lambda run: PopularityRetriever.fit(
         run.histories, run.items.num_items, window_days=run.settings.popularity_window_days
     ),
 }
 """Name in ``retrieval.sources`` -> how it is fitted, of all but the towers."""
+
+
+def fit_counted(
+    name: str, histories: Histories, items: ItemInputs, settings: RetrievalConfig
+) -> Retriever:
+    """Fit one retriever that counts.
+
+    Args:
+        name: in ``retrieval.sources``.
+        histories: training events, U rows.
+        items: content, Semantic IDs and fields.
+        settings: of this retriever.
+
+    Raises:
+        ConfigError: an unknown source.
+    """
+    learned = learned_part(
+        histories, days=settings.learn_days, half_life_days=settings.learn_half_life_days
+    )
+    found = lookup(COUNTED, name, "retriever")(_Run(learned, items, settings))
+    days = settings.ask_half_life_days
+    return found if days is None else asked_by_days(found, days)
 
 
 def fit_sources(
@@ -99,6 +131,7 @@ def fit_sources(
     workers: int = 1,
     progress: Progress | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
+    choices: Choices | None = None,
 ) -> Fitted:
     """Fit every retriever of ``settings.sources``, in that order.
 
@@ -112,11 +145,11 @@ def fit_sources(
         workers: processes that train the towers.
         progress: shows a bar.
         on_epoch: called after each epoch of the towers.
+        choices: settings of single retrievers that differ. None: none do.
 
     Raises:
         ConfigError: an unknown source, or see `fit_towers`.
     """
-    run = _Run(histories, items, settings)
     retrievers: list[Retriever] = []
     towers: FinishedTowers | None = None
     for name in settings.sources:
@@ -134,5 +167,6 @@ def fit_sources(
             )
             retrievers.append(towers.retriever)
         else:
-            retrievers.append(lookup(COUNTED, name, "retriever")(run))
+            own = settings.model_copy(update=dict((choices or {}).get(name, {})))
+            retrievers.append(fit_counted(name, histories, items, own))
     return Fitted(retrievers, towers)

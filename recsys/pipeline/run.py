@@ -44,8 +44,9 @@ from recsys.pipeline.ranker_choice import (
     write_validation,
 )
 from recsys.pipeline.ranker_features import RankerFeatures
-from recsys.pipeline.retrievers import fit_sources
+from recsys.pipeline.retrievers import fit_counted, fit_sources
 from recsys.pipeline.shown_slates import better_with, shown_slates, slate_rows
+from recsys.pipeline.source_choice import choose_sources, read_choices, write_choices
 from recsys.pipeline.stages import Stage, run_stages
 from recsys.pipeline.towers import Plan, plan_of_past, write_curve
 from recsys.pipeline.writing import TOWERS, index_of, write_bundle, write_noise
@@ -226,17 +227,29 @@ class _Run:
         """
         curve: list[EpochReport] = []
         past, future = self._past_and_future
+        items, settings = load_item_inputs(self._work), self._config.retrieval
+        choices = choose_sources(
+            past,
+            future,
+            settings,
+            lambda name, changed: fit_counted(name, past, items, changed),
+            num_items=items.num_items,
+            seed=self._config.seed,
+            progress=progress,
+        )
         fitted = fit_sources(
             past,
-            load_item_inputs(self._work),
-            self._config.retrieval,
+            items,
+            settings,
             seed=self._config.seed,
             validation=future.targets(),
             workers=self._workers,
             progress=progress,
             on_epoch=curve.append,
+            choices=choices,
         )
         fitted.save(out)
+        write_choices(out, choices)
         write_curve(curve, out)
 
     def old_ranking(self, out: Path, progress: Progress) -> None:
@@ -316,7 +329,10 @@ class _Run:
     def retrieval(self, out: Path, progress: Progress) -> None:
         """The retrievers that are served, on the whole training part."""
         curve: list[EpochReport] = []
-        settings = self._config.retrieval
+        settings, start = self._config.retrieval, self._lineage.start
+        frozen = start is not None and self._lineage.frozen_items
+        chosen = start.file("retrieval") if start is not None and frozen else None
+        choices = read_choices(chosen or self._work / "retrieval-past")
         fitted = fit_sources(
             self._trained,
             load_item_inputs(self._work),
@@ -326,8 +342,10 @@ class _Run:
             workers=self._workers,
             progress=progress,
             on_epoch=curve.append,
+            choices=choices,
         )
         fitted.save(out)
+        write_choices(out, choices)
         write_left_out(out, fitted.left_out(settings))
         write_curve(curve, out)
 

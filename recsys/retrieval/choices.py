@@ -7,6 +7,8 @@ from pathlib import Path
 
 from recsys.files.damage import telling_damage
 from recsys.lookup import lookup
+from recsys.retrieval.aging import with_age
+from recsys.retrieval.buy_again import BuyAgainRetriever
 from recsys.retrieval.co_occurrence import CoOccurrenceRetriever
 from recsys.retrieval.item_item import ItemItemRetriever
 from recsys.retrieval.popularity import PopularityRetriever
@@ -23,6 +25,7 @@ LOADERS: Mapping[str, Callable[[Path], Retriever]] = {
     "co_occurrence": CoOccurrenceRetriever.load,
     "next_item": CoOccurrenceRetriever.load,
     "popularity": PopularityRetriever.load,
+    "buy_again": BuyAgainRetriever.load,
 }
 
 
@@ -37,5 +40,5 @@ def load_sources(directory: Path, names: Sequence[str]) -> list[Retriever]:
     for name in names:
         load = lookup(LOADERS, name, "retriever")
         with telling_damage(directory / name):
-            found.append(load(directory / name))
+            found.append(with_age(load(directory / name), directory / name))
     return found

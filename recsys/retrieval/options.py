@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recsys.settings import Positive, Settings
+from recsys.settings import NonNegative, Positive, Settings
 
 __all__ = ["CountingOptions"]
 
@@ -16,3 +16,21 @@ class CountingOptions(Settings):
     """Events after which an event of the history weighs half (item_item)."""
     popularity_window_days: Positive = 180.0
     """Newest days that popularity counts."""
+    learn_days: Positive | None = None
+    """Newest days of the log that retrievers which count learn from. Not said: all."""
+    learn_half_life_days: Positive | None = None
+    """Days after which an event that they learn from weighs half. Not said: its age does not
+    count."""
+    ask_half_life_days: Positive | None = None
+    """Days after which an event of the history they are asked with weighs half, in place of
+    half_life. Not said: events count, not days."""
+    buy_again_prior: NonNegative = 3.0
+    """Weight of what is popular now among the items that a user met (buy_again)."""
+    buy_again_due: NonNegative = 0.0
+    """Exponent of how likely an item is wanted after so long, as its interval and the hazard of the
+    log have it (buy_again)."""
+    buy_again_recent_days: Positive = 30.0
+    """Newest days that say what is popular now (buy_again)."""
+    choose: bool = True
+    """Whether those of these settings that are not given are chosen, for each retriever by itself,
+    on the later part of what is learned from."""

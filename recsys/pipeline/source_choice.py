@@ -1,0 +1,186 @@
+"""What the retrievers that count are set to, chosen on what came after what they learned from.
+
+Each retriever is fitted on the past with one setting after the other, and judged alone on what
+followed: ndcg of its lists, of users drawn once. Axis by axis the best alternative stays; the first
+one, which is the configured one, stays where no other is better by more than luck. A setting that
+the configuration gives is not searched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from features.tables import Histories
+from recsys.config import RetrievalConfig
+from recsys.dataset import cut_histories
+from recsys.evaluation import Truth, judge, paired_difference
+from recsys.evaluation.metrics import ndcg
+from recsys.files.headers import read_header, write_header
+from recsys.pipeline.measuring import MEASURED_AT
+from recsys.progress import Progress
+from recsys.retrieval.aging import asked_by_days
+from recsys.retrieval.protocol import Retriever
+
+__all__ = ["AXES", "Choices", "choose_sources", "read_choices", "write_choices"]
+
+CHOICES = "chosen.json"
+FORMAT = 1
+MOST_USERS = 2_000
+"""Users that alternatives are judged on, drawn once."""
+_LEVEL = 0.8
+_RESAMPLES = 500
+
+Alternative = Mapping[str, Any]
+Choices = Mapping[str, Alternative]
+"""Retriever -> the settings that differ from the configured ones."""
+
+_ASKED: tuple[Alternative, ...] = (
+    {},
+    {"ask_half_life_days": 14.0},
+    {"ask_half_life_days": 60.0},
+    {"ask_half_life_days": 240.0},
+)
+_LEARNED: tuple[Alternative, ...] = (
+    {},
+    {"learn_half_life_days": 90.0},
+    {"learn_days": 365.0},
+    {"learn_days": 90.0},
+    {"learn_days": 30.0},
+)
+AXES: Mapping[str, tuple[tuple[Alternative, ...], ...]] = {
+    "item_item": (_ASKED, _LEARNED),
+    "co_occurrence": (_ASKED, _LEARNED),
+    "next_item": (_LEARNED,),
+    "buy_again": (
+        _ASKED,
+        ({}, {"buy_again_due": 0.25}, {"buy_again_due": 1.0}),
+        ({}, {"buy_again_prior": 1.0}, {"buy_again_prior": 10.0}),
+    ),
+    "popularity": (({}, {"popularity_window_days": 7.0}, {"popularity_window_days": 30.0}),),
+}
+"""Retriever -> what is searched, one after the other; the first of each is as configured."""
+_FOLLOWS: Mapping[str, str] = {"item_item_all": "item_item"}
+"""Retriever -> whose model it asks in another way, so that both learn from the same."""
+_ASKING = "ask_half_life_days"
+
+
+def choose_sources(
+    past: Histories,
+    future: Histories,
+    settings: RetrievalConfig,
+    fit: Callable[[str, RetrievalConfig], Retriever],
+    *,
+    num_items: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> dict[str, Alternative]:
+    """Choose the settings of every retriever that counts.
+
+    Args:
+        past: U rows that retrievers learn from.
+        future: the same rows' later events.
+        settings: as configured.
+        fit: fits one retriever, by name, on the past.
+        num_items: N.
+        seed: of the draw of users, and of the resamples that tell a gain from luck.
+        progress: shows a bar.
+
+    Returns:
+        Retriever -> changed settings; those that stay as configured are left out.
+    """
+    cut = cut_histories(past, future)
+    users = np.flatnonzero((cut.history.counts > 0) & (cut.target.counts > 0))
+    names = [name for name in settings.sources if name in AXES]
+    if not settings.choose or not users.size or not names:
+        return {}
+    rng = np.random.default_rng(seed)
+    if users.size > MOST_USERS:
+        users = np.sort(rng.choice(users, MOST_USERS, replace=False))
+    history, moment = cut.history.take(users), cut.moment[users]
+    asked = _Asked(history, moment, Truth.from_histories(cut.target.take(users)), num_items)
+    given = settings.model_fields_set
+    chosen: dict[str, Alternative] = {}
+    with (progress or Progress()).bar(len(names), "choose the retrievers' settings") as advance:
+        for name in names:
+            fitted = _Fitted(name, settings, fit)
+            best: Alternative = {}
+            value = asked.ndcg(fitted.with_changes(best))
+            for axis in AXES[name]:
+                for other in axis[1:]:
+                    if given.intersection(other):
+                        continue
+                    tried = {**best, **other}
+                    found = asked.ndcg(fitted.with_changes(tried))
+                    gain = paired_difference(
+                        found, value, rng=rng, resamples=_RESAMPLES, level=_LEVEL
+                    )
+                    if gain.low > 0:
+                        best, value = tried, found
+            if best:
+                chosen[name] = best
+            advance(1)
+    for follower, leader in _FOLLOWS.items():
+        learned = {key: value for key, value in chosen.get(leader, {}).items() if key != _ASKING}
+        if follower in settings.sources and learned:
+            chosen[follower] = learned
+    return chosen
+
+
+def write_choices(directory: Path, choices: Choices) -> None:
+    """Write `CHOICES` beside the retrievers of a stage."""
+    write_header(directory / CHOICES, FORMAT, {"settings": dict(choices)})
+
+
+def read_choices(directory: Path) -> Choices:
+    """What `write_choices` wrote; nothing where nothing was chosen.
+
+    Raises:
+        ArtifactError: the file is damaged or of another format.
+    """
+    path = directory / CHOICES
+    if not path.is_file():
+        return {}
+    choices: Choices = read_header(path, FORMAT, remedy="train again")["settings"]
+    return choices
+
+
+class _Asked(NamedTuple):
+    """Users, what they did then, and what followed."""
+
+    history: Histories
+    moment: np.ndarray
+    truth: Truth
+    num_items: int
+
+    def ndcg(self, retriever: Retriever) -> np.ndarray:
+        """[U] of the lists of one retriever alone."""
+        hidden = self.history.hidden_mask(self.num_items, self.moment)
+        lists = retriever.retrieve(self.history, MEASURED_AT, moment=self.moment, excluded=hidden)
+        return ndcg(judge(lists, self.truth), MEASURED_AT)
+
+
+class _Fitted:
+    """One retriever with other settings; what only asks in another way is not fitted again."""
+
+    def __init__(
+        self, name: str, settings: RetrievalConfig, fit: Callable[[str, RetrievalConfig], Retriever]
+    ) -> None:
+        self._name = name
+        self._settings = settings
+        self._fit = fit
+        self._known: dict[tuple[tuple[str, Any], ...], Retriever] = {}
+
+    def with_changes(self, changes: Alternative) -> Retriever:
+        """The retriever with some settings changed."""
+        learned = {key: value for key, value in changes.items() if key != _ASKING}
+        key = tuple(sorted(learned.items()))
+        if key not in self._known:
+            self._known[key] = self._fit(
+                self._name, self._settings.model_copy(update={**learned, _ASKING: None})
+            )
+        days = changes.get(_ASKING, self._settings.ask_half_life_days)
+        return self._known[key] if days is None else asked_by_days(self._known[key], days)
