@@ -352,6 +352,11 @@ class DataConfig(Settings):
         self.to_event_rules()
         return self
 
+    @property
+    def takes_back(self) -> bool:
+        """Whether rows of the log take back what was bought before."""
+        return self.columns.quantity is not None and self.rules.negative_quantity == "cancel"
+
     def to_event_rules(self) -> EventRules:
         """Kinds and rules as the value type the tables take."""
         return EventRules(kinds=self.kinds, **dict(self.rules))

@@ -70,7 +70,7 @@ def disliked_kinds(config: Config) -> list[str]:
     kinds = [kind for kind, weight in data.kinds.items() if weight < 0]
     if data.rules.negative is not None:
         kinds.append(DISLIKE)
-    if data.columns.quantity is not None and data.rules.negative_quantity == "cancel":
+    if data.takes_back:
         kinds.append(RETURN)
     return list(dict.fromkeys(kinds))
 

@@ -296,7 +296,9 @@ class _Run:
         check_rows(rows, definitions)
         truth = Truth.from_histories(cut.target)
         quality = partial(held_out_ndcg, rows, pool.item_index[pool.real], truth)
-        slates = shown_slates(data, user_ids, cut.moment)
+        # A basket of which something was given back is nothing that was shown.
+        baskets = self._config.data.takes_back
+        slates = None if baskets else shown_slates(data, user_ids, cut.moment)
         steps = config.folds * (1 + int(config.listwise.enabled)) + 1 + int(config.listwise.enabled)
         with progress.bar(steps * (1 + (slates is not None)), "train the ranker") as advance:
             fit = partial(
