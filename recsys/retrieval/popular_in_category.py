@@ -24,9 +24,9 @@ _KIND = "popular_in_category"
 class PopularInCategoryRetriever(DenseRetriever):
     """Popularity within a category, by how much of the history is of that category.
 
-    With the `PopularityRetriever`'s score s_i of item i, S_c its sum over the items of category c, S
-    that over all, and w_c the weight of the events of category c in a history, weighted by recency
-    and weight, and w of all of them,
+    With the `PopularityRetriever`'s score s_i of item i, S_c its sum over the items of category c,
+    S that over all items, w_c the weight of the events of category c in a history, weighted by
+    recency and weight, and w that of all its events,
 
         ``score_i = (w_c + S_c / S) / (w + 1) * s_i / S_c``,  c the category of i
 
@@ -89,7 +89,7 @@ class PopularInCategoryRetriever(DenseRetriever):
         return cls(name=name, half_life=half_life, category=category, popularity=popularity)
 
     def score_all(self, histories: Histories, moment: np.ndarray) -> np.ndarray:
-        """[Q, N + 1] float32: the chance that the next event is of each item; sums to 1."""
+        """[Q, N + 1] float32: shares of each row, which sum to at most 1."""
         popular = self._popularity.score_all(histories, moment).copy()
         popular[:, 0] = 0.0
         asked = histories.to_csr(self.num_items, recency_weights(histories, self.half_life))
@@ -102,7 +102,7 @@ class PopularInCategoryRetriever(DenseRetriever):
         return np.asarray(popular * chance[:, self._category], dtype=np.float32)
 
     def save(self, directory: Path) -> None:
-        """See `recsys.files.model_files.write_model`; the popularity goes into a directory of its own."""
+        """See `recsys.files.model_files.write_model`; the popularity has a directory below."""
         settings = {"name": self.name, "half_life": self.half_life}
         write_model(directory, _KIND, settings, {"category": self._category})
         self._popularity.save(directory / self._popularity.name)

@@ -47,7 +47,13 @@ class UserKnnRetriever(DenseRetriever):
     """
 
     def __init__(
-        self, *, name: str, num_items: int, neighbours: int, half_life: float | None, users: csr_array
+        self,
+        *,
+        name: str,
+        num_items: int,
+        neighbours: int,
+        half_life: float | None,
+        users: csr_array,
     ) -> None:
         if users.shape[1] != num_items + 1:
             raise ValueError(f"users must be of {num_items + 1} items, got {users.shape[1]}")
