@@ -14,21 +14,21 @@ class GraphOptions(Settings):
     """Degree of the polynomial of graph_filter; an answer costs two sparse products a degree."""
     graph_plateau: Positive = 10.0
     """How long graph_filter lets middle frequencies pass: 1 falls evenly, more is flatter."""
-    graph_rank: Count = 160
+    graph_rank: Count = 64
     """Singular vectors of graph_filter, cut to what the data have and to graph_memory_gb."""
-    graph_ideal_weight: NonNegative = 3.0
+    graph_ideal_weight: NonNegative = 0.2
     """Weight of those vectors beside the polynomial in graph_filter."""
     graph_degree_power: Closed01 = 0.3
     """Power of the items' degrees in graph_filter; more favours what many met."""
     graph_memory_gb: Positive = 4.0
     """Memory that the search for the singular vectors may take, in GB."""
-    walk_power: Positive = 0.8
+    walk_power: Positive = 1.0
     """Power of the probabilities of a step of the random walk (rp3beta)."""
-    walk_popularity_power: NonNegative = 0.5
+    walk_popularity_power: NonNegative = 0.3
     """Power of the degree that rp3beta divides an item by; more favours what few met."""
-    walk_neighbours: Count = 200
+    walk_neighbours: Count = 500
     """Items that rp3beta keeps of each item."""
-    user_neighbours: Count = 200
+    user_neighbours: Count = 100
     """Users whose histories user_knn adds up."""
 
 
@@ -39,7 +39,7 @@ class PopularOptions(Settings):
     """Newest days that popular_recent and popular_in_category count."""
     category_column: str = ""
     """Column of the items that popular_in_category goes by; "": the first category or list."""
-    trending_days: Positive = 7.0
+    trending_days: Positive = 14.0
     """Newest days whose events trending compares with those of the days before."""
-    trending_past_days: Positive = 28.0
+    trending_past_days: Positive = 56.0
     """Days before those, which say what was to be expected."""

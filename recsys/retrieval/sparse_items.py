@@ -13,8 +13,9 @@ from recsys.files.damage import telling_damage
 from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.blocks import DenseRetriever
 from recsys.retrieval.recency import recency_weights
+from recsys.retrieval.sparse_scores import sparse_scores
 
-__all__ = ["SparseItemRetriever", "entries_of_rows"]
+__all__ = ["SparseItemRetriever"]
 
 
 class SparseItemRetriever(DenseRetriever):
@@ -47,25 +48,8 @@ class SparseItemRetriever(DenseRetriever):
 
     def score_all(self, histories: Histories, moment: np.ndarray | None = None) -> np.ndarray:
         """[Q, N + 1] float32; ``moment`` is not used. An empty history scores 0 everywhere."""
-        if len(histories) == 1:
-            return self._of_one(histories)[None]
-        asked = histories.to_csr(
-            self.num_items, recency_weights(histories, self.half_life, weighted=self.weighted)
-        )
-        return np.asarray((asked @ self._matrix).toarray(), dtype=np.float32)
-
-    def _of_one(self, histories: Histories) -> np.ndarray:
-        """[N + 1] of one history: for the few rows of a request a sparse product does too much."""
-        histories.check_width(self.num_items)
-        order = np.argsort(histories.item_index, kind="stable")
-        items = histories.item_index[order]
-        weight = recency_weights(histories, self.half_life, weighted=self.weighted)[order]
-        place, size = entries_of_rows(self._matrix, items)
-        score = np.zeros(self.num_items + 1, dtype=np.float32)
-        np.add.at(
-            score, self._matrix.indices[place], self._matrix.data[place] * np.repeat(weight, size)
-        )
-        return score
+        weight = recency_weights(histories, self.half_life, weighted=self.weighted)
+        return sparse_scores(histories, weight, self._matrix)
 
     def save(self, directory: Path) -> None:
         """See `recsys.files.model_files.write_model`."""
@@ -96,11 +80,3 @@ class SparseItemRetriever(DenseRetriever):
                 (tensors["data"], tensors["indices"], tensors["indptr"]), shape=(width, width)
             )
             return cls(**settings, matrix=matrix)
-
-
-def entries_of_rows(matrix: csr_array, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the entries of rows [n] of a matrix are kept, row after row, and how many each has."""
-    start = matrix.indptr[rows].astype(np.int64)
-    size = matrix.indptr[rows + 1] - start
-    place = np.repeat(start - np.cumsum(size) + size, size) + np.arange(int(size.sum()))
-    return place, size

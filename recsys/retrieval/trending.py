@@ -55,7 +55,7 @@ class TrendingRetriever(PopularityRetriever):
         """
         for argument, days in (("window_days", window_days), ("past_days", past_days)):
             if days is None or days <= 0:
-                raise ValueError(f"{argument} must be > 0, got {days}; 7 and 28 are usual")
+                raise ValueError(f"{argument} must be > 0, got {days}; 14 and 56 are usual")
         return cls(
             name=name,
             num_items=num_items,
