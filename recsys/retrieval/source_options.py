@@ -26,7 +26,7 @@ class GraphOptions(Settings):
     """Power of the probabilities of a step of the random walk (rp3beta)."""
     walk_popularity_power: NonNegative = 0.3
     """Power of the degree that rp3beta divides an item by; more favours what few met."""
-    walk_neighbours: Count = 500
+    walk_neighbours: Count = 200
     """Items that rp3beta keeps of each item."""
     user_neighbours: Count = 100
     """Users whose histories user_knn adds up."""

@@ -61,8 +61,8 @@ class SparseItemRetriever(DenseRetriever):
         }
         tensors = {
             "data": self._matrix.data,
-            "indices": self._matrix.indices.astype(np.int64),
-            "indptr": self._matrix.indptr.astype(np.int64),
+            "indices": self._matrix.indices,
+            "indptr": self._matrix.indptr,
         }
         write_model(directory, self.KIND, settings, tensors)
 

@@ -7,6 +7,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from features.tables import Histories
 from recsys.errors import ConfigError
@@ -241,6 +242,19 @@ def test_categories_are_a_field_of_the_items() -> None:
     assert alike.category("").tolist() == [0, 0, 0, 0]
     with pytest.raises(ConfigError, match="of which there are none; got 'kind'"):
         alike.category("kind")
+
+
+def test_models_of_another_catalogue_are_refused() -> None:
+    empty = {name: np.zeros(1, dtype=np.float32) for name in ("data", "degree", "weights")}
+    with pytest.raises(ValueError, match="vectors must be of 4 items, got 2"):
+        GraphFilterRetriever(
+            name="graph_filter", num_items=3, half_life=None, ideal_weight=1.0, degree_power=0.0,
+            tensors={**empty, "vectors": np.zeros((2, 1))},
+        )  # fmt: skip
+    with pytest.raises(ValueError, match="users must be of 4 items, got 2"):
+        UserKnnRetriever(
+            name="user_knn", num_items=3, neighbours=1, half_life=None, users=csr_array((1, 2))
+        )
 
 
 def test_wrong_arguments_are_named(logs: tuple[Log, Log]) -> None:
