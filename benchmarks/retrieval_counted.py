@@ -45,7 +45,7 @@ FITS: Mapping[str, Callable[[Histories, int, Settings], DenseRetriever]] = {
     ),
 }
 
-_ML_1M = {"degree": 8, "plateau": 10.0, "rank": 160, "ideal_weight": 3.0, "degree_power": 0.3}
+_ML_1M = {"degree": 8, "plateau": 10.0, "rank": 160, "ideal_weight": 1.0, "degree_power": 0.3}
 _GOWALLA = {"degree": 8, "plateau": 1.5, "rank": 512, "ideal_weight": 0.2, "degree_power": 0.4}
 
 
@@ -59,7 +59,7 @@ COUNTED: Mapping[str, Mapping[str, Sequence[Settings]]] = {
     "ours: graph filter": {
         "ml-1m-lcfn": [
             {"graph_filter": each}
-            for each in _grid(_ML_1M, ideal_weight=[1.0, 0.3], rank=[256], degree_power=[0.0])
+            for each in _grid(_ML_1M, ideal_weight=[3.0, 0.3], rank=[256], degree_power=[0.0])
         ],
         "gowalla": [
             {"graph_filter": each} for each in _grid(_GOWALLA, plateau=[10.0], ideal_weight=[0.5])
@@ -67,8 +67,11 @@ COUNTED: Mapping[str, Mapping[str, Sequence[Settings]]] = {
     },
     "ours: item-item + graph filter": {
         "ml-1m-lcfn": [
-            {"item_item": {"l2": 800.0}, "graph_filter": {**_ML_1M, "weight": weight}}
-            for weight in (0.5, 1.0, 0.25)
+            {
+                "item_item": {"l2": 800.0},
+                "graph_filter": {**_ML_1M, "ideal_weight": 3.0, "weight": weight},
+            }
+            for weight in (1.0, 0.5, 0.25)
         ],
     },
 }

@@ -16,6 +16,7 @@ from features.tables import Histories
 from recsys.files.damage import telling_damage
 from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.blocks import DenseRetriever
+from recsys.retrieval.options import CountingOptions
 from recsys.retrieval.recency import recency_weights, weighted_cells
 from recsys.retrieval.source_options import GraphOptions
 
@@ -91,7 +92,7 @@ class GraphFilterRetriever(DenseRetriever):
         histories: Histories,
         num_items: int,
         *,
-        half_life: float | None = 10.0,
+        half_life: float | None = CountingOptions.default("half_life"),
         options: GraphOptions | None = None,
         name: str = _KIND,
     ) -> Self:

@@ -12,6 +12,7 @@ from features.tables import Histories
 from recsys.files.damage import telling_damage
 from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.blocks import DenseRetriever
+from recsys.retrieval.options import CountingOptions
 from recsys.retrieval.popularity import PopularityRetriever
 from recsys.retrieval.recency import recency_weights
 from recsys.retrieval.source_options import PopularOptions
@@ -63,7 +64,7 @@ class PopularInCategoryRetriever(DenseRetriever):
         category: np.ndarray,
         *,
         window_days: float | None = PopularOptions.default("recent_days"),
-        half_life: float | None = 10.0,
+        half_life: float | None = CountingOptions.default("half_life"),
         name: str = _KIND,
     ) -> Self:
         """Keep the events of all ``histories``.

@@ -57,4 +57,6 @@ def weighted_cells(histories: Histories, num_items: int) -> csr_array:
     first = np.ones(order.size, dtype=bool)
     first[1:] = (np.diff(row) != 0) | (np.diff(item) != 0)
     shape = (len(histories), num_items + 1)
-    return csr_array((weight[order][first], (row[first], item[first])), shape=shape)
+    cells = csr_array((weight[order][first], (row[first], item[first])), shape=shape)
+    cells.eliminate_zeros()
+    return cells

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.sparse import csr_array, diags_array, vstack
 
 from features.tables import Histories
+from recsys.retrieval.options import CountingOptions
 from recsys.retrieval.recency import recency_weights, weighted_cells
 from recsys.retrieval.source_options import GraphOptions
 from recsys.retrieval.sparse_items import SparseItemRetriever
@@ -42,7 +43,7 @@ class Rp3BetaRetriever(SparseItemRetriever):
         power: float = GraphOptions.default("walk_power"),
         popularity_power: float = GraphOptions.default("walk_popularity_power"),
         neighbours: int = GraphOptions.default("walk_neighbours"),
-        half_life: float | None = 10.0,
+        half_life: float | None = CountingOptions.default("half_life"),
         name: str = "rp3beta",
     ) -> Self:
         """Walk from every item of ``histories`` [U rows].

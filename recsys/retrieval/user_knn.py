@@ -12,6 +12,7 @@ from features.tables import Histories
 from recsys.files.damage import telling_damage
 from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.blocks import DenseRetriever
+from recsys.retrieval.options import CountingOptions
 from recsys.retrieval.recency import recency_weights, weighted_cells
 from recsys.retrieval.source_options import GraphOptions
 from recsys.topk import top_k
@@ -80,7 +81,7 @@ class UserKnnRetriever(DenseRetriever):
         num_items: int,
         *,
         neighbours: int = GraphOptions.default("user_neighbours"),
-        half_life: float | None = 10.0,
+        half_life: float | None = CountingOptions.default("half_life"),
         name: str = _KIND,
     ) -> Self:
         """Keep the ``histories`` [U rows].

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -13,6 +14,7 @@ from features.tables import Histories
 from recsys.errors import ConfigError
 from recsys.pipeline.towers import ItemInputs
 from recsys.retrieval import graph_filter
+from recsys.retrieval.blocks import DenseRetriever
 from recsys.retrieval.graph_filter import GraphFilterRetriever, chebyshev_weights
 from recsys.retrieval.popular_in_category import PopularInCategoryRetriever
 from recsys.retrieval.popularity import DAY_US
@@ -242,6 +244,24 @@ def test_categories_are_a_field_of_the_items() -> None:
     assert alike.category("").tolist() == [0, 0, 0, 0]
     with pytest.raises(ConfigError, match="of which there are none; got 'kind'"):
         alike.category("kind")
+
+
+@pytest.mark.parametrize(
+    "fit", [GraphFilterRetriever.fit, Rp3BetaRetriever.fit, UserKnnRetriever.fit]
+)
+def test_events_of_no_weight_teach_nothing(
+    logs: tuple[Log, Log], fit: Callable[[Histories, int], DenseRetriever]
+) -> None:
+    nothing = [(item, DAY_US, 0.0) for item in (1, 2, N)]
+    asking = histories_of(logs[1])
+    moment = np.zeros(len(asking), dtype=np.int64)
+    with_it, without = (
+        fit(histories_of([*logs[0], row]), N).score_all(asking, moment) for row in (nothing, [])
+    )
+    # The mean weight is another one, so all scores may be larger by one factor.
+    np.testing.assert_allclose(
+        with_it / with_it.max(), without / without.max(), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_models_of_another_catalogue_are_refused() -> None:
