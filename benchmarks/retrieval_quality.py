@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from reporting import Report, add_threads, say
+from retrieval_counted import COUNTED, Counted
 from retrieval_data import K, Measured, Split, average, load_split, measure, topk_lists
 from retrieval_ours import QUALITY, Ours
 from retrieval_peers import Implicit, OnEpoch, Peer, Popularity, TorchLoop
@@ -63,7 +64,7 @@ TORCH_BPR = {
 }  # learning rate of Adam, l2
 VALIDATION_USERS = 8_000  # at most so many, the same ones for every system
 Settings = Mapping[str, Any]
-Make = Callable[[Histories, int, Settings, int], Peer]
+Make = Callable[[Histories, int, Settings, int], Peer | Counted]
 
 
 class Row(NamedTuple):
@@ -118,6 +119,10 @@ def ours(train: Histories, num_items: int, settings: Settings, seed: int) -> Pee
     return Ours(train, num_items, settings, seed=seed)
 
 
+def counted(train: Histories, num_items: int, settings: Settings, _: int) -> Counted:
+    return Counted(train, num_items, settings)
+
+
 def rows_of(data: str, *, quick: bool) -> dict[str, Row]:
     rows = {
         "popularity": Row(popularity, [{}], 1),
@@ -144,11 +149,21 @@ def rows_of(data: str, *, quick: bool) -> dict[str, Row]:
         epochs = options[data]["epochs"]
         schedules = [{**options[data], "epochs": number} for number in (epochs, epochs // 2)]
         rows[name] = Row(ours, schedules, epochs)
+    for name, grids in COUNTED.items():
+        if data in grids:
+            rows[name] = Row(counted, grids[data], 1)
     return {name: row._replace(grid=row.grid[:1]) if quick else row for name, row in rows.items()}
 
 
-def validation_recall(peer: Peer, split: Split, users: np.ndarray) -> float:
-    lists = topk_lists(peer.user_vectors[users], peer.item_vectors, split.train.take(users))
+def lists_of(peer: Peer | Counted, train: Histories, users: np.ndarray) -> np.ndarray:
+    """[n, K] items of rows ``users`` of ``train``, those of the row left out."""
+    if isinstance(peer, Counted):
+        return peer.lists(users)
+    return topk_lists(peer.user_vectors[users], peer.item_vectors, train.take(users))
+
+
+def validation_recall(peer: Peer | Counted, split: Split, users: np.ndarray) -> float:
+    lists = lists_of(peer, split.train, users)
     return float(measure(lists, split.validation.take(users), split.popularity).recall.mean())
 
 
@@ -172,7 +187,9 @@ def choose(name: str, row: Row, split: Split) -> Choice:
     return best
 
 
-def follow(peer: Peer, row: Row, settings: Settings, recall: Callable[[], float]) -> Choice:
+def follow(
+    peer: Peer | Counted, row: Row, settings: Settings, recall: Callable[[], float]
+) -> Choice:
     """Fit while looking at validation every few epochs."""
     best, waited = Choice(settings, 0, -1.0), 0
 
@@ -209,7 +226,7 @@ def refit(row: Row, choice: Choice, split: Split, seed: int) -> tuple[Measured, 
     train = split.whole_train
     peer = row.make(train, split.num_items, choice.settings, seed)
     peer.fit(choice.epochs, add)
-    lists = topk_lists(peer.user_vectors, peer.item_vectors, train)
+    lists = lists_of(peer, train, np.arange(len(train)))
     return measure(lists, split.test, split.popularity), took
 
 

@@ -8,6 +8,7 @@ from pydantic import field_validator, model_validator
 
 from recsys.retrieval.finishing.options import TowerExtras
 from recsys.retrieval.options import CountingOptions
+from recsys.retrieval.source_options import GraphOptions, PopularOptions
 from recsys.retrieval.towers.options import TowerOptions
 from recsys.retrieval.training.options import TrainingOptions
 from recsys.settings import Count, Natural, OneOf, check_distinct
@@ -21,12 +22,20 @@ RetrieverName = Literal[
     "item_item_all",
     "co_occurrence",
     "next_item",
+    "graph_filter",
+    "rp3beta",
+    "user_knn",
     "popularity",
+    "popular_recent",
+    "popular_in_category",
+    "trending",
     "buy_again",
 ]
 
 
-class RetrievalConfig(TowerOptions, TrainingOptions, TowerExtras, CountingOptions):
+class RetrievalConfig(
+    TowerOptions, TrainingOptions, TowerExtras, CountingOptions, GraphOptions, PopularOptions
+):
     """The two towers, their training, and which retrievers feed the ranker."""
 
     sources: tuple[RetrieverName, ...] = (

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from recsys.config.retrieval import RetrievalConfig
+from recsys.retrieval.source_options import GraphOptions, PopularOptions
 from recsys.settings import Count, Positive, Settings, explain
 
 __all__ = [
@@ -32,6 +33,8 @@ UNSEARCHED = (
     "item_item_l2",
     "half_life",
     "popularity_window_days",
+    *GraphOptions.model_fields,
+    *PopularOptions.model_fields,
     "num_threads",
     "int8",
     "index",

@@ -120,12 +120,14 @@ def load_item_inputs(work: Path) -> ItemInputs:
         ids = SemanticIds.load(work / "semantic-ids")
         depth = max(1, ids.num_levels - 1)
         prefixes, num_prefixes = ids.prefix_tokens(depth), ids.num_prefix_tokens(depth)
+    fields = FieldVocabulary.load(work / "fields")
     return ItemInputs(
         content if content.any() else None,
         prefixes,
         num_prefixes,
         load_file(work / "fields/tokens.safetensors")["tokens"],
-        FieldVocabulary.load(work / "fields").num_tokens,
+        fields.num_tokens,
+        fields.names,
     )
 
 

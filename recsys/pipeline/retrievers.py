@@ -18,11 +18,17 @@ from recsys.retrieval.aging import asked_by_days, learned_part
 from recsys.retrieval.buy_again import BuyAgainRetriever
 from recsys.retrieval.co_occurrence import CoOccurrenceRetriever
 from recsys.retrieval.finishing.extras import FinishedTowers
+from recsys.retrieval.graph_filter import GraphFilterRetriever
 from recsys.retrieval.item_item import ItemItemRetriever
+from recsys.retrieval.popular_in_category import PopularInCategoryRetriever
 from recsys.retrieval.popularity import PopularityRetriever
 from recsys.retrieval.protocol import Retriever
+from recsys.retrieval.rp3beta import Rp3BetaRetriever
+from recsys.retrieval.source_options import GraphOptions
 from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.retrieval.training.epoch_report import EpochReport
+from recsys.retrieval.trending import TrendingRetriever
+from recsys.retrieval.user_knn import UserKnnRetriever
 
 __all__ = ["COUNTED", "Fitted", "fit_counted", "fit_sources"]
 
@@ -91,8 +97,46 @@ COUNTED: Mapping[str, Callable[[_Run], Retriever]] = {
         due=run.settings.buy_again_due,
         recent_days=run.settings.buy_again_recent_days,
     ),
+    "graph_filter": lambda run: GraphFilterRetriever.fit(
+        run.histories,
+        run.items.num_items,
+        half_life=run.settings.half_life,
+        options=run.settings.only(GraphOptions),
+    ),
+    "rp3beta": lambda run: Rp3BetaRetriever.fit(
+        run.histories,
+        run.items.num_items,
+        power=run.settings.walk_power,
+        popularity_power=run.settings.walk_popularity_power,
+        neighbours=run.settings.walk_neighbours,
+        half_life=run.settings.half_life,
+    ),
+    "user_knn": lambda run: UserKnnRetriever.fit(
+        run.histories,
+        run.items.num_items,
+        neighbours=run.settings.user_neighbours,
+        half_life=run.settings.half_life,
+    ),
     "popularity": lambda run: PopularityRetriever.fit(
         run.histories, run.items.num_items, window_days=run.settings.popularity_window_days
+    ),
+    "popular_recent": lambda run: PopularityRetriever.fit(
+        run.histories,
+        run.items.num_items,
+        window_days=run.settings.recent_days,
+        name="popular_recent",
+    ),
+    "popular_in_category": lambda run: PopularInCategoryRetriever.fit(
+        run.histories,
+        run.items.category(run.settings.category_column),
+        window_days=run.settings.recent_days,
+        half_life=run.settings.half_life,
+    ),
+    "trending": lambda run: TrendingRetriever.fit(
+        run.histories,
+        run.items.num_items,
+        window_days=run.settings.trending_days,
+        past_days=run.settings.trending_past_days,
     ),
 }
 """Name in ``retrieval.sources`` -> how it is fitted, of all but the towers."""

@@ -57,6 +57,7 @@ class ItemInputs:
         num_prefix_tokens: largest token of the table.
         fields: [N + 1, F] int64 tokens of categorical fields, row 0 zero.
         num_field_tokens: largest token of the fields.
+        field_names: [F] columns of the items that the fields are made of.
     """
 
     content: np.ndarray | None
@@ -64,11 +65,31 @@ class ItemInputs:
     num_prefix_tokens: int
     fields: np.ndarray
     num_field_tokens: int
+    field_names: tuple[str, ...] = ()
 
     @property
     def num_items(self) -> int:
         """N."""
         return len(self.fields) - 1
+
+    def category(self, column: str) -> np.ndarray:
+        """[N + 1] int64 tokens of a field, 0 where it is missing.
+
+        Args:
+            column: that the field is made of. "": the first; of items without fields all are alike.
+
+        Raises:
+            ConfigError: no field is made of it.
+        """
+        if not column:
+            first = self.fields[:, 0] if self.fields.shape[1] else np.zeros(len(self.fields))
+            return first.astype(np.int64)
+        if column not in self.field_names:
+            raise ConfigError(
+                "retrieval.category_column must be one of the columns that tell items apart, "
+                f"{', '.join(self.field_names) or 'of which there are none'}; got {column!r}"
+            )
+        return self.fields[:, self.field_names.index(column)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
 from scipy.sparse import csr_array, diags_array
 
 from features.tables import Histories
-from recsys.files.damage import telling_damage
-from recsys.files.model_files import read_model, write_model
-from recsys.retrieval.blocks import DenseRetriever
 from recsys.retrieval.recency import recency_weights, relative_weights
+from recsys.retrieval.sparse_items import SparseItemRetriever
 
 __all__ = ["CoOccurrenceRetriever"]
 
@@ -20,7 +17,7 @@ __all__ = ["CoOccurrenceRetriever"]
 Direction = Literal["forward", "both"]
 
 
-class CoOccurrenceRetriever(DenseRetriever):
+class CoOccurrenceRetriever(SparseItemRetriever):
     """Items close to each other in other users' histories, weighted by 1 / distance.
 
     ``M[i, j] = sum over histories and distances d <= window of 1 / d`` where j came d events
@@ -31,30 +28,11 @@ class CoOccurrenceRetriever(DenseRetriever):
     EASE does not: sessions, series, release dates. What happened at one time came in no order, so
     "forward" leaves it out.
 
-    Attributes:
-        name: how answers name this source.
-        num_items: N.
-        half_life: of the asking history, in events; None: events count by their weight alone.
-        weighted: events of the asking history count by their weight; not so in older models.
-
     Source: item-to-item co-occurrence with distance decay, as in Ludewig and Jannach, Evaluation of
     Session-based Recommendation Algorithms, UMUAI 2018 (sequential rules, section 3.1.3).
     """
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        num_items: int,
-        half_life: float | None,
-        matrix: csr_array,
-        weighted: bool = False,
-    ) -> None:
-        self.name = name
-        self.num_items = num_items
-        self.half_life = half_life
-        self.weighted = weighted
-        self._matrix = matrix
+    KIND = "co_occurrence"
 
     @classmethod
     def fit(
@@ -106,57 +84,3 @@ class CoOccurrenceRetriever(DenseRetriever):
         return cls(
             name=name, num_items=num_items, half_life=half_life, matrix=matrix, weighted=True
         )
-
-    def score_all(self, histories: Histories, moment: np.ndarray | None = None) -> np.ndarray:
-        """[Q, N + 1] float32 >= 0; ``moment`` is not used."""
-        if len(histories) == 1:
-            return self._of_one(histories)[None]
-        asked = histories.to_csr(
-            self.num_items, recency_weights(histories, self.half_life, weighted=self.weighted)
-        )
-        return np.asarray((asked @ self._matrix).toarray(), dtype=np.float32)
-
-    def _of_one(self, histories: Histories) -> np.ndarray:
-        """[N + 1] of one history: for the few rows of a request a sparse product does too much."""
-        histories.check_width(self.num_items)
-        order = np.argsort(histories.item_index, kind="stable")
-        items = histories.item_index[order]
-        weight = recency_weights(histories, self.half_life, weighted=self.weighted)[order]
-        start = self._matrix.indptr[items].astype(np.int64)
-        size = self._matrix.indptr[items + 1] - start
-        place = np.repeat(start - np.cumsum(size) + size, size) + np.arange(int(size.sum()))
-        score = np.zeros(self.num_items + 1, dtype=np.float32)
-        np.add.at(
-            score, self._matrix.indices[place], self._matrix.data[place] * np.repeat(weight, size)
-        )
-        return score
-
-    def save(self, directory: Path) -> None:
-        """See `recsys.files.model_files.write_model`."""
-        settings = {
-            "name": self.name,
-            "num_items": self.num_items,
-            "half_life": self.half_life,
-            "weighted": self.weighted,
-        }
-        tensors = {
-            "data": self._matrix.data,
-            "indices": self._matrix.indices.astype(np.int64),
-            "indptr": self._matrix.indptr.astype(np.int64),
-        }
-        write_model(directory, "co_occurrence", settings, tensors)
-
-    @classmethod
-    def load(cls, directory: Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            ArtifactError: a file is missing, damaged, or of another kind or format.
-        """
-        with telling_damage(directory):
-            settings, tensors = read_model(directory, "co_occurrence")
-            width = settings["num_items"] + 1
-            matrix = csr_array(
-                (tensors["data"], tensors["indices"], tensors["indptr"]), shape=(width, width)
-            )
-            return cls(**settings, matrix=matrix)

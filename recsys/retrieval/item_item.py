@@ -14,7 +14,7 @@ from recsys.files.damage import telling_damage
 from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.blocks import DenseRetriever
 from recsys.retrieval.options import CountingOptions
-from recsys.retrieval.recency import recency_weights, relative_weights
+from recsys.retrieval.recency import recency_weights, weighted_cells
 
 __all__ = ["ItemItemRetriever"]
 
@@ -92,7 +92,7 @@ class ItemItemRetriever(DenseRetriever):
         if l2 <= 0:
             raise ValueError(f"l2 must be > 0, got {l2}; 100 to 1000 is usual")
         recency_weights(histories.take([]), half_life)
-        matrix = _weighted(histories, num_items)
+        matrix = weighted_cells(histories, num_items)
         num_users = matrix.shape[0]
         if num_users <= num_items:
             gram = (matrix @ matrix.T).toarray()
@@ -159,15 +159,3 @@ class ItemItemRetriever(DenseRetriever):
         with telling_damage(directory):
             settings, tensors = read_model(directory, "item_item")
             return cls(**settings, tensors=tensors)
-
-
-def _weighted(histories: Histories, num_items: int) -> csr_array:
-    """[U, N + 1] float64: root of the largest weight of each user and item."""
-    histories.check_width(num_items)
-    weight = np.sqrt(relative_weights(histories))
-    order = np.lexsort((-weight, histories.item_index, histories.rows))
-    row, item = histories.rows[order], histories.item_index[order]
-    first = np.ones(order.size, dtype=bool)
-    first[1:] = (np.diff(row) != 0) | (np.diff(item) != 0)
-    shape = (len(histories), num_items + 1)
-    return csr_array((weight[order][first], (row[first], item[first])), shape=shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -31,6 +31,9 @@ class PopularityRetriever(DenseRetriever):
         window_days: length of the window; None: everything before the moment.
     """
 
+    KIND: ClassVar[str] = "popularity"
+    """What the files of a model say that they are."""
+
     def __init__(
         self,
         *,
@@ -49,7 +52,7 @@ class PopularityRetriever(DenseRetriever):
         # In double precision: sums of single-precision weights are exact, whatever their order.
         self._weight = weight.astype(np.float64)  # [E]
         self._known_counts: tuple[tuple[int, np.ndarray], ...] = ((0, _no_counts(num_items)),)
-        self._known_scores: tuple[tuple[tuple[int, int], np.ndarray], ...] = ()
+        self._known_scores: tuple[tuple[tuple[int, ...], np.ndarray], ...] = ()
 
     @classmethod
     def fit(
@@ -67,43 +70,47 @@ class PopularityRetriever(DenseRetriever):
         """
         if window_days is not None and window_days <= 0:
             raise ValueError(f"window_days must be > 0, got {window_days}; None for all time")
-        order = np.argsort(histories.timestamp, kind="stable")
         return cls(
-            name=name,
-            num_items=num_items,
-            window_days=window_days,
-            timestamp=histories.timestamp[order],
-            item_index=histories.item_index[order],
-            weight=histories.weight[order],
+            name=name, num_items=num_items, window_days=window_days, **cls._by_time(histories)
         )
+
+    @staticmethod
+    def _by_time(histories: Histories) -> dict[str, np.ndarray]:
+        order = np.argsort(histories.timestamp, kind="stable")
+        names = ("timestamp", "item_index", "weight")
+        return {name: getattr(histories, name)[order] for name in names}
 
     def score_all(self, histories: Histories, moment: np.ndarray) -> np.ndarray:
         """[Q, N + 1] float32: weight in the window, plus a share of all before in [0, 1)."""
         if moment.size == 1:
             return self._at_one(moment)[None]
-        if self.window_days is None:
-            until: np.ndarray = self._counts_before(moment).astype(np.float32)
-            return until
-        return _windowed(self._counts_before(moment), self._counts_before(moment - self._window_us))
+        back = [self._counts_before(moment - days_us) for days_us in self._days_back_us]
+        return self._scored(self._counts_before(moment), *back)
 
     @property
-    def _window_us(self) -> int:
-        return 0 if self.window_days is None else int(self.window_days * DAY_US)
+    def _days_back_us(self) -> tuple[int, ...]:
+        """How long before the moment the counts are taken as well that `_scored` compares."""
+        return () if self.window_days is None else (int(self.window_days * DAY_US),)
+
+    def _scored(self, until: np.ndarray, *before: np.ndarray) -> np.ndarray:
+        """[Q, N + 1] float32 from weights [Q, N + 1] float64 up to the moment and before it."""
+        if not before:
+            everything: np.ndarray = until.astype(np.float32)
+            return everything
+        share = until / (until.sum(axis=1, keepdims=True) + 1.0)
+        score: np.ndarray = (until - before[0] + share).astype(np.float32)
+        return score
 
     def _at_one(self, moment: np.ndarray) -> np.ndarray:
         """[N + 1] scores at one moment, kept until a few others were asked for; read-only."""
-        begin, end = np.searchsorted(
-            self._timestamp, np.append(moment - self._window_us, moment), side="left"
-        ).tolist()
-        score = dict(self._known_scores).get((begin, end))
+        times = moment - np.array([0, *self._days_back_us])
+        places = tuple(np.searchsorted(self._timestamp, times, side="left").tolist())
+        score = dict(self._known_scores).get(places)
         if score is None:
-            until = self._first(end)[None]
-            score = until[0].astype(np.float32)
-            if self.window_days is not None:
-                score = _windowed(until, self._first(begin)[None])[0]
+            score = self._scored(*(self._first(place)[None] for place in places))[0]
             score.flags.writeable = False
             kept = self._known_scores[-_KEPT_COUNTS + 1 :]
-            self._known_scores = (*kept, ((begin, end), score))
+            self._known_scores = (*kept, (places, score))
         return score
 
     def _counts_before(self, moment: np.ndarray) -> np.ndarray:
@@ -141,13 +148,15 @@ class PopularityRetriever(DenseRetriever):
 
     def save(self, directory: Path) -> None:
         """See `recsys.files.model_files.write_model`."""
-        settings = {"name": self.name, "num_items": self.num_items, "window_days": self.window_days}
         tensors = {
             "timestamp": self._timestamp,
             "item_index": self._item_index,
             "weight": self._weight.astype(np.float32),
         }
-        write_model(directory, "popularity", settings, tensors)
+        write_model(directory, self.KIND, self._settings(), tensors)
+
+    def _settings(self) -> dict[str, Any]:
+        return {"name": self.name, "num_items": self.num_items, "window_days": self.window_days}
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -157,7 +166,7 @@ class PopularityRetriever(DenseRetriever):
             ArtifactError: a file is missing, damaged, or of another kind or format.
         """
         with telling_damage(directory):
-            settings, tensors = read_model(directory, "popularity")
+            settings, tensors = read_model(directory, cls.KIND)
             ones = np.ones(tensors["timestamp"].size, dtype=np.float32)  # before weights counted
             return cls(
                 **settings,
@@ -165,13 +174,6 @@ class PopularityRetriever(DenseRetriever):
                 item_index=tensors["item_index"],
                 weight=tensors.get("weight", ones),
             )
-
-
-def _windowed(until: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """[Q, N + 1] float32 from the weight [Q, N + 1] up to the moment and up to the window."""
-    share = until / (until.sum(axis=1, keepdims=True) + 1.0)
-    score: np.ndarray = (until - before + share).astype(np.float32)
-    return score
 
 
 def _no_counts(num_items: int) -> np.ndarray:

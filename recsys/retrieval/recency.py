@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from features.tables import Histories
 
-__all__ = ["recency_weights", "relative_weights"]
+__all__ = ["recency_weights", "relative_weights", "weighted_cells"]
 
 
 def recency_weights(
@@ -38,3 +39,24 @@ def relative_weights(histories: Histories) -> np.ndarray:
     weight = histories.weight.astype(np.float64)
     mean = weight.mean() if weight.size else 0.0
     return weight / mean if mean > 0 else np.ones(weight.size)
+
+
+def weighted_cells(histories: Histories, num_items: int) -> csr_array:
+    """[U, N + 1] float64: root of the largest relative weight of each user and item, else 0.
+
+    So a product of two columns counts a pair of items by the geometric mean of their weights. All
+    cells are 0 or 1 where all events weigh the same, however often an item was met.
+
+    Raises:
+        ValueError: an item index exceeds ``num_items``.
+    """
+    histories.check_width(num_items)
+    weight = np.sqrt(relative_weights(histories))
+    order = np.lexsort((-weight, histories.item_index, histories.rows))
+    row, item = histories.rows[order], histories.item_index[order]
+    first = np.ones(order.size, dtype=bool)
+    first[1:] = (np.diff(row) != 0) | (np.diff(item) != 0)
+    shape = (len(histories), num_items + 1)
+    cells = csr_array((weight[order][first], (row[first], item[first])), shape=shape)
+    cells.eliminate_zeros()
+    return cells

@@ -21,11 +21,16 @@ from recsys.retrieval.choices import LOADERS
 from recsys.retrieval.co_occurrence import CoOccurrenceRetriever
 from recsys.retrieval.finishing.distillation import DistillationOptions
 from recsys.retrieval.finishing.distilled_two_tower import distil_user_tower
+from recsys.retrieval.graph_filter import GraphFilterRetriever
 from recsys.retrieval.item_item import ItemItemRetriever
+from recsys.retrieval.popular_in_category import PopularInCategoryRetriever
 from recsys.retrieval.popularity import DAY_US, PopularityRetriever
 from recsys.retrieval.protocol import Question, Retriever
+from recsys.retrieval.rp3beta import Rp3BetaRetriever
 from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
 from recsys.retrieval.towers.model import TwoTower
+from recsys.retrieval.trending import TrendingRetriever
+from recsys.retrieval.user_knn import UserKnnRetriever
 from recsys.topk import TopK
 
 N, DIM, USERS = 30, 8, 12
@@ -113,10 +118,22 @@ BUILDERS: dict[str, Callable[[], Retriever]] = {
     "popularity_of_all_time": lambda: PopularityRetriever.fit(LOG, N, window_days=None),
     "buy_again": lambda: BuyAgainRetriever.fit(LOG, N, due=0.5),
     "item_item_by_days": lambda: asked_by_days(ItemItemRetriever.fit(LOG, N, l2=2.0), 3.0),
+    "popular_recent": lambda: PopularityRetriever.fit(
+        LOG, N, window_days=1.5, name="popular_recent"
+    ),
+    "popular_in_category": lambda: PopularInCategoryRetriever.fit(
+        LOG, np.arange(N + 1) // 7, window_days=2.5
+    ),
+    "trending": lambda: TrendingRetriever.fit(LOG, N, window_days=1.5, past_days=2.0),
+    "graph_filter_of_few_users": lambda: GraphFilterRetriever.fit(LOG.take(range(20)), N),
+    "graph_filter_of_many_users": lambda: GraphFilterRetriever.fit(LOG, N),
+    "rp3beta": lambda: Rp3BetaRetriever.fit(LOG, N, neighbours=12),
+    "user_knn": lambda: UserKnnRetriever.fit(LOG, N, neighbours=5),
 }
 # What each of them looks at beside the items.
-READS_NO_HISTORY = {"two_tower_ids_alone", "popularity", "popularity_of_all_time"}
-READS_THE_CLOCK = {"buy_again", "item_item_by_days", "popularity", "popularity_of_all_time"}
+POPULAR = {"popularity", "popularity_of_all_time", "popular_recent", "trending"}
+READS_NO_HISTORY = {"two_tower_ids_alone", *POPULAR}
+READS_THE_CLOCK = {"buy_again", "item_item_by_days", "popular_in_category", *POPULAR}
 READS_THE_USER = {"two_tower_users", "two_tower_ids_alone"}
 FINDS_NOTHING_FOR_STRANGERS = {"buy_again", "two_tower_ids_alone"}
 FINDS_ONLY_WHAT_WAS_MET = {"buy_again"}

@@ -42,8 +42,18 @@ def planted() -> tuple[Histories, Histories]:
 @pytest.fixture(scope="session")
 def reference() -> ModuleType:
     """tests/reference/losses.py: the losses as plain loops."""
-    path = Path(__file__).parents[2] / "reference" / "losses.py"
-    spec = importlib.util.spec_from_file_location("reference_losses", path)
+    return _reference("losses")
+
+
+@pytest.fixture(scope="session")
+def plain() -> ModuleType:
+    """tests/reference/retrieval.py: the retrievers as plain loops."""
+    return _reference("retrieval")
+
+
+def _reference(name: str) -> ModuleType:
+    path = Path(__file__).parents[2] / "reference" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"reference_{name}", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"cannot read {path}")
     module = importlib.util.module_from_spec(spec)

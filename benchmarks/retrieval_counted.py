@@ -1,0 +1,126 @@
+"""Retrievers that are counted or solved, not trained, as contenders: one alone, or the sum of some.
+
+A sum adds each one's scores with every user's row standardised over all items: minus its mean,
+divided by its standard deviation. The histories of the benchmark have no order, so they are asked
+without recency.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from retrieval_data import K
+from retrieval_peers import OnEpoch
+
+from features.tables import Histories
+from recsys.retrieval.blocks import DenseRetriever
+from recsys.retrieval.graph_filter import GraphFilterRetriever
+from recsys.retrieval.item_item import ItemItemRetriever
+from recsys.retrieval.rp3beta import Rp3BetaRetriever
+from recsys.retrieval.source_options import GraphOptions
+from recsys.retrieval.user_knn import UserKnnRetriever
+from recsys.topk import stacked, top_k
+
+__all__ = ["COUNTED", "Counted", "standardised_sum"]
+
+Settings = Mapping[str, Any]
+FITS: Mapping[str, Callable[[Histories, int, Settings], DenseRetriever]] = {
+    "item_item": lambda train, num_items, settings: ItemItemRetriever.fit(
+        train, num_items, half_life=None, **settings
+    ),
+    "graph_filter": lambda train, num_items, settings: GraphFilterRetriever.fit(
+        train,
+        num_items,
+        half_life=None,
+        options=GraphOptions(**{f"graph_{name}": value for name, value in settings.items()}),
+    ),
+    "rp3beta": lambda train, num_items, settings: Rp3BetaRetriever.fit(
+        train, num_items, half_life=None, **settings
+    ),
+    "user_knn": lambda train, num_items, settings: UserKnnRetriever.fit(
+        train, num_items, half_life=None, **settings
+    ),
+}
+
+_ML_1M = {"degree": 8, "plateau": 10.0, "rank": 160, "ideal_weight": 1.0, "degree_power": 0.3}
+_GOWALLA = {"degree": 8, "plateau": 1.5, "rank": 512, "ideal_weight": 0.2, "degree_power": 0.4}
+
+
+def _grid(best: Settings, **others: Sequence[Any]) -> list[Settings]:
+    """The best settings, then each of the others in its place alone."""
+    return [best, *({**best, name: value} for name in others for value in others[name])]
+
+
+# Row -> data -> settings of each retriever tried, the ones that a full search chose first.
+COUNTED: Mapping[str, Mapping[str, Sequence[Settings]]] = {
+    "ours: graph filter": {
+        "ml-1m-lcfn": [
+            {"graph_filter": each}
+            for each in _grid(_ML_1M, ideal_weight=[3.0, 0.3], rank=[256], degree_power=[0.0])
+        ],
+        "gowalla": [
+            {"graph_filter": each} for each in _grid(_GOWALLA, plateau=[10.0], ideal_weight=[0.5])
+        ],
+    },
+    "ours: item-item + graph filter": {
+        "ml-1m-lcfn": [
+            {
+                "item_item": {"l2": 800.0},
+                "graph_filter": {**_ML_1M, "ideal_weight": 3.0, "weight": weight},
+            }
+            for weight in (1.0, 0.5, 0.25)
+        ],
+    },
+}
+
+
+class Counted:
+    """Some retrievers, fitted on a train part; their standardised sum ranks.
+
+    Args:
+        train: events.
+        num_items: N.
+        settings: by retriever, of its fit; "weight" is that in the sum, 1 where it is not given.
+    """
+
+    def __init__(self, train: Histories, num_items: int, settings: Mapping[str, Settings]) -> None:
+        self._train, self._num_items, self._settings = train, num_items, settings
+        self._fitted: list[tuple[float, DenseRetriever]] = []
+
+    def fit(self, epochs: int, on_epoch: OnEpoch) -> None:
+        """Fit each; there is one epoch whatever ``epochs`` says."""
+        begin = time.perf_counter()
+        for name, given in self._settings.items():
+            weight = float(given.get("weight", 1.0))
+            options = {key: value for key, value in given.items() if key != "weight"}
+            self._fitted.append((weight, FITS[name](self._train, self._num_items, options)))
+        on_epoch(1, time.perf_counter() - begin)
+
+    def lists(self, users: np.ndarray, *, height: int = 256) -> np.ndarray:
+        """[n, K] int64 items of train rows ``users`` [n], best first, those of the row left out."""
+        parts = []
+        for start in range(0, len(users), height):
+            asked = self._train.take(users[start : start + height])
+            score = standardised_sum(self._fitted, asked)
+            parts.append(top_k(score, K, excluded=asked.seen_mask(self._num_items)))
+        return stacked(parts, K).item_index
+
+
+def standardised_sum(
+    retrievers: Sequence[tuple[float, DenseRetriever]], histories: Histories
+) -> np.ndarray:
+    """[Q, N + 1] float32: by weight, the scores of all items with each row's mean 0 and spread 1.
+
+    A row of equal scores says nothing and adds nothing.
+    """
+    moment = np.zeros(len(histories), dtype=np.int64)
+    total = np.zeros((len(histories), retrievers[0][1].num_items + 1), dtype=np.float32)
+    for weight, retriever in retrievers:
+        score = retriever.score_all(histories, moment)[:, 1:]
+        spread = score.std(axis=1, keepdims=True)
+        score = score - score.mean(axis=1, keepdims=True)
+        total[:, 1:] += weight * score / np.where(spread > 0, spread, 1.0)
+    return total

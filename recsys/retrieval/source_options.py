@@ -1,0 +1,45 @@
+"""How the retrievers are fitted that follow the graph of users and items, or what is new."""
+
+from __future__ import annotations
+
+from recsys.settings import Closed01, Count, NonNegative, Positive, Settings
+
+__all__ = ["GraphOptions", "PopularOptions"]
+
+
+class GraphOptions(Settings):
+    """How the retrievers are fitted that follow the graph of users and items."""
+
+    graph_degree: Count = 8
+    """Degree of the polynomial of graph_filter; an answer costs two sparse products a degree."""
+    graph_plateau: Positive = 10.0
+    """How long graph_filter lets middle frequencies pass: 1 falls evenly, more is flatter."""
+    graph_rank: Count = 64
+    """Singular vectors of graph_filter, cut to what the data have and to graph_memory_gb."""
+    graph_ideal_weight: NonNegative = 0.2
+    """Weight of those vectors beside the polynomial in graph_filter."""
+    graph_degree_power: Closed01 = 0.3
+    """Power of the items' degrees in graph_filter; more favours what many met."""
+    graph_memory_gb: Positive = 4.0
+    """Memory that the search for the singular vectors may take, in GB."""
+    walk_power: Positive = 1.0
+    """Power of the probabilities of a step of the random walk (rp3beta)."""
+    walk_popularity_power: NonNegative = 0.3
+    """Power of the degree that rp3beta divides an item by; more favours what few met."""
+    walk_neighbours: Count = 200
+    """Items that rp3beta keeps of each item."""
+    user_neighbours: Count = 100
+    """Users whose histories user_knn adds up."""
+
+
+class PopularOptions(Settings):
+    """How the retrievers are fitted that look at the newest days alone."""
+
+    recent_days: Positive = 30.0
+    """Newest days that popular_recent and popular_in_category count."""
+    category_column: str = ""
+    """Column of the items that popular_in_category goes by; "": the first category or list."""
+    trending_days: Positive = 14.0
+    """Newest days whose events trending compares with those of the days before."""
+    trending_past_days: Positive = 56.0
+    """Days before those, which say what was to be expected."""
