@@ -77,6 +77,7 @@ def default_definitions(
     refresh_s: float = 86_400.0,
     reserved: Collection[str] = (),
     disliked: Sequence[str] = (),
+    repeats: bool = False,
 ) -> tuple[Definition, ...]:
     """A good first set for what columns the catalogue has.
 
@@ -97,6 +98,8 @@ def default_definitions(
             of them, or that of another feature or of a column of requests, has its kind before its
             name: "field_moment", "count_item_count".
         disliked: kinds of events that are dislikes; see `features.tables.rules`.
+        repeats: whether candidates may be what the user met before; adds when that was first and
+            last, how often lately, and what is in demand this week.
     """
     fixed: list[Definition] = [
         Count(name="item_count", log=True),
@@ -126,6 +129,8 @@ def default_definitions(
             SlateRelative(name=f"score__{name}_in_slate", of=f"score__{name}"),
         ]
     own = [*_of_columns(items, long_days, refresh_s), *_of_dislikes(disliked, long_days, refresh_s)]
+    if repeats:
+        own += _of_repeats(short_days, refresh_s)
     first, last = fixed[:before_columns], fixed[before_columns:]
     taken = {*REQUEST_COLUMNS, *reserved, *(definition.name for definition in fixed)}
     return check_definitions([*first, *_named_apart(own, taken), *last])
@@ -158,6 +163,23 @@ def _of_columns(items: ItemTable, long_days: float, refresh_s: float) -> list[De
             Recency(name=f"{column}_user_recency", by="user_attribute", column=column),
         ]
     return found
+
+
+def _of_repeats(short_days: float, refresh_s: float) -> list[Definition]:
+    """What tells when an item is wanted again, and what everybody wants just now."""
+    return [
+        Recency(name="user_item_recency", by="user_item"),
+        Age(name="user_item_age", by="user_item"),
+        Count(name="user_item_count_short", by="user_item", window_days=3 * short_days),
+        Count(name="item_count_week", window_days=7.0, log=True, refresh_s=refresh_s),
+        Trend(name="item_trend_week", short_days=7.0, long_days=short_days, refresh_s=refresh_s),
+        Trend(
+            name="item_trend_season",
+            short_days=short_days,
+            long_days=3 * short_days,
+            refresh_s=refresh_s,
+        ),
+    ]
 
 
 def _of_dislikes(kinds: Sequence[str], long_days: float, refresh_s: float) -> Iterator[Definition]:

@@ -122,6 +122,15 @@ class Config(Settings):
         return value
 
     @model_validator(mode="after")
+    def _origins_are_moments(self) -> Self:
+        if self.ranking.origins > 1 and not self.split.at_once:
+            raise ValueError(
+                f"ranking.origins must be 1 with split.kind = {self.split.kind!r}, got "
+                f"{self.ranking.origins}; set split.kind = 'time', whose cut can lie earlier"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _file_is_read(self) -> Self:
         if self.features_file is not None and self.features is None:
             raise ValueError(

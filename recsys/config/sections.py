@@ -48,6 +48,11 @@ class RankingConfig(SlateOptions):
     see `recsys.config.features`."""
     folds: Annotated[int, Field(ge=2, le=20)] = 4
     """Parts of the users, to choose trees and network."""
+    origins: Annotated[int, Field(ge=1, le=24)] = 1
+    """Moments of the training part that the ranker learns from candidates of, with split.kind =
+    "time"; for each the retrievers are fitted again, on what came before it."""
+    origin_candidates: Count = 100
+    """Candidates that nobody wanted, of each user at each earlier moment."""
     gbdt: GbdtOptions = GbdtOptions()
     """The first stage: trees."""
     listwise: ListwiseStage = ListwiseStage()

@@ -60,6 +60,7 @@ def ranker_definitions(config: Config, items: ItemTable) -> tuple[Definition, ..
         items,
         reserved=[definition.name for definition in found],
         disliked=disliked_kinds(config),
+        repeats=not config.slate.to_rule().excludes_all,
     )
     return check_definitions((*own, *found))
 

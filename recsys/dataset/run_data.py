@@ -171,8 +171,7 @@ class Cut:
     Attributes:
         history: U rows, what is known.
         target: U rows, what followed; empty where nothing did.
-        moment: [U] int64 microseconds, when the question is asked: at the first target event, but
-            after the last history event where the two share a timestamp.
+        moment: [U] int64 microseconds, when the question is asked; after the last history event.
     """
 
     history: Histories
@@ -245,12 +244,20 @@ def passed_over(data: Dataset, user_ids: Sequence[str], moment: np.ndarray) -> n
     return found
 
 
-def cut_histories(history: Histories, target: Histories) -> Cut:
-    """Ask each user's question at the moment the target begins, about what is to be predicted.
+def cut_histories(history: Histories, target: Histories, *, together: bool = False) -> Cut:
+    """Ask each user's question about what is to be predicted.
 
-    A row without target is asked just after its history; one without either at 0.
+    Args:
+        history: U rows, what is known.
+        target: U rows, what followed.
+        together: all are asked just after the newest event that is known of anybody, as a nightly
+            job asks; else each where the target begins, a row without target just after its
+            history, and one without either at 0.
     """
     target = target.targets()
+    if together:
+        newest = int(history.timestamp.max(initial=-1)) + 1
+        return Cut(history, target, np.full(len(history), newest, dtype=np.int64))
     last = np.zeros(len(history), dtype=np.int64)
     known = history.counts > 0
     last[known] = history.timestamp[history.indptr[1:][known] - 1] + 1

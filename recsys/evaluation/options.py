@@ -19,6 +19,11 @@ class SplitOptions(Settings):
     fraction: Open01 = 0.8
     """Share of the events that is training data."""
 
+    @property
+    def at_once(self) -> bool:
+        """Whether all users are asked at one moment; else each at a moment of its own."""
+        return self.kind == "time"
+
 
 class EvaluationOptions(Settings):
     """What is measured on the held-out part."""

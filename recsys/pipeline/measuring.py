@@ -214,7 +214,11 @@ def ask_funnel(config: Config, bundle: Bundle, data: Dataset) -> Answer:
             f"{config.data.shown} must hold out events to measure bundle {bundle.id} on, got none: "
             "give a longer log, in which users come back"
         )
-    cut = cut_histories(data.histories(split.train), data.histories(split.test))
+    cut = cut_histories(
+        data.histories(split.train),
+        data.histories(split.test),
+        together=config.split.at_once,
+    )
     asked, log = cut.history, split.train
     if known < data.num_items:
         asked, log = asked.within(known), _known_events(log, data, known)

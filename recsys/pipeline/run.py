@@ -14,50 +14,36 @@ import logging
 import shutil
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from features.errors import DataError
-from features.tables import TIMESTAMP
+from features.tables import TIMESTAMP, Histories
 from recsys.bundle import Bundle
-from recsys.bundle.left_out import LeftOut, read_left_out, write_left_out
+from recsys.bundle.left_out import read_left_out, write_left_out
 from recsys.config import Config
-from recsys.dataset import Cut, cut_histories, passed_over, read_dataset
+from recsys.dataset import read_dataset
 from recsys.errors import CollapseError, ConfigError
-from recsys.evaluation import Truth
 from recsys.files.provenance import fingerprint
 from recsys.index.choices import make_index
-from recsys.pipeline.calibration import fit_map, write_map
 from recsys.pipeline.fitness import RANKING, Fitness, find_fitness
 from recsys.pipeline.item_stages import item_stages, load_content, load_item_inputs
 from recsys.pipeline.lineage import Lineage
-from recsys.pipeline.ranker_choice import (
-    check_rows,
-    draw_folds,
-    held_out_ndcg,
-    write_definitions,
-    write_fusion,
-    write_validation,
-)
+from recsys.pipeline.ranker_choice import write_fusion
 from recsys.pipeline.ranker_features import RankerFeatures
+from recsys.pipeline.ranking_stage import Learned, learn_ranking
 from recsys.pipeline.retrievers import fit_counted, fit_sources
-from recsys.pipeline.shown_slates import better_with, shown_slates, slate_rows
 from recsys.pipeline.source_choice import choose_sources, read_choices, write_choices
 from recsys.pipeline.stages import Stage, run_stages
 from recsys.pipeline.towers import Plan, plan_of_past, write_curve
 from recsys.pipeline.writing import TOWERS, index_of, write_bundle, write_noise
 from recsys.progress import Progress
-from recsys.ranking.leakage import check_time_leakage
-from recsys.ranking.options import ListwiseOptions
-from recsys.ranking.ranker import fit_ranker
 from recsys.recommender.features import FeatureInputs
-from recsys.recommender.pool import pool_candidates
 from recsys.retrieval.choices import load_sources
 from recsys.retrieval.finishing.extras import FinishedTowers
+from recsys.retrieval.protocol import Retriever
 from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.retrieval.training.epoch_report import EpochReport
 
@@ -234,6 +220,7 @@ class _Run:
             settings,
             lambda name, changed: fit_counted(name, past, items, changed),
             num_items=items.num_items,
+            together=self._config.split.at_once,
             seed=self._config.seed,
             progress=progress,
         )
@@ -259,74 +246,33 @@ class _Run:
 
     def ranking(self, out: Path, progress: Progress) -> None:
         """Both ranking stages, chosen on held-out users."""
-        config, data = self._config.ranking, self._data
+        data = self._data
         names, definitions = self._config.retrieval.sources, self._features.definitions
         if not self._has_ranking:
             write_fusion(out, definitions, names)
             return
-        past, future = self._past_and_future
-        cut = cut_histories(past, future)
-        # A user's past may share its last timestamp with the moment's first target.
-        check_time_leakage(cut.history, cut.target, past, cut.moment)
-        retrievers = load_sources(self._work / "retrieval-past", names)
-        asked = np.nonzero(cut.target.counts > 0)[0]
-        cut = Cut(cut.history.take(asked), cut.target.take(asked), cut.moment[asked])
-        inputs = FeatureInputs(self._features.computer(load_content(self._work)), data.item_ids)
-        pool = pool_candidates(
-            retrievers,
-            cut.history,
-            config.candidates_per_source,
-            num_items=data.num_items,
-            moment=cut.moment,
-            excluded=cut.history.hidden_mask(data.num_items, cut.moment),
-            included=passed_over(data, [data.user_list[row] for row in asked], cut.moment),
-            user_index=asked + 1,
+        learn_ranking(
+            out,
+            self._config,
+            Learned(data, self._trained, self._past_log, *self._past_and_future),
+            FeatureInputs(self._features.computer(load_content(self._work)), data.item_ids),
+            load_sources(self._work / "retrieval-past", names),
+            self._fit_again,
+            progress=progress,
         )
-        wanted = cut.target.seen_mask(data.num_items)
-        user_ids = [data.user_list[row] for row in asked]
-        rows = inputs.rows(pool, user_ids, cut.moment, self._past_log, label=wanted)
-        folds = draw_folds(rows, asked.size, folds=config.folds, seed=self._config.seed)
-        if folds is None:
-            reason = (
-                "left out: fewer than two users went on to one of their candidates; these are "
-                "ordered by what the retrievers agree on"
-            )
-            write_fusion(out, definitions, names, [LeftOut(RANKING, reason)])
-            return
-        check_rows(rows, definitions)
-        truth = Truth.from_histories(cut.target)
-        quality = partial(held_out_ndcg, rows, pool.item_index[pool.real], truth)
-        # A basket of which something was given back is nothing that was shown.
-        baskets = self._config.data.takes_back
-        slates = None if baskets else shown_slates(data, user_ids, cut.moment)
-        steps = config.folds * (1 + int(config.listwise.enabled)) + 1 + int(config.listwise.enabled)
-        with progress.bar(steps * (1 + (slates is not None)), "train the ranker") as advance:
-            fit = partial(
-                fit_ranker,
-                gbdt=config.gbdt,
-                listwise=config.listwise.only(ListwiseOptions) if config.listwise.enabled else None,
-                top=config.listwise.top,
-                seed=self._config.seed,
-                on_step=lambda text: advance(1),
-            )
-            fitted = fit(rows, folds[rows.request_index], quality)
-            if slates is not None:
-                history = cut.history.take(slates.row)
-                others = slate_rows(
-                    slates, retrievers, inputs, history, user_ids, asked + 1, self._past_log
-                )
-                fitted = better_with(fitted, fit, quality, rows, folds, others, slates)
-        fitted.ranker.save(out)
-        if config.listwise.enabled and fitted.ranker.listwise is None:
-            reason = (
-                "left out: the best candidates of fewer than two users hold one they went on to"
-            )
-            write_left_out(out, [LeftOut("listwise", reason)])
-        rates = fit_map(fitted.held_out, rows.label)
-        if rates is not None:
-            write_map(out, rates)
-        write_validation(out, fitted, pool, quality, asked.size)
-        write_definitions(out, definitions)
+
+    def _fit_again(self, past: Histories) -> list[Retriever]:
+        """The retrievers of an earlier past, with the settings and epochs of the later one."""
+        directory, settings = self._work / "retrieval-past", self._config.retrieval
+        return fit_sources(
+            past,
+            load_item_inputs(self._work),
+            settings,
+            seed=self._config.seed,
+            plan=plan_of_past(directory, settings) if self.has_towers else None,
+            workers=self._workers,
+            choices=read_choices(directory),
+        ).retrievers
 
     def retrieval(self, out: Path, progress: Progress) -> None:
         """The retrievers that are served, on the whole training part."""

@@ -12,6 +12,7 @@ import polars as pl
 
 from features.tables import EVENT, ITEM, TIMESTAMP, USER, Histories, Interactions
 from recsys.dataset import Dataset
+from recsys.pipeline.origins import Fit, fit_beside
 from recsys.ranking.ranker import RankerFit, RankingRows
 from recsys.recommender.features import FeatureInputs
 from recsys.recommender.pool import score_candidates
@@ -123,7 +124,7 @@ def slate_rows(
 
 def better_with(
     fitted: RankerFit,
-    fit: Callable[[RankingRows, np.ndarray, Callable[[np.ndarray], float]], RankerFit],
+    fit: Fit,
     quality: Callable[[np.ndarray], float],
     rows: RankingRows,
     folds: np.ndarray,
@@ -144,16 +145,7 @@ def better_with(
     Returns:
         With scores of ``rows``, whichever it is.
     """
-    own = rows.label.size
-    both = replace(
-        rows,
-        features=np.concatenate([rows.features, others.features]),
-        label=np.concatenate([rows.label, others.label]),
-        request_index=np.concatenate([rows.request_index, others.request_index + folds.size]),
-    )
-    fold = np.concatenate([folds, folds[slates.row]])[both.request_index]
-    found = fit(both, fold, lambda score: quality(score[:own]))
-    found = found._replace(held_out_first=found.held_out_first[:own], held_out=found.held_out[:own])
+    found = fit_beside(fit, quality, rows, folds, others, folds[slates.row])
     better = quality(found.held_out) > quality(fitted.held_out)
     log.info("%s shown slates: %s", slates.row.size, "learned from" if better else "no use")
     return found if better else fitted

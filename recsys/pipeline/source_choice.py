@@ -47,6 +47,7 @@ _ASKED: tuple[Alternative, ...] = (
 _LEARNED: tuple[Alternative, ...] = (
     {},
     {"learn_half_life_days": 90.0},
+    {"learn_half_life_days": 30.0},
     {"learn_days": 365.0},
     {"learn_days": 90.0},
     {"learn_days": 30.0},
@@ -55,6 +56,9 @@ AXES: Mapping[str, tuple[tuple[Alternative, ...], ...]] = {
     "item_item": (_ASKED, _LEARNED),
     "co_occurrence": (_ASKED, _LEARNED),
     "next_item": (_LEARNED,),
+    "graph_filter": (_ASKED, _LEARNED),
+    "rp3beta": (_ASKED, _LEARNED),
+    "user_knn": (_ASKED, _LEARNED),
     "buy_again": (
         _ASKED,
         ({}, {"buy_again_due": 0.25}, {"buy_again_due": 1.0}),
@@ -75,6 +79,7 @@ def choose_sources(
     fit: Callable[[str, RetrievalConfig], Retriever],
     *,
     num_items: int,
+    together: bool,
     seed: int,
     progress: Progress | None = None,
 ) -> dict[str, Alternative]:
@@ -86,13 +91,14 @@ def choose_sources(
         settings: as configured.
         fit: fits one retriever, by name, on the past.
         num_items: N.
+        together: whether all users are asked at one moment.
         seed: of the draw of users, and of the resamples that tell a gain from luck.
         progress: shows a bar.
 
     Returns:
         Retriever -> changed settings; those that stay as configured are left out.
     """
-    cut = cut_histories(past, future)
+    cut = cut_histories(past, future, together=together)
     users = np.flatnonzero((cut.history.counts > 0) & (cut.target.counts > 0))
     names = [name for name in settings.sources if name in AXES]
     if not settings.choose or not users.size or not names:

@@ -53,7 +53,11 @@ def read_audience(config: Config) -> Audience:
     """
     data = read_dataset(config)
     split = data.split(config)
-    cut = cut_histories(data.histories(split.train), data.histories(split.test))
+    cut = cut_histories(
+        data.histories(split.train),
+        data.histories(split.test),
+        together=config.split.at_once,
+    )
     return Audience(data, split, cut)
 
 
