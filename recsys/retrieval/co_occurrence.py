@@ -12,7 +12,8 @@ from features.tables import Histories
 from recsys.files.damage import telling_damage
 from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.blocks import DenseRetriever
-from recsys.retrieval.recency import recency_weights, relative_weights
+from recsys.retrieval.recency import check_half_life, recency_weights, relative_weights
+from recsys.retrieval.sparse_scores import sparse_scores
 
 __all__ = ["CoOccurrenceRetriever"]
 
@@ -82,7 +83,7 @@ class CoOccurrenceRetriever(DenseRetriever):
             raise ValueError(f"shrinkage must be > 0, got {shrinkage}")
         if direction not in ("forward", "both"):
             raise ValueError(f"direction must be 'forward' or 'both', got {direction!r}")
-        recency_weights(histories.take([]), half_life)
+        check_half_life(half_life)
         shape = (num_items + 1, num_items + 1)
         counted = csr_array(shape, dtype=np.float32)
         rows, items, times = histories.rows, histories.item_index, histories.timestamp
@@ -109,27 +110,8 @@ class CoOccurrenceRetriever(DenseRetriever):
 
     def score_all(self, histories: Histories, moment: np.ndarray | None = None) -> np.ndarray:
         """[Q, N + 1] float32 >= 0; ``moment`` is not used."""
-        if len(histories) == 1:
-            return self._of_one(histories)[None]
-        asked = histories.to_csr(
-            self.num_items, recency_weights(histories, self.half_life, weighted=self.weighted)
-        )
-        return np.asarray((asked @ self._matrix).toarray(), dtype=np.float32)
-
-    def _of_one(self, histories: Histories) -> np.ndarray:
-        """[N + 1] of one history: for the few rows of a request a sparse product does too much."""
-        histories.check_width(self.num_items)
-        order = np.argsort(histories.item_index, kind="stable")
-        items = histories.item_index[order]
-        weight = recency_weights(histories, self.half_life, weighted=self.weighted)[order]
-        start = self._matrix.indptr[items].astype(np.int64)
-        size = self._matrix.indptr[items + 1] - start
-        place = np.repeat(start - np.cumsum(size) + size, size) + np.arange(int(size.sum()))
-        score = np.zeros(self.num_items + 1, dtype=np.float32)
-        np.add.at(
-            score, self._matrix.indices[place], self._matrix.data[place] * np.repeat(weight, size)
-        )
-        return score
+        weight = recency_weights(histories, self.half_life, weighted=self.weighted)
+        return sparse_scores(histories, weight, self._matrix)
 
     def save(self, directory: Path) -> None:
         """See `recsys.files.model_files.write_model`."""
