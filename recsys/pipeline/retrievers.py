@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,9 +49,17 @@ class Fitted(NamedTuple):
         ]
 
     def save(self, directory: Path) -> None:
-        """Write each retriever into ``directory/<name>``."""
+        """Write each retriever into ``directory/<name>``; weights that two share, once."""
+        owner: ItemItemRetriever | None = None
         for retriever in self.retrievers:
-            retriever.save(directory / retriever.name)
+            if isinstance(retriever, ItemItemRetriever):
+                owner = retriever if owner is None else owner
+                shared = owner is not retriever and owner.has_weights_of(retriever)
+                retriever.save(
+                    directory / retriever.name, weights_of=owner.name if shared else None
+                )
+            else:
+                retriever.save(directory / retriever.name)
         if self.towers is not None:
             self.towers.save(directory / self.towers.retriever.name)
 
@@ -61,15 +70,24 @@ class _Run:
     items: ItemInputs
     settings: RetrievalConfig
 
+    @cached_property
+    def item_item(self) -> ItemItemRetriever:
+        """Solved when first asked for: both item-item sources have the same weights."""
+        settings = self.settings
+        return ItemItemRetriever.fit(
+            self.histories,
+            self.items.num_items,
+            l2=settings.item_item_l2,
+            dropout=settings.item_item_dropout,
+            item_power=settings.item_item_item_power,
+            user_power=settings.item_item_user_power,
+            dense_items=settings.item_item_dense_items,
+            neighbours=settings.item_item_neighbours,
+        )
+
 
 def _fit_item_item(run: _Run, name: str, half_life: float | None) -> ItemItemRetriever:
-    return ItemItemRetriever.fit(
-        run.histories,
-        run.items.num_items,
-        l2=run.settings.item_item_l2,
-        half_life=half_life,
-        name=name,
-    )
+    return run.item_item.asked_otherwise(name, half_life)
 
 
 COUNTED: Mapping[str, Callable[[_Run], Retriever]] = {
