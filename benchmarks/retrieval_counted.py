@@ -45,6 +45,13 @@ FITS: Mapping[str, Callable[[Histories, int, Settings], DenseRetriever]] = {
     ),
 }
 
+
+def dan(l2: float, item_power: float, user_power: float, dropout: float, **more: Any) -> Settings:
+    """Settings of item-item retrieval with DAN's normalisation."""
+    powers = {"item_power": item_power, "user_power": user_power, "dropout": dropout}
+    return {"l2": l2, **powers, **more}
+
+
 _ML_1M = {"degree": 8, "plateau": 10.0, "rank": 160, "ideal_weight": 1.0, "degree_power": 0.3}
 _GOWALLA = {"degree": 8, "plateau": 1.5, "rank": 512, "ideal_weight": 0.2, "degree_power": 0.4}
 
@@ -55,7 +62,32 @@ def _grid(best: Settings, **others: Sequence[Any]) -> list[Settings]:
 
 
 # Row -> data -> settings of each retriever tried, the ones that a full search chose first.
+# On Gowalla item-item is the sparse form by itself: more items than ``item_item_dense_items``.
 COUNTED: Mapping[str, Mapping[str, Sequence[Settings]]] = {
+    "ours: EASE": {
+        "ml-1m-lcfn": [{"item_item": {"l2": l2}} for l2 in (800.0, 500.0, 1200.0)],
+        "gowalla": [{"item_item": {"l2": l2}} for l2 in (80.0, 30.0, 200.0)],
+    },
+    "ours: DAN-EASE": {
+        "ml-1m-lcfn": [
+            {"item_item": dan(5.0, item_power, 0.3, dropout)}
+            for item_power in (0.2, 0.3)
+            for dropout in (0.4, 0.5)
+        ],
+        "gowalla": [
+            {"item_item": dan(20.0, item_power, 0.3, dropout)}
+            for item_power, dropout in ((0.1, 0.3), (0.1, 0.5), (0.2, 0.5))
+        ],
+    },
+    "ours: sparse EASE": {
+        "ml-1m-lcfn": [
+            {"item_item": dan(5.0, 0.3, 0.3, 0.5, dense_items=0, neighbours=number)}
+            for number in (400, 200)
+        ],
+        "gowalla": [
+            {"item_item": dan(20.0, 0.1, 0.3, 0.3, neighbours=number)} for number in (400, 200)
+        ],
+    },
     "ours: graph filter": {
         "ml-1m-lcfn": [
             {"graph_filter": each}
@@ -68,10 +100,17 @@ COUNTED: Mapping[str, Mapping[str, Sequence[Settings]]] = {
     "ours: item-item + graph filter": {
         "ml-1m-lcfn": [
             {
-                "item_item": {"l2": 800.0},
+                "item_item": dan(5.0, 0.2, 0.3, 0.4),
                 "graph_filter": {**_ML_1M, "ideal_weight": 3.0, "weight": weight},
             }
-            for weight in (1.0, 0.5, 0.25)
+            for weight in (0.5, 1.0)
+        ],
+        "gowalla": [
+            {
+                "item_item": dan(20.0, 0.1, 0.3, 0.3),
+                "graph_filter": {**_GOWALLA, "weight": weight},
+            }
+            for weight in (2.0, 1.0)
         ],
     },
 }

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from implicit.als import AlternatingLeastSquares
 from implicit.bpr import BayesianPersonalizedRanking
+from retrieval_data import topk_lists
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
@@ -42,6 +43,10 @@ class Peer(ABC):
     @abstractmethod
     def item_vectors(self) -> np.ndarray:
         """[N + 1, D] float32, row 0 padding."""
+
+    def lists(self, users: np.ndarray, seen: Histories) -> np.ndarray:
+        """[Q, K] int64: the best of the rows ``users`` without what they have ``seen``."""
+        return topk_lists(self.user_vectors[users], self.item_vectors, seen.take(users))
 
 
 class Popularity(Peer):

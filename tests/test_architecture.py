@@ -46,7 +46,10 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("errors", "progress", "threads", "topk", "unit_rows"),
         ("files", "lookup", "settings"),
         ("bundle", "content", "embeddings", "evaluation", "index", "ranking", "semantic_ids"),
-        ("retrieval.losses", "retrieval.towers", "simulation.estimates", "simulation.report"),
+        (
+            *("retrieval.linear", "retrieval.losses", "retrieval.towers"),
+            *("simulation.estimates", "simulation.report"),
+        ),
         ("retrieval", "retrieval.sampling", "simulation.experiment", "simulation.slates"),
         ("retrieval.training",),
         ("retrieval.finishing",),

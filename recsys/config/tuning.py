@@ -31,6 +31,11 @@ SECTION = "retrieval"
 UNSEARCHED = (
     "sources",
     "item_item_l2",
+    "item_item_dropout",
+    "item_item_item_power",
+    "item_item_user_power",
+    "item_item_dense_items",
+    "item_item_neighbours",
     "half_life",
     "popularity_window_days",
     *GraphOptions.model_fields,

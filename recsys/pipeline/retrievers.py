@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from recsys.lookup import lookup
 from recsys.pipeline.source_choice import Choices
 from recsys.pipeline.towers import ItemInputs, Plan, fit_towers
 from recsys.progress import Progress
-from recsys.retrieval.aging import asked_by_days, learned_part
+from recsys.retrieval.aging import AgedRetriever, asked_by_days, learned_part
 from recsys.retrieval.buy_again import BuyAgainRetriever
 from recsys.retrieval.co_occurrence import CoOccurrenceRetriever
 from recsys.retrieval.finishing.extras import FinishedTowers
@@ -57,8 +58,15 @@ class Fitted(NamedTuple):
         ]
 
     def save(self, directory: Path) -> None:
-        """Write each retriever into ``directory/<name>``."""
+        """Write each retriever into ``directory/<name>``; weights that two share, once."""
+        owner: ItemItemRetriever | None = None
         for retriever in self.retrievers:
+            inner = retriever.inner if isinstance(retriever, AgedRetriever) else retriever
+            if owner is not None and owner.has_weights_of(inner):
+                retriever.save(directory / retriever.name, weights_of=owner.name)  # type: ignore[call-arg]
+                continue
+            if owner is None and isinstance(inner, ItemItemRetriever):
+                owner = inner
             retriever.save(directory / retriever.name)
         if self.towers is not None:
             self.towers.save(directory / self.towers.retriever.name)
@@ -70,15 +78,24 @@ class _Run:
     items: ItemInputs
     settings: RetrievalConfig
 
+    @cached_property
+    def item_item(self) -> ItemItemRetriever:
+        """Solved when first asked for: both item-item sources have the same weights."""
+        settings = self.settings
+        return ItemItemRetriever.fit(
+            self.histories,
+            self.items.num_items,
+            l2=settings.item_item_l2,
+            dropout=settings.item_item_dropout,
+            item_power=settings.item_item_item_power,
+            user_power=settings.item_item_user_power,
+            dense_items=settings.item_item_dense_items,
+            neighbours=settings.item_item_neighbours,
+        )
+
 
 def _fit_item_item(run: _Run, name: str, half_life: float | None) -> ItemItemRetriever:
-    return ItemItemRetriever.fit(
-        run.histories,
-        run.items.num_items,
-        l2=run.settings.item_item_l2,
-        half_life=half_life,
-        name=name,
-    )
+    return run.item_item.asked_otherwise(name, half_life)
 
 
 COUNTED: Mapping[str, Callable[[_Run], Retriever]] = {
@@ -156,10 +173,18 @@ def fit_counted(
     Raises:
         ConfigError: an unknown source.
     """
+    return _fitted(name, _run_of(histories, items, settings), settings)
+
+
+def _run_of(histories: Histories, items: ItemInputs, settings: RetrievalConfig) -> _Run:
     learned = learned_part(
         histories, days=settings.learn_days, half_life_days=settings.learn_half_life_days
     )
-    found = lookup(COUNTED, name, "retriever")(_Run(learned, items, settings))
+    return _Run(learned, items, settings)
+
+
+def _fitted(name: str, run: _Run, settings: RetrievalConfig) -> Retriever:
+    found = lookup(COUNTED, name, "retriever")(run)
     days = settings.ask_half_life_days
     return found if days is None else asked_by_days(found, days)
 
@@ -194,6 +219,7 @@ def fit_sources(
     Raises:
         ConfigError: an unknown source, or see `fit_towers`.
     """
+    runs: dict[str, _Run] = {}
     retrievers: list[Retriever] = []
     towers: FinishedTowers | None = None
     for name in settings.sources:
@@ -212,5 +238,8 @@ def fit_sources(
             retrievers.append(towers.retriever)
         else:
             own = settings.model_copy(update=dict((choices or {}).get(name, {})))
-            retrievers.append(fit_counted(name, histories, items, own))
+            learns = own.model_copy(update={"ask_half_life_days": None}).fingerprint()
+            if learns not in runs:
+                runs[learns] = _run_of(histories, items, own)
+            retrievers.append(_fitted(name, runs[learns], own))
     return Fitted(retrievers, towers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -106,9 +107,14 @@ class AgedRetriever:
         """See `recsys.retrieval.protocol.Retriever`."""
         return self.ask(histories, moment=moment).score(item_index)
 
-    def save(self, directory: Path) -> None:
-        """Write the retriever that answers, and `AGE` beside its files."""
-        self.inner.save(directory)
+    def save(self, directory: Path, **options: Any) -> None:
+        """Write the retriever that answers, and `AGE` beside its files.
+
+        Args:
+            directory: one retriever's own.
+            options: of the saving of the one that answers.
+        """
+        self.inner.save(directory, **options)
         write_header(directory / AGE, FORMAT, {"half_life_days": self.half_life_days})
 
 

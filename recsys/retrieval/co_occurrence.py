@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import csr_array, diags_array
 
 from features.tables import Histories
-from recsys.retrieval.recency import recency_weights, relative_weights
+from recsys.retrieval.recency import check_half_life, relative_weights
 from recsys.retrieval.sparse_items import SparseItemRetriever
 
 __all__ = ["CoOccurrenceRetriever"]
@@ -60,7 +60,7 @@ class CoOccurrenceRetriever(SparseItemRetriever):
             raise ValueError(f"shrinkage must be > 0, got {shrinkage}")
         if direction not in ("forward", "both"):
             raise ValueError(f"direction must be 'forward' or 'both', got {direction!r}")
-        recency_weights(histories.take([]), half_life)
+        check_half_life(half_life)
         shape = (num_items + 1, num_items + 1)
         counted = csr_array(shape, dtype=np.float32)
         rows, items, times = histories.rows, histories.item_index, histories.timestamp

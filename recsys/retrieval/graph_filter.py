@@ -17,7 +17,7 @@ from recsys.files.damage import telling_damage
 from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.blocks import DenseRetriever
 from recsys.retrieval.options import CountingOptions
-from recsys.retrieval.recency import recency_weights, weighted_cells
+from recsys.retrieval.recency import check_half_life, recency_weights, weighted_cells
 from recsys.retrieval.source_options import GraphOptions
 
 __all__ = ["GraphFilterRetriever"]
@@ -105,7 +105,7 @@ class GraphFilterRetriever(DenseRetriever):
             ValueError: half_life <= 0, or an item index exceeds ``num_items``.
         """
         options = options or GraphOptions()
-        recency_weights(histories.take([]), half_life)
+        check_half_life(half_life)
         cells = weighted_cells(histories, num_items)
         degree = cells.sum(axis=0)
         users, items = (

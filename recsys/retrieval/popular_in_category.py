@@ -14,7 +14,7 @@ from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.blocks import DenseRetriever
 from recsys.retrieval.options import CountingOptions
 from recsys.retrieval.popularity import PopularityRetriever
-from recsys.retrieval.recency import recency_weights
+from recsys.retrieval.recency import check_half_life, recency_weights
 from recsys.retrieval.source_options import PopularOptions
 
 __all__ = ["PopularInCategoryRetriever"]
@@ -80,7 +80,7 @@ class PopularInCategoryRetriever(DenseRetriever):
         Raises:
             ValueError: window_days <= 0, half_life <= 0, or categories are not as said.
         """
-        recency_weights(histories.take([]), half_life)
+        check_half_life(half_life)
         if category.ndim != 1 or category.size < 1 or int(category.min()) < 0:
             raise ValueError(
                 "category must be [N + 1] integers >= 0, one for each item and row 0, got shape "

@@ -7,7 +7,17 @@ from scipy.sparse import csr_array
 
 from features.tables import Histories
 
-__all__ = ["recency_weights", "relative_weights", "weighted_cells"]
+__all__ = ["check_half_life", "recency_weights", "relative_weights", "weighted_cells"]
+
+
+def check_half_life(half_life: float | None) -> None:
+    """Refuse a half-life that is none.
+
+    Raises:
+        ValueError: half_life <= 0.
+    """
+    if half_life is not None and half_life <= 0:
+        raise ValueError(f"half_life must be > 0 events, got {half_life}; None turns it off")
 
 
 def recency_weights(
@@ -25,11 +35,10 @@ def recency_weights(
     Raises:
         ValueError: half_life <= 0.
     """
+    check_half_life(half_life)
     weight = histories.weight if weighted else np.ones_like(histories.weight)
     if half_life is None:
         return weight
-    if half_life <= 0:
-        raise ValueError(f"half_life must be > 0 events, got {half_life}; None turns it off")
     age = np.repeat(histories.indptr[1:], histories.counts) - 1 - np.arange(histories.rows.size)
     return np.asarray(weight * 0.5 ** (age / half_life), dtype=np.float32)
 

@@ -10,7 +10,7 @@ from scipy.sparse import csr_array, diags_array, vstack
 
 from features.tables import Histories
 from recsys.retrieval.options import CountingOptions
-from recsys.retrieval.recency import recency_weights, weighted_cells
+from recsys.retrieval.recency import check_half_life, weighted_cells
 from recsys.retrieval.source_options import GraphOptions
 from recsys.retrieval.sparse_items import SparseItemRetriever
 
@@ -69,7 +69,7 @@ class Rp3BetaRetriever(SparseItemRetriever):
             raise ValueError(f"popularity_power must be >= 0, got {popularity_power}; 0 is off")
         if neighbours < 1:
             raise ValueError(f"neighbours must be >= 1, got {neighbours}; 50 to 500 is usual")
-        recency_weights(histories.take([]), half_life)
+        check_half_life(half_life)
         cells = weighted_cells(histories, num_items)
         to_items = _steps(cells, power)
         to_users = _steps(cells.T.tocsr(), power)

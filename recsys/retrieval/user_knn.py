@@ -13,7 +13,7 @@ from recsys.files.damage import telling_damage
 from recsys.files.model_files import read_model, write_model
 from recsys.retrieval.blocks import DenseRetriever
 from recsys.retrieval.options import CountingOptions
-from recsys.retrieval.recency import recency_weights, weighted_cells
+from recsys.retrieval.recency import check_half_life, recency_weights, weighted_cells
 from recsys.retrieval.source_options import GraphOptions
 from recsys.topk import top_k
 
@@ -91,7 +91,7 @@ class UserKnnRetriever(DenseRetriever):
         """
         if neighbours < 1:
             raise ValueError(f"neighbours must be >= 1, got {neighbours}; 50 to 500 is usual")
-        recency_weights(histories.take([]), half_life)
+        check_half_life(half_life)
         cells = weighted_cells(histories, num_items).astype(np.float32)
         indptr = np.concatenate([[0], cells.indptr])
         users = csr_array((cells.data, cells.indices, indptr), (len(histories) + 1, num_items + 1))

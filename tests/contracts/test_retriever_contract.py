@@ -39,6 +39,8 @@ N, DIM, USERS = 30, 8, 12
 TWINS = (N - 2, N - 1, N)
 EVERY_ITEM = np.arange(1, N + 1)
 
+DAN = {"l2": 2.0, "dropout": 0.3, "item_power": 0.2, "user_power": 0.3}
+
 
 def histories_of(rows: list[list[int]]) -> Histories:
     """Rows of items, one event a day from day 1 on."""
@@ -112,6 +114,16 @@ BUILDERS: dict[str, Callable[[], Retriever]] = {
     "distilled_two_tower": distilled,
     "item_item_of_few_users": lambda: ItemItemRetriever.fit(LOG.take(range(20)), N, l2=2.0),
     "item_item_of_many_users": lambda: ItemItemRetriever.fit(LOG, N, l2=2.0),
+    "item_item_normalised_of_few_users": lambda: ItemItemRetriever.fit(
+        LOG.take(range(20)), N, **DAN
+    ),
+    "item_item_normalised_of_many_users": lambda: ItemItemRetriever.fit(LOG, N, **DAN),
+    "item_item_of_neighbours": lambda: ItemItemRetriever.fit(
+        LOG, N, dense_items=0, neighbours=6, **DAN
+    ),
+    "item_item_asked_otherwise": lambda: ItemItemRetriever.fit(LOG, N, l2=2.0).asked_otherwise(
+        "item_item", None
+    ),
     "co_occurrence": lambda: CoOccurrenceRetriever.fit(LOG, N),
     "next_item": lambda: CoOccurrenceRetriever.fit(LOG, N, direction="forward", name="next_item"),
     "popularity": lambda: PopularityRetriever.fit(LOG, N, window_days=2.5),

@@ -1,0 +1,105 @@
+"""What do the sources that need no towers take on a large catalogue?
+
+Synthetic ids as in retrieval_scale.py: item popularity falls as a power of the rank, the number of
+events of a user is log-normal. Prints seconds to fit, the bill said beforehand, seconds to answer
+1,000 users, bytes of the model, and the peak resident memory of the whole process, data included
+(of the sources so far: it never falls).
+
+    python benchmarks/sources_scale.py [--items 1000000] [--users 2000000] [--events 20000000]
+        [--quick] [--only "sparse EASE"]
+
+--quick: a tenth of the items, users and events.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from reporting import Report, say
+from retrieval_scale import peak_gib, synthetic
+
+from features.tables import Histories
+from recsys.retrieval.item_item import ItemItemRetriever
+from recsys.retrieval.protocol import Retriever
+
+BAR_GIB = 12.0
+BAR_MINUTES = 30.0
+ASKED = 1_000
+Fit = Callable[[Histories, int], Retriever]
+
+
+def sparse_ease(histories: Histories, num_items: int) -> Retriever:
+    return ItemItemRetriever.fit(
+        histories,
+        num_items,
+        l2=20.0,
+        dropout=0.3,
+        item_power=0.2,
+        user_power=0.3,
+        neighbours=100,
+        dense_items=0,
+        half_life=None,
+    )
+
+
+SOURCES: Mapping[str, Fit] = {"sparse EASE": sparse_ease}
+
+
+def measured(name: str, histories: Histories, num_items: int) -> dict[str, object]:
+    """One row of the table."""
+    say(f"{name}: fitting")
+    start = time.perf_counter()
+    model = SOURCES[name](histories, num_items)
+    fitted = time.perf_counter()
+    say(f"{name}: {fitted - start:.0f} s, {peak_gib():.2f} GiB")
+    model.retrieve(histories.take(np.arange(ASKED)), 100)
+    answered = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder))
+        size = sum(path.stat().st_size for path in Path(folder).iterdir())
+    return {
+        "source": name,
+        "fit min": round((fitted - start) / 60, 2),
+        f"{ASKED} users s": round(answered - fitted, 1),
+        "model GiB": round(size / 2**30, 2),
+        "peak GiB": round(peak_gib(), 2),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--items", type=int, default=1_000_000)
+    parser.add_argument("--users", type=int, default=2_000_000)
+    parser.add_argument("--events", type=int, default=20_000_000)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", help="names of sources, separated by commas")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    report = Report("sources_scale", arguments, ("scipy", "numba"))
+    share = 10 if arguments.quick else 1
+    num_items = arguments.items // share
+    histories = synthetic(
+        arguments.users // share, num_items, arguments.events // share, arguments.seed
+    )
+    report.data(
+        f"{len(histories):,} users, {num_items:,} items, {histories.item_index.size:,} synthetic "
+        f"events, {peak_gib():.2f} GiB before anything is fitted"
+    )
+    names = arguments.only.split(",") if arguments.only else list(SOURCES)
+    rows = [measured(name.strip(), histories, num_items) for name in names]
+    report.table(rows)
+    for row in rows:
+        report.bar(f"peak GiB, {row['source']}", row["peak GiB"], below=BAR_GIB)
+        report.bar(f"minutes to fit, {row['source']}", row["fit min"], below=BAR_MINUTES)
+    report.close(rows=rows)
+
+
+if __name__ == "__main__":
+    main()
