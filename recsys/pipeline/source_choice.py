@@ -31,6 +31,8 @@ CHOICES = "chosen.json"
 FORMAT = 1
 MOST_USERS = 2_000
 """Users that alternatives are judged on, drawn once."""
+MOST_ITEMS = 10_000
+"""Of larger catalogues nothing is fitted again: only how histories are asked with is chosen."""
 _LEVEL = 0.8
 _RESAMPLES = 500
 
@@ -53,7 +55,19 @@ _LEARNED: tuple[Alternative, ...] = (
     {"learn_days": 30.0},
 )
 AXES: Mapping[str, tuple[tuple[Alternative, ...], ...]] = {
-    "item_item": (_ASKED, _LEARNED),
+    "item_item": (
+        _ASKED,
+        _LEARNED,
+        (
+            {},
+            {
+                "item_item_l2": 10.0,
+                "item_item_dropout": 0.5,
+                "item_item_item_power": 0.3,
+                "item_item_user_power": 0.3,
+            },
+        ),
+    ),
     "co_occurrence": (_ASKED, _LEARNED),
     "next_item": (_LEARNED,),
     "graph_filter": (_ASKED, _LEARNED),
@@ -108,7 +122,7 @@ def choose_sources(
         users = np.sort(rng.choice(users, MOST_USERS, replace=False))
     history, moment = cut.history.take(users), cut.moment[users]
     asked = _Asked(history, moment, Truth.from_histories(cut.target.take(users)), num_items)
-    given = settings.model_fields_set
+    given, large = settings.model_fields_set, num_items > MOST_ITEMS
     chosen: dict[str, Alternative] = {}
     with (progress or Progress()).bar(len(names), "choose the retrievers' settings") as advance:
         for name in names:
@@ -117,7 +131,7 @@ def choose_sources(
             value = asked.ndcg(fitted.with_changes(best))
             for axis in AXES[name]:
                 for other in axis[1:]:
-                    if given.intersection(other):
+                    if given.intersection(other) or (large and _ASKING not in other):
                         continue
                     tried = {**best, **other}
                     found = asked.ndcg(fitted.with_changes(tried))
