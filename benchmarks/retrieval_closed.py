@@ -37,8 +37,8 @@ CLOSED: Mapping[str, Mapping[str, Sequence[Settings]]] = {
     "ours: DAN-EASE": {
         "ml-1m-lcfn": [
             dan(5.0, item_power, 0.3, dropout)
-            for item_power in (0.3, 0.2)
-            for dropout in (0.5, 0.4)
+            for item_power in (0.2, 0.3)
+            for dropout in (0.4, 0.5)
         ],
         "gowalla": [dan(20.0, 0.1, 0.3, 0.3), dan(20.0, 0.1, 0.3, 0.5), dan(20.0, 0.2, 0.3, 0.5)],
     },
