@@ -100,10 +100,11 @@ COUNTED: Mapping[str, Mapping[str, Sequence[Settings]]] = {
     "ours: item-item + graph filter": {
         "ml-1m-lcfn": [
             {
-                "item_item": dan(5.0, 0.2, 0.3, 0.4),
+                "item_item": own,
                 "graph_filter": {**_ML_1M, "ideal_weight": 3.0, "weight": weight},
             }
-            for weight in (0.5, 1.0)
+            for own in ({"l2": 800.0}, dan(5.0, 0.2, 0.3, 0.4))
+            for weight in (1.0, 0.5, 0.25)
         ],
         "gowalla": [
             {
