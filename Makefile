@@ -24,8 +24,8 @@ test-all: setup  ## checks and every test that needs no GPU
 	@scripts/check
 	@scripts/test --all
 
-demo: setup  ## real data through every stage, to recommendations over HTTP
-	@scripts/demo
+demo: setup  ## real data through every stage, to recommendations over HTTP; SHOP=1: a shop's
+	@scripts/demo $(if $(SHOP),examples/shop.toml)
 
 bench: setup  ## every benchmark, one after the other, with its time; docs/benchmarks.md says how long
 	@failed=0; for file in $$(grep -l __main__ benchmarks/*.py); do \

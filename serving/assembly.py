@@ -183,6 +183,22 @@ def read_titles(config: Config) -> dict[str, str]:
     return item_titles(config)
 
 
+def met_before(config: Config, generation: str | None, user_id: str) -> frozenset[str] | None:
+    """Items of a user's history in the bundle of a generation; None where it is not to be told.
+
+    That is where nothing is shown again, or the bundle is not here.
+    """
+    from features.tables import ITEM
+    from recsys.dataset.user_events import USER_EVENTS, UserEvents
+
+    if generation is None or config.slate.to_rule().excludes_all:
+        return None
+    path = config.output.directory / generation / "candidates" / USER_EVENTS
+    if not path.is_file():
+        return None
+    return frozenset(UserEvents.open(path, verify=False).interactions(user_id).frame[ITEM])
+
+
 @dataclass(frozen=True)
 class Findings:
     """What `recsys validate` finds.

@@ -266,13 +266,14 @@ def recommend(
 ) -> None:
     """Recommendations for USER, as HTTP would answer."""
     with reporting(as_json) as out:
-        from serving.assembly import open_service
+        from serving.assembly import met_before, open_service
         from serving.messages import RecommendRequest
 
         settings, user = read_config(config), checked_text("USER", user)
         with open_service(settings) as service:
             answer = service.recommend(RecommendRequest(user, k))
-        _emit_answer(out, settings, answer, {"user_id": user})
+        met = met_before(settings, answer.generation, user)
+        _emit_answer(out, settings, answer, {"user_id": user}, met)
 
 
 @app.command(context_settings=_ANY_ID)
@@ -321,22 +322,29 @@ def _shown(path: Path) -> str:
 
 
 def _emit_answer(
-    out: Output, config: Config, answer: Recommendations, asked: dict[str, str]
+    out: Output,
+    config: Config,
+    answer: Recommendations,
+    asked: dict[str, str],
+    met: frozenset[str] | None = None,
 ) -> None:
+    """Print an answer; ``met`` are items that the user had, where that is told of each."""
     from dataclasses import asdict
 
     from serving.assembly import read_titles
 
     titles = read_titles(config)
-    items = [
-        {"rank": rank, **asdict(item), "title": titles.get(item.item_id)}
-        for rank, item in enumerate(answer.items, start=1)
-    ]
-    rows = [
-        [rank, item.item_id, titles.get(item.item_id, ""), item.score, item.source]
-        for rank, item in enumerate(answer.items, start=1)
-    ]
+    items, rows = [], []
+    for rank, item in enumerate(answer.items, start=1):
+        title, kind = (
+            titles.get(item.item_id),
+            {} if met is None else {"new": item.item_id not in met},
+        )
+        items.append({"rank": rank, **asdict(item), "title": title, **kind})
+        told = [] if met is None else ["again" if item.item_id in met else "new"]
+        rows.append([rank, item.item_id, title or "", item.score, item.source, *told])
+    names = ["rank", "item", "title", "score", "source", *([] if met is None else ["met"])]
     reason = f" ({answer.reason})" if answer.reason else ""
-    text = table(["rank", "item", "title", "score", "source"], rows)
+    text = table(names, rows)
     values = {**asked, **asdict(answer), "items": items}
     out.emit(values, f"{text}\nfrom {answer.source}{reason}, generation {answer.generation}")
