@@ -336,12 +336,11 @@ def _emit_answer(
     titles = read_titles(config)
     items, rows = [], []
     for rank, item in enumerate(answer.items, start=1):
-        title, kind = (
-            titles.get(item.item_id),
-            {} if met is None else {"new": item.item_id not in met},
-        )
+        title, told, kind = titles.get(item.item_id), [], {}
+        if met is not None:
+            kind = {"new": item.item_id not in met}
+            told = ["new" if kind["new"] else "again"]
         items.append({"rank": rank, **asdict(item), "title": title, **kind})
-        told = [] if met is None else ["again" if item.item_id in met else "new"]
         rows.append([rank, item.item_id, title or "", item.score, item.source, *told])
     names = ["rank", "item", "title", "score", "source", *([] if met is None else ["met"])]
     reason = f" ({answer.reason})" if answer.reason else ""
