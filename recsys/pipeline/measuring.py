@@ -14,7 +14,7 @@ from features.tables.preview import tied_share
 from recsys.bundle import Bundle
 from recsys.config import Config
 from recsys.dataset import Cut, Dataset, cut_histories
-from recsys.dataset.tables import cut_moment
+from recsys.dataset.tables import held_out_from
 from recsys.errors import ArtifactError, ConfigError
 from recsys.evaluation import Evaluation, Truth
 from recsys.evaluation import evaluate as measure
@@ -57,7 +57,7 @@ def own_data(config: Config, bundle: Bundle, data: Dataset, *, remedy: str) -> D
         )
     check_slate(config, bundle)
     used, wanted = bundle.manifest.config["split"], config.as_used()["split"]
-    if used != wanted:
+    if SplitOptions(**used) != config.split:
         raise ArtifactError(
             f"bundle {bundle.id} was trained with the split {used}, so it may have learned from "
             f"what {wanted} holds out; {remedy} with its own split"
@@ -180,7 +180,7 @@ def measured_on(data: Dataset, settings: SplitOptions) -> list[str]:
     """
     tied = tied_share(data.interactions.frame)
     if settings.kind == "time":
-        first = cut_moment(data.interactions, settings.fraction)
+        first = held_out_from(data.interactions, settings)
         held_out = f"held out: everything from {first} UTC on"
     else:
         held_out = (
