@@ -21,7 +21,7 @@ RULES = ["exclude", "allow", "after 2d", "after 36h", "after 1w"]
 
 
 @pytest.mark.parametrize(
-    "rule, hidden_us",
+    ("rule", "hidden_us"),
     [
         ("exclude", FOREVER),
         ("allow", 0),
@@ -51,7 +51,8 @@ def test_other_rules_are_refused_with_what_there_is(rule: str) -> None:
 def test_what_is_hidden_for_good_stays_so_however_late() -> None:
     late = np.full(1, FOREVER - 5, dtype=np.int64)
     found = RepeatRule("after 1w", {"buy": "exclude"}).hidden_until(late, pl.Series(["view"]))
-    assert found is not None and found[0] == FOREVER
+    assert found is not None
+    assert found[0] == FOREVER
     assert NEVER_AGAIN.hidden_until(late, pl.Series(["view"])) is None
     assert RepeatRule("after 1w").until_us(FOREVER - 5) == FOREVER
 
