@@ -57,7 +57,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("dataset", "simulation.gate", "simulation.world"),
         ("recommender", "simulation"),
         ("pipeline", "simulation.trial"),
-        ("tuning",),
+        ("backtest", "tuning"),
     ),
     "serving": (
         ("breaker", "errors", "messages"),

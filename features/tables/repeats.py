@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
+from features.moments import duration_us
+
 __all__ = ["ALLOW", "EXCLUDE", "NEVER_AGAIN", "RepeatRule"]
 
 EXCLUDE, ALLOW = "exclude", "allow"
-_AFTER = re.compile(r"after +(\d+(?:\.\d+)?) ?([mhdw])")
-_UNIT_US = {"m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000, "w": 604_800_000_000}
+_AFTER = re.compile(r"after +(.+)")
 _FOREVER = int(np.iinfo(np.int64).max)
 
 
@@ -86,13 +87,13 @@ def _hidden_us(rule: str) -> int:
     if rule in (EXCLUDE, ALLOW):
         return _FOREVER if rule == EXCLUDE else 0
     found = _AFTER.fullmatch(rule)
-    hidden = 0.0 if found is None else float(found[1]) * _UNIT_US[found[2]]
-    if not 0 < hidden < _FOREVER // 2:
+    hidden = None if found is None else duration_us(found[1])
+    if hidden is None or not 0 < hidden < _FOREVER // 2:
         raise ValueError(
             f"repeats must be 'exclude', 'allow' or 'after' a time such as 'after 7d' (m, h, d or "
             f"w), got {rule!r}"
         )
-    return round(hidden)
+    return hidden
 
 
 NEVER_AGAIN = RepeatRule()

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "cut_moment",
+    "held_out_from",
     "item_titles",
     "newest_events",
     "open_tables",
@@ -165,7 +166,14 @@ def split_of(interactions: Interactions, settings: SplitOptions) -> Split:
     """The held-out part the configuration asks for."""
     if settings.kind == "per_user":
         return split_per_user(interactions, fraction=settings.fraction)
-    return split_at(interactions, cut_moment(interactions, settings.fraction))
+    return split_at(interactions, held_out_from(interactions, settings))
+
+
+def held_out_from(interactions: Interactions, settings: SplitOptions) -> datetime:
+    """The moment of a split by time: the one that is given, or that of the share of the events."""
+    if settings.moment is not None:
+        return settings.moment
+    return cut_moment(interactions, settings.fraction)
 
 
 def cut_moment(interactions: Interactions, fraction: float) -> datetime:

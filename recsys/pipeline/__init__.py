@@ -1,6 +1,6 @@
 """A training run from tables to a bundle, and the measuring of what it made.
 
-May be imported by `tuning` and `serving`.
+May be imported by `backtest`, `tuning` and `serving`.
 """
 
 from __future__ import annotations

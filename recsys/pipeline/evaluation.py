@@ -53,14 +53,7 @@ def evaluate(
             "retrieval + trees": answer.lists(answer.trees),
         }
         advance(1)
-        hidden = answer.asked.hidden_mask(data.num_items, answer.cut.moment)
-        for retriever in answer.recommender.retrievers:
-            question = retriever.ask(
-                answer.asked,
-                moment=answer.cut.moment,
-                user_index=answer.recommender.user_index(answer.users),
-            )
-            systems[retriever.name] = question.retrieve(answer.k, excluded=hidden)
+        systems |= answer.alone()
         advance(1)
     rng = np.random.default_rng(config.seed)
     new_lists = {

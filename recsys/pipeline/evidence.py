@@ -160,13 +160,18 @@ def make_evidence(bundle: Bundle, measured: Measured, judged_as: Bundle) -> Evid
     return _evidence(header, _table(measured), bundle.manifest.metrics)
 
 
+def _said(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that say something; a version that does not have another one yet says the same."""
+    return {name: value for name, value in settings.items() if value is not None}
+
+
 def _header(measured: Measured, bundle_id: str, judged_as: Manifest) -> dict[str, Any]:
     evaluation, k = measured.evaluation, measured.evaluation.headline_k
     shares = evaluation.exposure.recommended, evaluation.exposure.wanted
     return {
         "bundle": bundle_id,
         "data": judged_as.data_fingerprint,
-        "split": json.dumps(judged_as.config["split"], sort_keys=True),
+        "split": json.dumps(_said(judged_as.config["split"]), sort_keys=True),
         "k": k,
         "coverage": evaluation.list_metrics.get(f"coverage@{k}"),
         "head_share": evaluation.list_metrics.get(f"head_share@{k}"),

@@ -162,6 +162,8 @@ def _nothing_to_learn(config: Config, data: Dataset) -> Problem:
     rule = f"must leave events to learn from when split.kind is {config.split.kind!r}"
     first = f"all are held out, from {data.interactions.frame[TIMESTAMP][0]}"
     remedy = "Set split.kind = 'per_user', or give a longer log."
+    if config.split.moment is not None:
+        remedy = f"Set split.moment to a later time than {config.split.moment}."
     return Problem("events", "timestamp", rule, 0, first, remedy)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +14,12 @@ from features.tables.preview import tied_share
 from recsys.bundle import Bundle
 from recsys.config import Config
 from recsys.dataset import Cut, Dataset, cut_histories
-from recsys.dataset.tables import cut_moment
+from recsys.dataset.tables import held_out_from
 from recsys.errors import ArtifactError, ConfigError
 from recsys.evaluation import Evaluation, Truth
 from recsys.evaluation import evaluate as measure
 from recsys.evaluation.options import SplitOptions
+from recsys.evaluation.splits import Split
 from recsys.pipeline.evidence import Measured, calibration_of, find_leakage
 from recsys.pipeline.lineage import numbered_as, trained_until
 from recsys.ranking.ranker import RankingRows
@@ -57,7 +58,7 @@ def own_data(config: Config, bundle: Bundle, data: Dataset, *, remedy: str) -> D
         )
     check_slate(config, bundle)
     used, wanted = bundle.manifest.config["split"], config.as_used()["split"]
-    if used != wanted:
+    if SplitOptions(**used) != config.split:
         raise ArtifactError(
             f"bundle {bundle.id} was trained with the split {used}, so it may have learned from "
             f"what {wanted} holds out; {remedy} with its own split"
@@ -93,6 +94,7 @@ class Answer:
         cut: Q histories and what followed.
         asked: Q histories, of the items the bundle knows.
         truth: Q rows, also of items the bundle does not know.
+        users: Q ids.
         pool: candidates of Q users.
         rows: R candidates of the pool, labelled.
         trees: [R] scores of the first ranking stage.
@@ -106,6 +108,7 @@ class Answer:
     cut: Cut
     asked: Histories
     truth: Truth
+    users: Sequence[str]
     pool: CandidatePool
     rows: RankingRows
     trees: np.ndarray
@@ -115,11 +118,6 @@ class Answer:
     def k(self) -> int:
         """Places of the lists that are measured."""
         return max(*self.config.evaluation.ks, MEASURED_AT)
-
-    @property
-    def users(self) -> Sequence[str]:
-        """Ids of the Q users."""
-        return self.data.user_list
 
     def new_lists(self, score: np.ndarray) -> TopK:
         """The same without what users had met."""
@@ -132,6 +130,18 @@ class Answer:
         """The lists of Q users from scores [R] of their candidates."""
         ranked = self.recommender.order(self.pool, score, self.k)
         return TopK(ranked.item_index, ranked.score)
+
+    def alone(self) -> Iterator[tuple[str, TopK]]:
+        """The lists of each retriever by itself, with its name."""
+        recommender = self.recommender
+        hidden = self.asked.hidden_mask(len(recommender.item_ids), self.cut.moment)
+        for retriever in recommender.retrievers:
+            question = retriever.ask(
+                self.asked,
+                moment=self.cut.moment,
+                user_index=recommender.user_index(self.users),
+            )
+            yield retriever.name, question.retrieve(self.k, excluded=hidden)
 
     def judge(
         self, lists: TopK, rng: np.random.Generator, *, new_lists: TopK | None = None
@@ -180,7 +190,7 @@ def measured_on(data: Dataset, settings: SplitOptions) -> list[str]:
     """
     tied = tied_share(data.interactions.frame)
     if settings.kind == "time":
-        first = cut_moment(data.interactions, settings.fraction)
+        first = held_out_from(data.interactions, settings)
         held_out = f"held out: everything from {first} UTC on"
     else:
         held_out = (
@@ -195,7 +205,9 @@ def measured_on(data: Dataset, settings: SplitOptions) -> list[str]:
     ]
 
 
-def ask_funnel(config: Config, bundle: Bundle, data: Dataset) -> Answer:
+def ask_funnel(
+    config: Config, bundle: Bundle, data: Dataset, *, window: Split | None = None
+) -> Answer:
     """Ask a bundle for candidates of every user at the cut, and score them.
 
     Histories end where the training part ends, less what the bundle does not know; what
@@ -205,10 +217,15 @@ def ask_funnel(config: Config, bundle: Bundle, data: Dataset) -> Answer:
         config: of the split.
         bundle: what is asked.
         data: numbered as the bundle's, newer ids after its own.
+        window: what came before, and what is to be found, of which only users with something to
+            find are asked. None: the parts of the configured split, and every user of the log.
+
+    Raises:
+        DataError: nothing is held out.
     """
     recommender = Recommender.load(bundle.path)
     known, users = len(recommender.item_ids), data.user_list
-    split = data.split(config)
+    split = data.split(config) if window is None else window
     if not len(split.test):
         raise DataError(
             f"{config.data.shown} must hold out events to measure bundle {bundle.id} on, got none: "
@@ -219,6 +236,10 @@ def ask_funnel(config: Config, bundle: Bundle, data: Dataset) -> Answer:
         data.histories(split.test),
         together=config.split.at_once,
     )
+    if window is not None:
+        rows = np.nonzero(cut.target.counts)[0]
+        cut = Cut(cut.history.take(rows), cut.target.take(rows), cut.moment[rows])
+        users = [users[row] for row in rows]
     asked, log = cut.history, split.train
     if known < data.num_items:
         asked, log = asked.within(known), _known_events(log, data, known)
@@ -229,11 +250,23 @@ def ask_funnel(config: Config, bundle: Bundle, data: Dataset) -> Answer:
         user_ids=users,
     )
     label = cut.target.seen_mask(data.num_items)[:, : known + 1]
-    rows = recommender.features.rows(pool, users, cut.moment, log, label=label)
-    trees = recommender.ranker.gbdt.predict(rows.features)
-    score = recommender.ranker.reorder(rows.features, trees, rows.request_index)
-    truth = Truth.from_histories(cut.target)
-    return Answer(config, bundle, recommender, data, cut, asked, truth, pool, rows, trees, score)
+    candidates = recommender.features.rows(pool, users, cut.moment, log, label=label)
+    trees = recommender.ranker.gbdt.predict(candidates.features)
+    score = recommender.ranker.reorder(candidates.features, trees, candidates.request_index)
+    return Answer(
+        config=config,
+        bundle=bundle,
+        recommender=recommender,
+        data=data,
+        cut=cut,
+        asked=asked,
+        truth=Truth.from_histories(cut.target),
+        users=users,
+        pool=pool,
+        rows=candidates,
+        trees=trees,
+        score=score,
+    )
 
 
 def _known_events(log: Interactions, data: Dataset, known: int) -> Interactions:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from serving.cli.api_keys import app as keys_app
+from serving.cli.backtest import backtest
 from serving.cli.cache import app as cache_app
 from serving.cli.config import app as config_app
 from serving.cli.doctor import app as doctor_app
@@ -72,6 +73,7 @@ app.add_typer(experiments_app)
 app.add_typer(store_app)
 app.add_typer(cache_app)
 app.command()(init)
+app.command()(backtest)
 app.command()(gate)
 app.command()(plan)
 app.command()(serve)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import get_args
 
@@ -178,6 +179,19 @@ def test_the_configuration_is_immutable() -> None:
     section = RetrievalConfig()
     with pytest.raises(ValidationError, match="frozen"):
         section.dim = 3  # type: ignore[misc]
+
+
+def test_a_moment_of_the_split_is_utc_and_of_its_kind_alone(tmp_path: Path) -> None:
+    text = MINIMAL + '[split]\nkind = "time"\n'
+    plain = load_config(write(tmp_path, text))
+    config = load_config(write(tmp_path, text + "moment = 2026-01-02T04:00:00+03:00\n"))
+    assert config.split.moment == datetime(2026, 1, 2, 1)
+    assert config.as_used()["split"]["moment"] == "2026-01-02T01:00:00"
+    assert type(config.split)(**config.as_used()["split"]) == config.split
+    assert load_config(write(tmp_path, text + "moment = 2026-01-02T01:00:00\n")) == config
+    assert plain.fingerprint() != config.fingerprint()
+    message = refused(tmp_path, MINIMAL + "[split]\nmoment = 2026-01-02T01:00:00\n")
+    assert "moment must stand with kind = 'time', got 'per_user'" in message
 
 
 def test_columns_become_the_value_type_of_the_readers(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import time, timedelta
+from datetime import UTC, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,17 @@ def test_split_by_time_has_one_moment_for_all(data: Dataset, tmp_path: Path) -> 
     train, test = data.split(config.model_copy(update={"split": split}))
     assert len(train) == len(test) == 3
     assert train.frame["timestamp"].max() < test.frame["timestamp"].min()  # type: ignore[operator]
+
+
+def test_a_moment_splits_in_place_of_a_share(data: Dataset, tmp_path: Path) -> None:
+    config, times = write(tmp_path), data.interactions.frame["timestamp"]
+    moment = times.sort()[2]
+    split = config.split.but(kind="time", moment=moment.replace(tzinfo=UTC))
+    train, test = data.split(config.model_copy(update={"split": split}))
+    assert train.frame["timestamp"].to_list() == [time for time in times if time < moment]
+    assert test.frame["timestamp"].to_list() == [time for time in times if time >= moment]
+    past, *_ = data.past_and_future(train, data.histories(train), split.but(fraction=0.5))
+    assert past.frame["timestamp"].to_list() == times.sort()[:1].to_list()
 
 
 def test_every_problem_of_every_file_is_named(tmp_path: Path) -> None:
