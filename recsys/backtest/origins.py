@@ -121,7 +121,7 @@ def measure(
         metrics: such as "ndcg@20".
     """
     data = own_data(config, bundle, read_dataset(config), remedy="measure it")
-    found = []
+    found: list[Measured] = []
     for window in windows:
         parts = window.parts(data.interactions)
         answer = ask_funnel(config, bundle, data, window=parts)
