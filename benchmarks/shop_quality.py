@@ -75,7 +75,7 @@ def shop(lines: pl.DataFrame, directory: Path, seed: int) -> Config:
         directory / "items.parquet"
     )
     example: dict[str, Any] = tomllib.loads(EXAMPLE.read_text(encoding="utf-8"))
-    kept = {name: example[name] for name in ("split", "slate", "retrieval", "ranking")}
+    kept = {name: example[name] for name in ("split", "slate", "retrieval")}
     return Config.model_validate(
         {
             **kept,

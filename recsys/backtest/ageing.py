@@ -147,7 +147,8 @@ def advice(found: Sequence[Loss], every_us: int, metric: str) -> str:
     gap = shown.difference
     share = "" if shown.share is None else f", {shown.share:.1%} of it"
     numbers = (
-        f"{metric} {gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] against a fresh one{share}"
+        f"{metric} {gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] against a fresh one{share}, "
+        f"{gap.users:,} users"
     )
     if worse is None:
         return (

@@ -15,9 +15,9 @@ from recsys.dataset import Dataset
 from recsys.errors import ConfigError
 from recsys.evaluation.splits import Split
 
-__all__ = ["MINUTE_US", "Steps", "Window", "checked_steps", "lay_out"]
+__all__ = ["Steps", "Window", "checked_steps", "lay_out"]
 
-MINUTE_US, _SECOND_US = 60_000_000, 1_000_000
+_MINUTE_US, _SECOND_US = 60_000_000, 1_000_000
 _LEAST_ORIGINS = 2
 
 
@@ -92,7 +92,7 @@ def checked_steps(config: Config, origins: int, every: str, horizon: str | None)
 
 def _checked_us(name: str, text: str) -> int:
     found = duration_us(text)
-    if found is None or found < MINUTE_US:
+    if found is None or found < _MINUTE_US:
         raise ConfigError(
             f"{name} must be a time of a minute or more such as '7d' (m, h, d or w), got {text!r}"
         )

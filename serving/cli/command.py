@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from serving.cli.api_keys import app as keys_app
-from serving.cli.backtest import backtest
 from serving.cli.cache import app as cache_app
 from serving.cli.config import app as config_app
 from serving.cli.doctor import app as doctor_app
 from serving.cli.experiments import app as experiments_app
 from serving.cli.features import app as features_app
-from serving.cli.gate import gate
 from serving.cli.init import init
+from serving.cli.judging import backtest, gate
 from serving.cli.options import (
     DEFAULT_CONFIG,
     AsJson,

@@ -30,6 +30,7 @@ VERBS = [
     "train",
     "tune",
     "evaluate",
+    "backtest",
     "candidates",
     "publish",
     "generations",

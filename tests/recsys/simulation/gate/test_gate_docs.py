@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from recsys.config.gate_rules import rule_texts
-from serving.cli.gate import EXIT_CODES
+from serving.cli.judging import EXIT_CODES
 
 ROOT = Path(__file__).parents[4]
 TEXT = (ROOT / "docs" / "gate.md").read_text(encoding="utf-8")

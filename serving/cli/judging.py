@@ -1,4 +1,4 @@
-"""`recsys gate`: may the candidate take the incumbent's place?
+"""Models judged before they serve: `recsys backtest` over past days, `recsys gate` on one another.
 
 Heavy imports are inside the verb, as in `serving.cli.command`.
 """
@@ -18,15 +18,54 @@ from serving.cli.options import (
     progress_of,
     read_config,
 )
-from serving.cli.output import reporting
+from serving.cli.output import reporting, table
 
 if TYPE_CHECKING:
+    from recsys.backtest.run import Backtest
     from serving.jobs.gate import Judgement
 
-__all__ = ["EXIT_CODES", "gate"]
+__all__ = ["EXIT_CODES", "backtest", "gate"]
 
 EXIT_CODES = {"PROMOTE": 0, "HOLD": 3, "SUSPICIOUS": 4}
 """Beside 1 (it failed) and 2 (the data or the configuration is wrong), as for every verb."""
+
+
+def backtest(
+    origins: Annotated[
+        int, typer.Option("--origins", help="Past moments that a model is trained at, 2 or more.")
+    ] = 4,
+    every: Annotated[
+        str, typer.Option("--every", metavar="TIME", help="From one to the next: 7d, 12h, 2w.")
+    ] = "7d",
+    horizon: Annotated[
+        str | None,
+        typer.Option(
+            "--horizon", metavar="TIME", help="What each is judged on.  [default: as --every]"
+        ),
+    ] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    progress: ShowProgress = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train at several past moments and measure what followed: spread, and loss by age.
+
+    Writes models, backtest.json and backtest.html below backtest/ of the output directory; a
+    re-run takes over what is finished.
+    """
+    with reporting(as_json) as out:
+        settings = read_config(config)
+        from recsys.backtest.report import as_dict, write_report
+        from recsys.backtest.run import backtest as run
+
+        found = run(
+            settings,
+            origins=origins,
+            every=every,
+            horizon=horizon,
+            progress=progress_of(out, progress),
+        )
+        write_report(found)
+        out.emit(as_dict(found), _backtest_text(found))
 
 
 def gate(
@@ -65,13 +104,13 @@ def gate(
         found = judge(
             settings, ours, theirs, log=log, write=not dry_run, progress=progress_of(out, progress)
         )
-        out.emit(found.record, _text(found))
+        out.emit(found.record, _gate_text(found))
         code = EXIT_CODES[found.decision.verdict]
         if code:
             raise typer.Exit(code)
 
 
-def _text(found: Judgement) -> str:
+def _gate_text(found: Judgement) -> str:
     against = found.record["against"] or "nothing"
     lines = [f"{found.decision.verdict}: bundle {found.record['bundle']} against {against}"]
     for reason in found.decision.reasons:
@@ -80,3 +119,14 @@ def _text(found: Judgement) -> str:
     if found.report is not None:
         lines.append(f"report: {found.report}")
     return "\n".join(lines)
+
+
+def _backtest_text(found: Backtest) -> str:
+    from recsys.backtest.report import PAGE_FILE, notes, tables
+
+    parts = [f"{one.title}\n{table(one.rows[0], one.rows[1:])}" for one in tables(found)]
+    if told := notes(found):
+        parts.append("\n".join(told))
+    path, here = found.directory / PAGE_FILE, Path.cwd()
+    shown = path.relative_to(here) if path.is_relative_to(here) else path
+    return "\n\n".join([*parts, f"report: {shown}\n{found.advice}"])
