@@ -23,7 +23,7 @@ from recsys.bundle import Bundle, bundles, latest
 from recsys.config import Config
 from recsys.dataset import Dataset, read_dataset
 from recsys.errors import ArtifactError, ConfigError, LeakageError
-from recsys.pipeline import evaluate, item_stages, train
+from recsys.pipeline import evaluate, item_stages, ranking_stage, train
 from recsys.pipeline import run as pipeline
 from recsys.pipeline.fitness import Fitness, find_fitness
 from recsys.recommender import Recommender
@@ -222,7 +222,8 @@ def test_evaluation_reports_the_funnel_first(
     copy = output / trained.id
     shutil.copytree(trained.path, copy)
     found = evaluate(small_config(world, output), Bundle.load(copy))
-    assert list(found) == ["funnel", "retrieval + trees", *config.retrieval.sources]
+    served = [name for name in config.retrieval.sources if name != "buy_again"]
+    assert list(found) == ["funnel", "retrieval + trees", *served]
     bundle = Bundle.load(copy)
     bundle.verify()
     report = (copy / "report.html").read_text(encoding="utf-8")
@@ -318,7 +319,7 @@ def test_finished_stages_are_taken_over(
     half_done: Config, trained: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     retrievers = Count(monkeypatch, "fit_sources")
-    rankers = Count(monkeypatch, "fit_ranker")
+    rankers = Count(monkeypatch, "fit_ranker", ranking_stage)
     bundle = train(half_done)
     assert (retrievers.calls, rankers.calls) == (0, 0)
     bundle.verify()
@@ -336,7 +337,7 @@ def test_a_changed_setting_runs_its_stage_and_what_reads_it(
     ranking = half_done.ranking.model_copy(update={"candidates_per_source": 20})
     changed = half_done.model_copy(update={"ranking": ranking})
     retrievers = Count(monkeypatch, "fit_sources")
-    rankers = Count(monkeypatch, "fit_ranker")
+    rankers = Count(monkeypatch, "fit_ranker", ranking_stage)
     train(changed)
     assert (retrievers.calls, rankers.calls) == (0, 1)
 
@@ -352,7 +353,7 @@ def test_an_interrupted_run_leaves_no_bundle_and_goes_on_where_it_was(
         def interrupted(*arguments: Any, **options: Any) -> None:
             raise interruption("in the middle of the ranking stage")
 
-        patch.setattr(pipeline, "fit_ranker", interrupted)
+        patch.setattr(ranking_stage, "fit_ranker", interrupted)
         with pytest.raises(interruption):
             train(half_done)
     assert bundles(half_done.output.directory) == []
@@ -360,7 +361,7 @@ def test_an_interrupted_run_leaves_no_bundle_and_goes_on_where_it_was(
     assert not list(half_done.output.directory.rglob("*tmp-*"))
     content = Count(monkeypatch, "ContentEncoder", item_stages)
     retrievers = Count(monkeypatch, "fit_sources")
-    rankers = Count(monkeypatch, "fit_ranker")
+    rankers = Count(monkeypatch, "fit_ranker", ranking_stage)
     train(half_done).verify()
     assert (content.calls, retrievers.calls, rankers.calls) == (0, 0, 1)
 
