@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from reporting import Report, say
-from retrieval_data import data_directory
+from retrieval_data import DATA
 from shop_peers import DAY, Log, scores, stacked
 
 from features.moments import microseconds
@@ -137,7 +137,7 @@ def mean_of(runs: list[Values]) -> Values:
 
 def run(arguments: argparse.Namespace) -> None:
     report = Report("shop_quality", arguments, ("lightgbm", "scipy"))
-    lines = cleaned(data_directory())
+    lines = cleaned(DATA)
     values: dict[str, list[Values]] = {}
     seeds = range(1, 2 if arguments.quick else arguments.seeds + 1)
     for seed in seeds:

@@ -25,8 +25,10 @@ from reporting import Report, say
 from retrieval_scale import peak_gib, synthetic
 
 from features.tables import Histories
+from recsys.retrieval.graph_filter import GraphFilterRetriever
 from recsys.retrieval.item_item import ItemItemRetriever
 from recsys.retrieval.protocol import Retriever
+from recsys.retrieval.source_options import GraphOptions
 
 BAR_GIB = 12.0
 BAR_MINUTES = 30.0
@@ -48,7 +50,12 @@ def sparse_ease(histories: Histories, num_items: int) -> Retriever:
     )
 
 
-SOURCES: Mapping[str, Fit] = {"sparse EASE": sparse_ease}
+def graph_filter(histories: Histories, num_items: int) -> Retriever:
+    options = GraphOptions(graph_rank=64, graph_memory_gb=4.0)
+    return GraphFilterRetriever.fit(histories, num_items, half_life=None, options=options)
+
+
+SOURCES: Mapping[str, Fit] = {"sparse EASE": sparse_ease, "graph filter": graph_filter}
 
 
 def measured(name: str, histories: Histories, num_items: int) -> dict[str, object]:

@@ -352,6 +352,12 @@ class DataConfig(Settings):
         self.to_event_rules()
         return self
 
+    def target_weights(self) -> tuple[float, ...] | None:
+        """Different weights of the kinds that are predicted, rising; None: they weigh the same."""
+        wanted = self.rules.targets or tuple(self.kinds)
+        weights = sorted({self.kinds[one] for one in wanted if self.kinds.get(one, 0.0) > 0})
+        return tuple(weights) if len(weights) > 1 else None
+
     @property
     def takes_back(self) -> bool:
         """Whether rows of the log take back what was bought before."""

@@ -30,6 +30,7 @@ __all__ = [
     "ask_past",
     "earlier_origins",
     "fit_beside",
+    "graded",
     "rows_of_earlier",
     "thinned",
 ]
@@ -73,6 +74,7 @@ def ask_past(
     log: Interactions,
     *,
     per_source: int,
+    levels: np.ndarray | None = None,
 ) -> AskedPast:
     """Ask retrievers for candidates of everybody who went on to something.
 
@@ -83,6 +85,7 @@ def ask_past(
         inputs: what features are computed from.
         log: events that features may see.
         per_source: candidates that each retriever brings.
+        levels: see `graded`.
     """
     users = np.nonzero(cut.target.counts > 0)[0]
     cut = Cut(cut.history.take(users), cut.target.take(users), cut.moment[users])
@@ -98,9 +101,26 @@ def ask_past(
         included=passed_over(data, user_ids, cut.moment),
         user_index=users + 1,
     )
-    wanted = cut.target.seen_mask(data.num_items)
+    wanted = graded(cut.target, data.num_items, levels)
     rows = inputs.rows(pool, user_ids, cut.moment, log, label=wanted)
     return AskedPast(users, user_ids, cut, pool, rows)
+
+
+def graded(target: Histories, num_items: int, levels: np.ndarray | None) -> np.ndarray:
+    """[Q, N + 1] int8 labels: 0 for what was not wanted, else the place of the weight in levels.
+
+    Args:
+        target: Q rows.
+        num_items: N.
+        levels: [G] rising weights that kinds of event have; of several events of an item the
+            heaviest counts, and a weight between two levels is at the lower. None: all are 1.
+    """
+    label = np.zeros((len(target), num_items + 1), dtype=np.int8)
+    place = np.ones(target.item_index.size, dtype=np.int8)
+    if levels is not None:
+        place = np.clip(np.searchsorted(levels, target.weight, side="right"), 1, levels.size)
+    np.maximum.at(label, (target.rows, target.item_index), place.astype(np.int8))
+    return label
 
 
 class Origin(NamedTuple):

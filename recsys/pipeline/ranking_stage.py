@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from features.tables import Histories, Interactions
 from recsys.bundle.left_out import LeftOut, write_left_out
 from recsys.config import Config
@@ -81,7 +83,14 @@ def learn_ranking(
     cut = cut_histories(learned.past, learned.future, together=config.split.at_once)
     # A user's past may share its last timestamp with the moment's first target.
     check_time_leakage(cut.history, cut.target, learned.past, cut.moment)
-    ask = partial(ask_past, data=data, inputs=inputs, per_source=settings.candidates_per_source)
+    levels = config.data.target_weights()
+    ask = partial(
+        ask_past,
+        data=data,
+        inputs=inputs,
+        per_source=settings.candidates_per_source,
+        levels=None if levels is None else np.array(levels, dtype=np.float32),
+    )
     asked = ask(retrievers, cut, log=learned.past_log)
     cut, pool, rows = asked.cut, asked.pool, asked.rows
     folds = draw_folds(rows, asked.users.size, folds=settings.folds, seed=config.seed)
@@ -94,7 +103,7 @@ def learn_ranking(
         write_fusion(out, definitions, names, [LeftOut(RANKING, reason)])
         return
     check_rows(rows, definitions)
-    truth = Truth.from_histories(cut.target)
+    truth = Truth.from_histories(cut.target, grades="one" if levels is None else "weight")
     quality = partial(held_out_ndcg, rows, pool.item_index[pool.real], truth)
     # A basket of which something was given back is nothing that was shown.
     baskets = config.data.takes_back
@@ -121,6 +130,7 @@ def learn_ranking(
             gbdt=settings.gbdt,
             listwise=lists,
             top=settings.listwise.top,
+            gains=(1.0,) if levels is None else tuple(one / levels[0] for one in levels),
             seed=config.seed,
             on_step=lambda text: advance(1),
         )

@@ -47,6 +47,7 @@ class GbdtRanker:
         *,
         feature_names: Sequence[str],
         options: GbdtOptions | None = None,
+        gains: Sequence[float] | None = None,
         seed: int = 0,
     ) -> Self:
         """Grow the trees.
@@ -57,6 +58,7 @@ class GbdtRanker:
             request_index: [R] int, never falling: rows of one request stand together.
             feature_names: [F].
             options: None: the defaults.
+            gains: what labels 1, 2, ... are worth where pairs are weighed. None: 2 ** label - 1.
             seed: of bagging and feature sampling; same seed, same trees.
 
         Raises:
@@ -96,6 +98,8 @@ class GbdtRanker:
             "verbose": -1,
         }
         parameters.pop("truncation_level")
+        if gains is not None:
+            parameters["label_gain"] = [0.0, *gains]
         data = lightgbm.Dataset(
             features,
             label,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -190,6 +190,7 @@ def fit_ranker(
     gbdt: GbdtOptions | None = None,
     listwise: ListwiseOptions | None = None,
     top: int = ListwiseStage.default("top"),
+    gains: Sequence[float] = (1.0,),
     seed: int = 0,
     on_step: Callable[[str], None] | None = None,
 ) -> RankerFit:
@@ -208,6 +209,7 @@ def fit_ranker(
         listwise: options of the network; None: no second stage. Neither is there one where the
             best candidates of too few requests hold a wanted one.
         top: candidates that the network sees.
+        gains: what labels 1, 2, ... are worth, to both stages.
         seed: of everything.
         on_step: called with a short text before each training.
 
@@ -233,6 +235,7 @@ def fit_ranker(
             part.request_index,
             feature_names=part.feature_names,
             options=limits,
+            gains=gains if len(gains) > 1 else None,
             seed=seed,
         )
 
@@ -252,7 +255,8 @@ def fit_ranker(
     lists = lists_of(first, rows.request_index, top)
     mask = lists >= 0
     list_fold = fold[lists[:, 0]]
-    label = np.where(mask, rows.label[lists], 0).astype(np.float32)
+    worth = np.array([0.0, *gains], dtype=np.float32)
+    label = np.where(mask, worth[rows.label[lists]], 0.0).astype(np.float32)
     if listwise is None or np.unique(list_fold[(label > 0).any(axis=1)]).size < 2:
         ranker = Ranker(final_trees, None, top=top)
         return RankerFit(ranker, first, first, num_trees, 0.0, first_value, {})

@@ -15,7 +15,7 @@ from recsys.config import RetrievalConfig
 from recsys.dataset import read_dataset
 from recsys.errors import ArtifactError
 from recsys.pipeline import train
-from recsys.pipeline.origins import earlier_origins, fit_beside, thinned
+from recsys.pipeline.origins import earlier_origins, fit_beside, graded, thinned
 from recsys.pipeline.source_choice import choose_sources, read_choices, write_choices
 from recsys.ranking.ranker import RankerFit, RankingRows
 from recsys.retrieval.aging import AgedRetriever
@@ -184,3 +184,41 @@ def test_a_run_serves_what_it_chose(tmp_path: Path) -> None:
     aged = [one for one in Recommender.load(bundle.path).retrievers if one.name == "buy_again"]
     assert isinstance(aged[0], AgedRetriever)
     assert aged[0].half_life_days == 40.0
+
+
+def test_a_purchase_is_worth_more_than_a_view(tmp_path: Path) -> None:
+    target = Histories(
+        np.array([0, 4, 4, 6], dtype=np.int64),
+        np.array([1, 2, 2, 3, 1, 4], dtype=np.int64),
+        np.arange(6, dtype=np.int64),
+        np.array([0.1, 1.0, 0.1, 0.5, 5.0, 0.05], dtype=np.float32),
+    )
+    found = graded(target, 4, np.array([0.1, 1.0], dtype=np.float32))
+    assert found.tolist() == [[0, 1, 2, 1, 0], [0, 0, 0, 0, 0], [0, 2, 0, 0, 1]]
+    assert (graded(target, 4, None) == target.seen_mask(4)).all()
+    kinds = {"view": 0.1, "buy": 1.0, "hide": -1.0, "scroll": 0.0}
+    data = {"events": tmp_path / "events.csv", "kinds": kinds}
+    assert shop(tmp_path, data=data).data.target_weights() == (0.1, 1.0)
+    data["rules"] = {"targets": ["buy"]}
+    assert shop(tmp_path, data=data).data.target_weights() is None
+    assert shop(tmp_path).data.target_weights() is None
+
+
+def test_both_stages_are_told_what_each_label_is_worth(tmp_path: Path) -> None:
+    from recsys.pipeline import ranking_stage
+
+    told: dict[str, Any] = {}
+    original = ranking_stage.fit_ranker
+
+    def fit(rows: RankingRows, *arguments: Any, **options: Any) -> RankerFit:
+        told.update(labels=set(rows.label.tolist()), gains=options["gains"])
+        return original(rows, *arguments, **options)
+
+    config = shop(tmp_path, slate={"repeats": "allow"})
+    kinds = config.data.model_copy(update={"kinds": {"buy": 1.0, "try": 0.25}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranking_stage, "fit_ranker", fit)
+        bundle = train(config.model_copy(update={"data": kinds}))
+    assert told == {"labels": {0, 1, 2}, "gains": (1.0, 4.0)}
+    text = (bundle.path / "ranking" / "gbdt" / "gbdt.txt").read_text()
+    assert "label_gain: 0,1,4" in text
