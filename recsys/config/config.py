@@ -122,6 +122,16 @@ class Config(Settings):
         return value
 
     @model_validator(mode="after")
+    def _finds_what_is_shown(self) -> Self:
+        retrieval = self.retrieval
+        if "sources" not in retrieval.model_fields_set and self.slate.to_rule().excludes_all:
+            kept = tuple(name for name in retrieval.sources if name != "buy_again")
+            changed = retrieval.model_copy(update={"sources": kept})
+            changed.model_fields_set.discard("sources")  # by default still
+            self.__dict__["retrieval"] = changed
+        return self
+
+    @model_validator(mode="after")
     def _origins_are_moments(self) -> Self:
         if self.ranking.origins > 1 and not self.split.at_once:
             raise ValueError(

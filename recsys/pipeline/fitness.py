@@ -110,9 +110,8 @@ def find_fitness(config: Config, data: Dataset) -> Fitness:
     parts = Parts(split, trained, again)
     left_out = _of_items(config, data)
     if BUY_AGAIN in config.retrieval.sources and config.slate.to_rule().excludes_all:
-        if "sources" in config.retrieval.model_fields_set:
-            text = "left out: what it finds is what slate.repeats = 'exclude' never shows"
-            left_out.append(LeftOut(BUY_AGAIN, text))
+        text = "left out: what it finds is what slate.repeats = 'exclude' never shows"
+        left_out.append(LeftOut(BUY_AGAIN, text))
         config = without(config, BUY_AGAIN)
     if TOWERS in config.retrieval.sources and config.retrieval.use_fields:
         from recsys.retrieval.towers.item_fields import FieldVocabulary

@@ -22,8 +22,18 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
 
 
+def test_its_rules_of_what_comes_again_are_settings(tmp_path: Path) -> None:
+    _, text = blocks("toml")
+    config = Config.model_validate(
+        {"data": {"events": tmp_path / "log.parquet"}, **tomllib.loads(text)}
+    )
+    rule = config.slate.to_rule()
+    assert [rule.until_us(0, kind) for kind in ("view", "other")] == [0, 0]
+    assert rule.until_us(0, "purchase") == 7 * 86_400_000_000
+
+
 def test_its_rules_are_settings_and_do_what_it_says(tmp_path: Path) -> None:
-    (text,) = blocks("toml")
+    text, _ = blocks("toml")
     settings: dict[str, Any] = tomllib.loads(text)
     rows = [
         ("u", "a", 1, "view", 5.0, 1, "1"),
