@@ -309,6 +309,8 @@ def _shown(name: str, value: Any) -> str:
 def _run_with(config: Config, best: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     """The configuration with other settings, as a file in ``directory`` must say it."""
     values = config.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+    if "sources" not in config.retrieval.model_fields_set:  # they follow from other settings
+        values.get(SECTION, {}).pop("sources", None)
     values.pop("features_file", None)  # its definitions stand in the configuration from now on
     for section, name in (
         ("data", "events"),
