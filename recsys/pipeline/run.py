@@ -31,6 +31,7 @@ from recsys.index.choices import make_index
 from recsys.pipeline.fitness import RANKING, Fitness, find_fitness
 from recsys.pipeline.item_stages import item_stages, load_content, load_item_inputs
 from recsys.pipeline.lineage import Lineage
+from recsys.pipeline.measuring import check_slate
 from recsys.pipeline.ranker_choice import write_fusion
 from recsys.pipeline.ranker_features import RankerFeatures
 from recsys.pipeline.ranking_stage import Learned, learn_ranking
@@ -136,6 +137,8 @@ class _Run:
         learned, held_out = fitness.parts.split
         self._trained = fitness.parts.trained
         self._past_log, *self._past_and_future = fitness.parts.again
+        if lineage.start is not None and lineage.frozen_items:  # its ranker stays
+            check_slate(config, lineage.start)
         lineage.check(config, data, held_out)
         self._config = config
         self._work = work

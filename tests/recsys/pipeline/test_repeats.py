@@ -17,6 +17,7 @@ from recsys.dataset import read_dataset
 from recsys.errors import ConfigError
 from recsys.pipeline import evaluate, train
 from recsys.pipeline.fitness import find_fitness
+from recsys.pipeline.lineage import Lineage
 from recsys.recommender import Recommender
 from recsys.recommender.past import FreshEvent
 from recsys.simulation.trial.pipeline_arms import popular_arm, read_audience
@@ -152,6 +153,12 @@ def test_a_bundle_is_used_with_the_rule_that_it_learned(run: tuple[Config, Bundl
             ConfigError, match=r"slate must be as bundle .* 'allow'.* got 'after 7d'"
         ):
             use(other, bundle)
+
+
+def test_a_ranker_that_stays_keeps_its_rule(run: tuple[Config, Bundle], tmp_path: Path) -> None:
+    _, bundle = run
+    with pytest.raises(ConfigError, match="slate must be as"):
+        train(shop(tmp_path), lineage=Lineage(start=bundle, frozen_items=True))
 
 
 def test_popular_items_of_a_simulation_may_be_met(
