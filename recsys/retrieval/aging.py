@@ -11,9 +11,8 @@ import numpy as np
 
 from features.tables import Histories
 from recsys.files.headers import read_header, write_header
-from recsys.retrieval.blocks import moments_of
+from recsys.retrieval.blocks import AskedRetriever, moments_of
 from recsys.retrieval.protocol import Question, Retriever
-from recsys.topk import TopK
 
 __all__ = ["AgedRetriever", "asked_by_days", "decayed", "learned_part", "with_age"]
 
@@ -65,7 +64,7 @@ def learned_part(
     return histories
 
 
-class AgedRetriever:
+class AgedRetriever(AskedRetriever):
     """A retriever that is asked with histories whose older events weigh less.
 
     Attributes:
@@ -89,23 +88,6 @@ class AgedRetriever:
         """See `recsys.retrieval.protocol.Retriever`."""
         aged = decayed(histories, moments_of(histories, moment), self.half_life_days)
         return self.inner.ask(aged, moment=moment, user_index=user_index)
-
-    def retrieve(
-        self,
-        histories: Histories,
-        k: int,
-        *,
-        moment: np.ndarray | None = None,
-        excluded: np.ndarray | None = None,
-    ) -> TopK:
-        """See `recsys.retrieval.protocol.Retriever`."""
-        return self.ask(histories, moment=moment).retrieve(k, excluded=excluded)
-
-    def score(
-        self, histories: Histories, item_index: np.ndarray, *, moment: np.ndarray | None = None
-    ) -> np.ndarray:
-        """See `recsys.retrieval.protocol.Retriever`."""
-        return self.ask(histories, moment=moment).score(item_index)
 
     def save(self, directory: Path, **options: Any) -> None:
         """Write the retriever that answers, and `AGE` beside its files.

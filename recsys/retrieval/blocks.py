@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from features.tables import Histories
+from recsys.retrieval.protocol import Question
 from recsys.topk import TopK, stacked, top_k
 
 __all__ = [
     "DEFAULT_BLOCK_BYTES",
+    "AskedRetriever",
     "DenseQuestion",
     "DenseRetriever",
     "moments_of",
@@ -186,8 +188,39 @@ class DenseQuestion:
         return self._retriever.score_all(histories, moment)
 
 
-class DenseRetriever(ABC):
-    """The two questions of a `Retriever`, for models that score every item at once.
+class AskedRetriever(ABC):
+    """The two answers of a `Retriever` as those of the question it makes of histories."""
+
+    @abstractmethod
+    def ask(
+        self,
+        histories: Histories,
+        *,
+        moment: np.ndarray | None = None,
+        user_index: np.ndarray | None = None,
+    ) -> Question:
+        """See `recsys.retrieval.protocol.Retriever`."""
+
+    def retrieve(
+        self,
+        histories: Histories,
+        k: int,
+        *,
+        moment: np.ndarray | None = None,
+        excluded: np.ndarray | None = None,
+    ) -> TopK:
+        """See `recsys.retrieval.protocol.Retriever`."""
+        return self.ask(histories, moment=moment).retrieve(k, excluded=excluded)
+
+    def score(
+        self, histories: Histories, item_index: np.ndarray, *, moment: np.ndarray | None = None
+    ) -> np.ndarray:
+        """See `recsys.retrieval.protocol.Retriever`."""
+        return self.ask(histories, moment=moment).score(item_index)
+
+
+class DenseRetriever(AskedRetriever):
+    """A `Retriever` for models that score every item at once.
 
     Attributes:
         num_items: N.
@@ -210,20 +243,3 @@ class DenseRetriever(ABC):
     ) -> DenseQuestion:
         """See `recsys.retrieval.protocol.Retriever`; ``user_index`` is ignored."""
         return DenseQuestion(self, histories, moment)
-
-    def retrieve(
-        self,
-        histories: Histories,
-        k: int,
-        *,
-        moment: np.ndarray | None = None,
-        excluded: np.ndarray | None = None,
-    ) -> TopK:
-        """See `recsys.retrieval.protocol.Retriever`."""
-        return self.ask(histories, moment=moment).retrieve(k, excluded=excluded)
-
-    def score(
-        self, histories: Histories, item_index: np.ndarray, *, moment: np.ndarray | None = None
-    ) -> np.ndarray:
-        """See `recsys.retrieval.protocol.Retriever`."""
-        return self.ask(histories, moment=moment).score(item_index)
