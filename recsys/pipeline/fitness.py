@@ -26,7 +26,7 @@ from features.tables import EVENT, ITEM, TIMESTAMP, USER, Histories, Interaction
 from recsys.bundle.left_out import LeftOut
 from recsys.config import Config, RetrievalConfig
 from recsys.content.variety import different_descriptions
-from recsys.dataset import Dataset
+from recsys.dataset import Dataset, cut_histories
 from recsys.evaluation.splits import Split
 
 __all__ = [
@@ -123,7 +123,7 @@ def find_fitness(config: Config, data: Dataset) -> Fitness:
     if TOWERS in config.retrieval.sources and (reason := _no_towers(parts)):
         left_out.append(LeftOut(TOWERS, f"left out: {reason}"))
         config = without(config, TOWERS)
-    if reason := _no_ranking(parts):
+    if reason := _no_ranking(parts, together=config.split.at_once):
         text = f"left out: {reason}; candidates are ordered by what the retrievers agree on"
         left_out.append(LeftOut(RANKING, text))
     if _no_evaluation(data, split.test):
@@ -198,16 +198,14 @@ def _no_towers(parts: Parts) -> str | None:
     return None
 
 
-def _no_ranking(parts: Parts) -> str | None:
-    past, future = parts.again[1], parts.again[2].targets()
+def _no_ranking(parts: Parts, *, together: bool) -> str | None:
+    cut = cut_histories(*parts.again[1:], together=together)
+    past, future = cut.history, cut.target
     if not past.item_index.size:
         return "there is no past that candidates could be found by"
     held = np.ones(past.item_index.size, dtype=bool)
     if past.hidden_until is not None:
-        asked = np.zeros(len(future), dtype=np.int64)
-        known = future.counts > 0
-        asked[known] = future.timestamp[future.indptr[:-1][known]]
-        held = past.hidden_until > np.repeat(asked, past.counts)
+        held = past.hidden_until > np.repeat(cut.moment, past.counts)
     width = 1 + max(int(each.item_index.max(initial=0)) for each in (past, future))
     hidden = past.rows[held] * width + past.item_index[held]
     shown = ~np.isin(future.rows * width + future.item_index, hidden)
