@@ -121,7 +121,8 @@ def choose_sources(
     if users.size > MOST_USERS:
         users = np.sort(rng.choice(users, MOST_USERS, replace=False))
     history, moment = cut.history.take(users), cut.moment[users]
-    asked = _Asked(history, moment, Truth.from_histories(cut.target.take(users)), num_items)
+    hidden = history.hidden_mask(num_items, moment)
+    asked = _Asked(history, moment, hidden, Truth.from_histories(cut.target.take(users)))
     given, large = settings.model_fields_set, num_items > MOST_ITEMS
     chosen: dict[str, Alternative] = {}
     with (progress or Progress()).bar(len(names), "choose the retrievers' settings") as advance:
@@ -140,11 +141,12 @@ def choose_sources(
                     )
                     if gain.low > 0:
                         best, value = tried, found
+                    fitted.keep(best)
             if best:
                 chosen[name] = best
             advance(1)
     for follower, leader in _FOLLOWS.items():
-        learned = {key: value for key, value in chosen.get(leader, {}).items() if key != _ASKING}
+        learned = _learned(chosen.get(leader, {}))
         if follower in settings.sources and learned:
             chosen[follower] = learned
     return chosen
@@ -173,13 +175,14 @@ class _Asked(NamedTuple):
 
     history: Histories
     moment: np.ndarray
+    hidden: np.ndarray
     truth: Truth
-    num_items: int
 
     def ndcg(self, retriever: Retriever) -> np.ndarray:
         """[U] of the lists of one retriever alone."""
-        hidden = self.history.hidden_mask(self.num_items, self.moment)
-        lists = retriever.retrieve(self.history, MEASURED_AT, moment=self.moment, excluded=hidden)
+        lists = retriever.retrieve(
+            self.history, MEASURED_AT, moment=self.moment, excluded=self.hidden
+        )
         return ndcg(judge(lists, self.truth), MEASURED_AT)
 
 
@@ -196,7 +199,7 @@ class _Fitted:
 
     def with_changes(self, changes: Alternative) -> Retriever:
         """The retriever with some settings changed."""
-        learned = {key: value for key, value in changes.items() if key != _ASKING}
+        learned = _learned(changes)
         key = tuple(sorted(learned.items()))
         if key not in self._known:
             self._known[key] = self._fit(
@@ -204,3 +207,13 @@ class _Fitted:
             )
         days = changes.get(_ASKING, self._settings.ask_half_life_days)
         return self._known[key] if days is None else asked_by_days(self._known[key], days)
+
+    def keep(self, changes: Alternative) -> None:
+        """Forget all models but the one of these settings: each may take what memory there is."""
+        key = tuple(sorted(_learned(changes).items()))
+        self._known = {key: self._known[key]}
+
+
+def _learned(changes: Alternative) -> dict[str, Any]:
+    """Those of the settings that change what is learned."""
+    return {key: value for key, value in changes.items() if key != _ASKING}
