@@ -50,7 +50,7 @@ def evaluate(
     metrics: Sequence[str] = DEFAULT_METRICS,
     history_length: np.ndarray | None = None,
     met: Histories | None = None,
-    new_lists: TopK | None = None,
+    new_lists: Callable[[], TopK] | None = None,
     user_ids: Sequence[str] | None = None,
     resamples: int = 2000,
     level: float = 0.95,
@@ -72,8 +72,9 @@ def evaluate(
             such slices.
         met: Q histories, for the slices of what is wanted again and of what is new. None: no such
             slices.
-        new_lists: the same system's lists with what users had met left out, for a slice of what is
-            new to them that is judged by these. None: no such slice.
+        new_lists: gives the same system's lists with what users had met left out, for a slice of
+            what is new to them that is judged by these; called where somebody wanted anything
+            again. None: no such slice.
         user_ids: Q outside ids for the table of users. None: the row numbers as text.
         resamples: of the bootstrap.
         level: of its intervals.
@@ -119,7 +120,7 @@ def evaluate(
             name="new, repeats left out",
             description=f"{repeats[-1].description}, in lists without those they had",
         )
-        results.append(measured(new, new_lists))
+        results.append(measured(new, new_lists()))
     ids = [str(row) for row in range(len(truth))] if user_ids is None else list(user_ids)
     return Evaluation(
         per_user=_user_table(judged, ids, history_length, per_user_names, values),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
@@ -57,8 +58,8 @@ def evaluate(
         advance(1)
     rng = np.random.default_rng(config.seed)
     new_lists = {
-        "funnel": answer.new_lists(answer.score),
-        "retrieval + trees": answer.new_lists(answer.trees),
+        "funnel": partial(answer.new_lists, answer.score),
+        "retrieval + trees": partial(answer.new_lists, answer.trees),
     }
     evaluations = {
         name: answer.judge(lists, rng, new_lists=new_lists.get(name))

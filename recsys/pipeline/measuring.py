@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -144,7 +144,7 @@ class Answer:
             yield retriever.name, question.retrieve(self.k, excluded=hidden)
 
     def judge(
-        self, lists: TopK, rng: np.random.Generator, *, new_lists: TopK | None = None
+        self, lists: TopK, rng: np.random.Generator, *, new_lists: Callable[[], TopK] | None = None
     ) -> Evaluation:
         """What lists of the Q users, however made, are worth.
 

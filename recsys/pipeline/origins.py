@@ -8,7 +8,7 @@ seen nothing later. Lists of earlier cuts are learned from and never judged on.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -195,19 +195,24 @@ def rows_of_earlier(
     for origin in origins:
         cut = cut_histories(origin.past, origin.future, together=True)
         found = ask(fit(origin.past), cut, log=origin.log)
-        rows = thinned(found.rows, most, rng)
-        before = sum(part.size for part in folds)
-        parts.append(replace(rows, request_index=rows.request_index + before))
+        parts.append(thinned(found.rows, most, rng))
         folds.append(fold_of[found.users])
     if not parts:
         return None
-    joined = RankingRows(
+    return _joined(parts, [part.size for part in folds]), np.concatenate(folds)
+
+
+def _joined(parts: Sequence[RankingRows], requests: Sequence[int]) -> RankingRows:
+    """Rows of several sets of so many requests, which are numbered on."""
+    first = np.cumsum([0, *requests])
+    return RankingRows(
         np.concatenate([part.features for part in parts]),
         np.concatenate([part.label for part in parts]),
-        np.concatenate([part.request_index for part in parts]),
+        np.concatenate(
+            [part.request_index + before for part, before in zip(parts, first, strict=False)]
+        ),
         parts[0].feature_names,
     )
-    return joined, np.concatenate(folds)
 
 
 def thinned(rows: RankingRows, most: int, rng: np.random.Generator) -> RankingRows:
@@ -245,12 +250,7 @@ def fit_beside(
         With scores of ``rows`` alone.
     """
     own = rows.label.size
-    both = replace(
-        rows,
-        features=np.concatenate([rows.features, others.features]),
-        label=np.concatenate([rows.label, others.label]),
-        request_index=np.concatenate([rows.request_index, others.request_index + folds.size]),
-    )
+    both = _joined([rows, others], [folds.size])
     fold = np.concatenate([folds, other_folds])[both.request_index]
     found = fit(both, fold, lambda score: quality(score[:own]))
     return found._replace(held_out_first=found.held_out_first[:own], held_out=found.held_out[:own])
