@@ -331,8 +331,11 @@ def _check_start(bundle: Bundle, config: Config) -> None:
         "use_user_id": (was.use_user_id, now.use_user_id),
         "use_fields": ("field" in towers.tables, settings.use_fields),
     }
-    if now.pooling == "attention":
+    if now.pooling in ("attention", "sequence"):
         pairs["history_length"] = (was.history_length, now.history_length)
+    if now.pooling == "sequence":
+        pairs["reader_blocks"] = (was.reader_blocks, now.reader_blocks)
+        pairs["reader_heads"] = (was.reader_heads, now.reader_heads)
     _check_pairs(bundle, pairs, "to begin from its weights")
 
 

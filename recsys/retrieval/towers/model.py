@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from recsys.embeddings.tables import TableSpec
 from recsys.retrieval.towers.options import TowerOptions
 from recsys.retrieval.towers.pooling import AttentionPooling, pool_events
-from recsys.retrieval.towers.windows import pool_weights
+from recsys.retrieval.towers.sequence import Noise, SequenceReader
+from recsys.retrieval.towers.windows import begun_left, pool_weights
 
 __all__ = ["Lookup", "TwoTower", "table_specs"]
 
@@ -48,8 +49,9 @@ class TwoTower(nn.Module):
     ``start`` is what a query with an empty history asks for. An unknown user is encoded from the
     history alone, an item without interactions from content, prefix and fields alone. With
     attention the weights are learned instead of added to: they start as those of the half-lives,
-    so the recency pools would only be there twice. Without pooling the query is the user row, and
-    ``start`` for a user without one.
+    so the recency pools would only be there twice. A sequence has no pools: its query is what the
+    reader says after the last event (`recsys.retrieval.towers.sequence`), and the user row. Without
+    pooling the query is the user row, and ``start`` for a user without one.
 
     Args:
         options: the shape.
@@ -75,6 +77,15 @@ class TwoTower(nn.Module):
         if options.pooling == "none":
             if not options.user_dropout:  # no query trains it: it must not look as if one had
                 self.start.data.zero_()
+            return
+        if options.pooling == "sequence":
+            self.reader = SequenceReader(
+                dim,
+                blocks=options.reader_blocks,
+                heads=options.reader_heads,
+                history_length=options.history_length,
+                generator=generator,
+            )
             return
         self.gate = nn.Parameter(torch.full((pools,), 1.0 / pools))
         if hidden:
@@ -142,6 +153,7 @@ class TwoTower(nn.Module):
         item_vector: Tensor,
         place: Tensor,
         *,
+        time: Tensor | None = None,
         user_vector: Tensor | None = None,
     ) -> Tensor:
         """Query vectors of histories.
@@ -150,16 +162,26 @@ class TwoTower(nn.Module):
             item_vector: [M, D] float32 vectors of distinct items, row 0 the padding.
             place: [B, T] int64 rows of ``item_vector``, newest event last, 0 = padding. Without
                 pooling only B counts and T may be 0.
+            time: [B, T] int64 microseconds of the events; a sequence wants it.
             user_vector: [B, D] rows of the table ``user``, zero for an unknown user. None: all
                 unknown.
 
         Returns:
             [B, D] float32.
+
+        Raises:
+            ValueError: a sequence is read without ``time``.
         """
         if self.options.pooling == "none":
             if user_vector is None:
                 return self.start.expand(len(place), -1)
             return torch.where(user_vector.any(dim=1, keepdim=True), user_vector, self.start)
+        if self.options.pooling == "sequence":
+            if time is None:
+                raise ValueError("time must be given to read a sequence, got None")
+            place, time, count = begun_left(place, time)
+            found = self.read(item_vector, place, time, user_vector=user_vector)
+            return found[torch.arange(len(place)), count]
         weight = (
             self.attention(item_vector, place)
             if self.options.pooling == "attention"
@@ -174,3 +196,30 @@ class TwoTower(nn.Module):
             hidden = F.linear(side_by_side, self.hidden_weight, self.hidden_bias)
             query = query + F.linear(F.gelu(hidden), self.output_weight)
         return query
+
+    def read(
+        self,
+        item_vector: Tensor,
+        place: Tensor,
+        time: Tensor,
+        *,
+        user_vector: Tensor | None = None,
+        noise: Noise | None = None,
+    ) -> Tensor:
+        """The queries of a sequence before its first event and after each.
+
+        Args:
+            item_vector: [M, D] float32, row 0 the padding.
+            place: [B, T] int64 rows of ``item_vector``, oldest event first, 0 = not to be read.
+            time: [B, T] int64 microseconds.
+            user_vector: as in `queries`.
+            noise: of a step in training.
+
+        Returns:
+            [B, T + 1, D] float32.
+        """
+        seen = F.embedding(place, item_vector, padding_idx=0)
+        vector = torch.cat([self.start.expand(len(place), 1, -1), seen], dim=1)
+        real = F.pad(place > 0, (1, 0), value=True)
+        query: Tensor = self.reader(vector, real, F.pad(time, (1, 0)), noise=noise)
+        return query if user_vector is None else query + user_vector[:, None]

@@ -20,7 +20,7 @@ from recsys.retrieval.towers.light_query import LightQuery
 from recsys.retrieval.towers.model import TwoTower
 from recsys.retrieval.towers.options import Score
 from recsys.retrieval.towers.vector_question import VectorQuestion
-from recsys.retrieval.towers.windows import latest_window
+from recsys.retrieval.towers.windows import latest_times, latest_window
 from recsys.topk import TopK, stacked, top_k
 
 __all__ = ["SearchesVectors", "TwoTowerRetriever"]
@@ -28,6 +28,7 @@ __all__ = ["SearchesVectors", "TwoTowerRetriever"]
 _ITEM_BLOCK = 16_384  # items encoded at a time
 _SMALL = 1e-12  # torch's bound of a norm that is divided by
 _QUERY_BLOCK = 4_096  # queries encoded at a time
+_PAIR_BLOCK = 2**21  # pairs of events of those of a sequence
 
 
 class SearchesVectors(Protocol):
@@ -187,18 +188,22 @@ class TwoTowerRetriever:
         seen = histories if moment is None else histories.before(moment)
         if self.tower.options.pooling == "none":
             window = torch.zeros(len(seen), 0, dtype=torch.int64)
+        elif len(seen) == 1 and (light := self._light_query) is not None:
+            return self._one_query(light, seen.item_index, user_index)
         else:
-            if len(seen) == 1 and self._light_query is not None:
-                return self._one_query(seen.item_index, user_index)
-            window = latest_window(seen, self.tower.options.history_length)
+            longest = int(seen.counts.max(initial=1))
+            length = min(self.tower.options.history_length, max(1, longest))
+            window = latest_window(seen, length)
+        time = None
+        if self.tower.options.pooling == "sequence":
+            time = latest_times(seen, length)
         index = None if user_index is None else torch.from_numpy(user_index)
-        return self.encode_windows(window, user_index=index).numpy()
+        return self.encode_windows(window, time=time, user_index=index).numpy()
 
-    def _one_query(self, items: np.ndarray, user_index: np.ndarray | None) -> np.ndarray:
+    def _one_query(
+        self, light: LightQuery, items: np.ndarray, user_index: np.ndarray | None
+    ) -> np.ndarray:
         """[1, D] of the one history whose items are seen."""
-        light = self._light_query
-        if light is None:
-            raise TypeError("this tower has no light query")
         user_row = None if user_index is None else self.tables.get("user")
         user_vector = None
         if user_row is not None and user_index is not None:
@@ -213,18 +218,26 @@ class TwoTowerRetriever:
         return LightQuery.of(self.tower, self._encoded)
 
     @torch.no_grad()
-    def encode_windows(self, window: Tensor, *, user_index: Tensor | None = None) -> Tensor:
+    def encode_windows(
+        self, window: Tensor, *, time: Tensor | None = None, user_index: Tensor | None = None
+    ) -> Tensor:
         """Query vectors [Q, D] of windows of items [Q, T], newest last, 0 = padding.
 
-        ``user_index`` is as in `user_vectors`; `recsys.retrieval.towers.windows` makes windows.
+        A sequence wants the ``time`` [Q, T] of its events, int64 microseconds; ``user_index`` is as
+        in `user_vectors`; `recsys.retrieval.towers.windows` makes windows.
         """
         user_row = None if user_index is None else self.tables.get("user")
         found = [self._encoded.new_zeros(0, self._encoded.shape[1])]
-        for block in torch.split(torch.arange(len(window)), _QUERY_BLOCK):
+        rows = _QUERY_BLOCK
+        if time is not None:  # what they attend to is rows x heads x T x T
+            rows = max(1, min(rows, _PAIR_BLOCK // (window.shape[1] + 1) ** 2))
+        for block in torch.split(torch.arange(len(window)), rows):
             user_vector = None
             if user_row is not None and user_index is not None:
                 user_vector = user_row[user_index[block]]
-            found.append(self.tower.queries(self._encoded, window[block], user_vector=user_vector))
+            when = None if time is None else time[block]
+            asked = (self._encoded, window[block])
+            found.append(self.tower.queries(*asked, time=when, user_vector=user_vector))
         return self._finish(torch.cat(found))
 
     def ask(

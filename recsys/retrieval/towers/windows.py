@@ -7,12 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from features.tables import Histories
 
 __all__ = [
+    "begun_left",
     "ends_before_own_time",
+    "latest_times",
     "latest_window",
     "masked_softmax",
     "pool_weights",
@@ -50,6 +53,11 @@ def latest_window(histories: Histories, length: int) -> Tensor:
     return window_before(histories.item_index, histories.indptr[:-1], histories.indptr[1:], length)
 
 
+def latest_times(histories: Histories, length: int) -> Tensor:
+    """[U, T] int64 microseconds of the events of `latest_window`, 0 at the padding."""
+    return window_before(histories.timestamp, histories.indptr[:-1], histories.indptr[1:], length)
+
+
 def ends_before_own_time(histories: Histories) -> np.ndarray:
     """[E] int64: for each event, one past the last event of its row that is strictly older.
 
@@ -63,6 +71,31 @@ def ends_before_own_time(histories: Histories) -> np.ndarray:
     first_of_row[histories.indptr[:-1][histories.counts > 0]] = True
     later = np.concatenate([[True], np.diff(histories.timestamp) > 0])
     return np.maximum.accumulate(np.where(first_of_row | later, event, 0))
+
+
+def begun_left(window: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Windows that end in the last column, moved so that they begin in the first.
+
+        window  0 0 4 1   ->  4 1 0   count  2
+                0 7 0 2       7 0 2          3
+
+    Args:
+        window: [B, T] int64, newest last, padded on the left with 0.
+        time: [B, T] int64 of the events.
+
+    Returns:
+        window and time, [B, longest] int64, and the number of columns [B] int64 that each row
+        takes.
+    """
+    width = window.shape[1]
+    column = torch.arange(width + 1, device=window.device)
+    first = torch.where(F.pad(window, (0, 1), value=1) > 0, column, width).amin(dim=1)
+    count = width - first
+    longest = int(count.max()) if len(window) else 0
+    source = first[:, None] + column[:longest]  # [B, longest]
+    inside = source < width
+    source = source.clamp_(max=max(width - 1, 0))
+    return window.gather(1, source) * inside, time.gather(1, source) * inside, count
 
 
 def recency_logits(length: int, half_lives: Sequence[float]) -> Tensor:

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from recsys.retrieval.losses import in_batch_softmax
+from recsys.retrieval.sampling.pieces import Asked
 from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.retrieval.training.batch import Batch
 from recsys.retrieval.training.devices import move
+from recsys.retrieval.training.examples import EventStream
 
 __all__ = ["compatibility_loss", "compatibility_pull"]
 
@@ -62,15 +64,23 @@ def compatibility_loss(
 
 
 def compatibility_pull(
-    batch: Batch, window: Tensor, old: TwoTowerRetriever, device: torch.device
+    batch: Batch,
+    asked: Asked,
+    stream: EventStream,
+    length: int,
+    old: TwoTowerRetriever,
+    device: torch.device,
 ) -> Tensor:
     """The pull of a step's positives, and of its queries, towards an older model's vectors.
 
-    What the older model does not know is left out.
+    What the older model does not know is left out. Of a piece that is read at once the last query
+    speaks for all.
 
     Args:
         batch: the step's vectors.
-        window: [B, T] items that the queries see, newest last.
+        asked: its examples.
+        stream: what they are of.
+        length: newest events that a query sees.
         old: the older model, on the CPU.
         device: where the batch is.
     """
@@ -79,12 +89,17 @@ def compatibility_pull(
     then = move(torch.from_numpy(old.item_vectors)[items], device)
     index = move(items, device)
     loss = compatibility_loss(batch.positive[move(known, device)], then, index=index)
+    examples = torch.arange(len(asked.events)) if asked.last is None else asked.last
+    events = asked.events[examples]
+    window = stream.window(events, length)
     window = window * (window < len(old.item_vectors))
+    time = stream.times(events, length) if old.tower.options.pooling == "sequence" else None
     user = old.tables.get("user")
-    row = batch.row + 1
+    row = stream.row[events] + 1
     known_row = torch.ones(len(row), dtype=torch.bool) if user is None else row < len(user)
     with torch.no_grad():
-        then = old.encode_windows(window, user_index=row * known_row)
+        reads = old.tower.options.pooling == "sequence"
+        then = old.encode_windows(window, time=time if reads else None, user_index=row * known_row)
     then, index = move(then[known_row], device), move(row[known_row], device)
-    query = batch.query[move(known_row, device)]
+    query = batch.query[move(examples[known_row], device)]
     return loss + compatibility_loss(query, then, index=index)

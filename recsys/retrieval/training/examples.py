@@ -11,6 +11,7 @@ from recsys.retrieval.sampling.denoising import draw_pool
 from recsys.retrieval.sampling.frequency import StreamingFrequency, counted_log_q, item_counts
 from recsys.retrieval.sampling.negative_queue import NegativeQueue, merge_repeats, mixed_negatives
 from recsys.retrieval.sampling.negatives import KnownPositives, NegativeSampler
+from recsys.retrieval.sampling.pieces import Asked, ask_pieces, cut, in_batches
 from recsys.retrieval.sampling.propensity import exposure_propensities, inverse_propensity_weights
 from recsys.retrieval.towers.windows import ends_before_own_time, window_before
 from recsys.retrieval.training.options import TrainingOptions
@@ -51,7 +52,7 @@ class EventStream:
         self.weight = _event_weights(histories, self.counts, training)
         self.known = KnownPositives(histories.indptr, histories.item_index, num_items)
         self.log_share = counted_log_q(self.counts)
-        self._item_index = histories.item_index
+        self._item_index, self._timestamp = histories.item_index, histories.timestamp
         self._start = histories.indptr[:-1][histories.rows]
         self._end = ends_before_own_time(histories)
         self._indptr = torch.from_numpy(histories.indptr)
@@ -88,10 +89,44 @@ class EventStream:
         pool = draw_pool(self._indptr[row + 1] - first, pool_size, generator=self._generator)
         return first[:, None] + pool
 
+    def pieces(self, length: int) -> list[Tensor]:
+        """All events in batches of pieces [P, 3]; see `recsys.retrieval.sampling.pieces.cut`."""
+        pieces = cut(self._indptr.numpy(), length, generator=self._generator)
+        return in_batches(pieces, self.training.batch_size, generator=self._generator)
+
+    def ask_pieces(self, pieces: Tensor) -> Asked:
+        """What is asked of ``pieces`` [P, 3]; see `recsys.retrieval.sampling.pieces.ask_pieces`."""
+        return ask_pieces(
+            pieces,
+            row=self.row,
+            start=self._start,
+            end=self._end,
+            item_index=self._item_index,
+            timestamp=self._timestamp,
+        )
+
+    def ask(self, events: Tensor, length: int) -> Asked:
+        """A query for each of ``events`` [B] that sees ``length`` events.
+
+        With ``length`` 0 one for all that a user's events ask for, if users come one by one.
+        """
+        row = self.row[events]
+        if length:
+            return Asked(events, row, window=self.window(events, length))
+        query_of = None
+        if bool((row[1:] >= row[:-1]).all()):
+            row, query_of = torch.unique_consecutive(row, return_inverse=True)
+        return Asked(events, row, query_of, torch.zeros(len(row), 0, dtype=torch.int64))
+
     def window(self, events: Tensor, length: int) -> Tensor:
         """[B, length] items of the same user strictly before each event, newest last."""
         event = events.numpy()
         return window_before(self._item_index, self._start[event], self._end[event], length)
+
+    def times(self, events: Tensor, length: int) -> Tensor:
+        """[B, length] int64 microseconds of the events of `window`."""
+        event = events.numpy()
+        return window_before(self._timestamp, self._start[event], self._end[event], length)
 
     def negatives(self, events: Tensor) -> tuple[Tensor, Tensor]:
         """[C] distinct items for a step on ``events``, and the log probability [C] of each."""

@@ -122,7 +122,7 @@ class _Run:
         if best is None:
             raise ValueError("hard_epochs must be 0 with several processes; use workers=1")
         before = self.best_recall
-        step.load(best)
+        step.weights.load(best)
         adopted = None
         for _ in range(training.hard_epochs):
             current = step.retriever(self.done) or best
@@ -172,7 +172,7 @@ class _Run:
         least = self.training.least_rank
         if found is None or not least:
             return
-        dim = self.step.options.dim
+        dim = self.step.weights.options.dim
         if min(found.num_users, found.num_items) < _ROWS_A_DIMENSION * dim:
             return  # a small catalogue has few directions to use
         problem = collapse(found, dim, least=least)

@@ -123,8 +123,8 @@ def test_a_target_never_enters_its_own_query(planted: World) -> None:
     negatives = (torch.tensor([1, 2]), torch.zeros(2))
     for data in (histories, changed):
         run = TrainingStep(dataclasses.replace(inputs, histories=data), towers, options, seed=0)
-        run.trained_item[1:] = True
-        queries.append(run._forward(events, negatives, training=True)[0].query)
+        run.weights.trained_item[1:] = True
+        queries.append(run._forward(run.events.ask(events, 5), negatives, training=True)[0].query)
     torch.testing.assert_close(queries[0], queries[1], rtol=0, atol=0)
     earlier = histories.item_index.copy()
     earlier[position == 2] = 1 + (earlier[position == 2] + 4) % NUM_ITEMS
@@ -134,7 +134,7 @@ def test_a_target_never_enters_its_own_query(planted: World) -> None:
         options,
         seed=0,
     )
-    moved = run._forward(events, negatives, training=True)[0].query
+    moved = run._forward(run.events.ask(events, 5), negatives, training=True)[0].query
     assert bool((moved != queries[0]).any(dim=1).all())  # the test can see a leak
 
 

@@ -104,11 +104,13 @@ def test_a_shared_query_trains_like_its_copies(planted: World) -> None:
     gradients = []
     for events in (together, apart):
         step = TrainingStep(inputs, ROWS, QUICK, seed=0)
-        batch, _ = step._forward(events, negatives, training=True)
+        batch, _ = step._forward(step.events.ask(events, 0), negatives, training=True)
         assert (batch.distinct_query is not None) == (events is together)
         loss = OBJECTIVES["sampled_softmax"].loss(batch)
         loss.backward()
-        looked_up = {name: (row, vector.grad) for name, row, vector in step.tables._looked_up}
+        looked_up = {
+            name: (row, vector.grad) for name, row, vector in step.weights.tables._looked_up
+        }
         gradients.append((loss.detach(), looked_up["user"], looked_up["item"]))
     torch.testing.assert_close(gradients[0], gradients[1])
 
