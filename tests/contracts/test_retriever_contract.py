@@ -107,6 +107,8 @@ BUILDERS: dict[str, Callable[[], Retriever]] = {
     "two_tower": towers,
     "two_tower_dot": lambda: towers("dot"),
     "two_tower_attention": lambda: towers(pooling="attention"),
+    "two_tower_sequence": lambda: towers(pooling="sequence"),
+    "two_tower_sequence_users": lambda: towers("dot", pooling="sequence", users=True),
     "two_tower_users": lambda: towers(users=True),
     "two_tower_ids_alone": lambda: towers("dot", pooling="none", users=True),
     "two_tower_int8": lambda: towers().quantize(),

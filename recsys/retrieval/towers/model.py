@@ -17,6 +17,8 @@ from recsys.retrieval.towers.windows import begun_left, pool_weights
 
 __all__ = ["Lookup", "TwoTower", "table_specs"]
 
+_ITEM_BLOCK = 16_384  # items encoded at a time
+
 Lookup = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 
@@ -147,6 +149,33 @@ class TwoTower(nn.Module):
         if content is not None and self.content_weight is not None:
             vector = vector + content @ self.content_weight.T
         return vector
+
+    def catalogue(
+        self,
+        tables: Mapping[str, Tensor],
+        *,
+        content: Tensor | None = None,
+        prefix_tokens: Tensor | None = None,
+        fields: Tensor | None = None,
+    ) -> Tensor:
+        """[N + 1, D] vectors of every item of the table ``item``, in blocks; see `items`."""
+
+        def lookup(index: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: tables[name][rows] for name, rows in index.items()}
+
+        blocks = torch.split(torch.arange(len(tables["item"])), _ITEM_BLOCK)
+        return torch.cat(
+            [
+                self.items(
+                    lookup,
+                    block,
+                    content=None if content is None else content[block],
+                    prefix_tokens=None if prefix_tokens is None else prefix_tokens[block],
+                    fields=None if fields is None else fields[block],
+                )
+                for block in blocks
+            ]
+        )
 
     def queries(
         self,

@@ -25,7 +25,6 @@ from recsys.topk import TopK, stacked, top_k
 
 __all__ = ["SearchesVectors", "TwoTowerRetriever"]
 
-_ITEM_BLOCK = 16_384  # items encoded at a time
 _SMALL = 1e-12  # torch's bound of a norm that is divided by
 _QUERY_BLOCK = 4_096  # queries encoded at a time
 _PAIR_BLOCK = 2**21  # pairs of events of those of a sequence
@@ -122,21 +121,10 @@ class TwoTowerRetriever:
                 f"{'missing' if fields is None else 'given'}, the tables are {sorted(tables)}"
             )
 
-        def lookup(index: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            return {name: tables[name][rows] for name, rows in index.items()}
-
-        everything = torch.arange(len(tables["item"]))
-        encoded = [
-            tower.items(
-                lookup,
-                block,
-                content=None if content is None else content[block],
-                prefix_tokens=None if prefix_tokens is None else prefix_tokens[block],
-                fields=None if fields is None else fields[block],
-            )
-            for block in torch.split(everything, _ITEM_BLOCK)
-        ]
-        return cls(tower, tables, torch.cat(encoded), score=score, best_epoch=best_epoch)
+        encoded = tower.catalogue(
+            tables, content=content, prefix_tokens=prefix_tokens, fields=fields
+        )
+        return cls(tower, tables, encoded, score=score, best_epoch=best_epoch)
 
     @property
     def num_items(self) -> int:
@@ -191,12 +179,10 @@ class TwoTowerRetriever:
         elif len(seen) == 1 and (light := self._light_query) is not None:
             return self._one_query(light, seen.item_index, user_index)
         else:
-            longest = int(seen.counts.max(initial=1))
-            length = min(self.tower.options.history_length, max(1, longest))
-            window = latest_window(seen, length)
+            window = latest_window(seen, self.tower.options.history_length)
         time = None
         if self.tower.options.pooling == "sequence":
-            time = latest_times(seen, length)
+            time = latest_times(seen, self.tower.options.history_length)
         index = None if user_index is None else torch.from_numpy(user_index)
         return self.encode_windows(window, time=time, user_index=index).numpy()
 
@@ -204,11 +190,9 @@ class TwoTowerRetriever:
         self, light: LightQuery, items: np.ndarray, user_index: np.ndarray | None
     ) -> np.ndarray:
         """[1, D] of the one history whose items are seen."""
-        user_row = None if user_index is None else self.tables.get("user")
-        user_vector = None
-        if user_row is not None and user_index is not None:
-            user_vector = user_row[int(user_index[0])].numpy()
-        query = light(items[-self.tower.options.history_length :], user_vector)
+        user = None if user_index is None else self._user_rows(torch.from_numpy(user_index))
+        seen = items[-self.tower.options.history_length :]
+        query = light(seen, None if user is None else user[0].numpy())
         if self.score_kind == "cosine":
             query = query / max(float(np.linalg.norm(query)), _SMALL)
         return query[None].astype(np.float32, copy=False)
@@ -226,19 +210,21 @@ class TwoTowerRetriever:
         A sequence wants the ``time`` [Q, T] of its events, int64 microseconds; ``user_index`` is as
         in `user_vectors`; `recsys.retrieval.towers.windows` makes windows.
         """
-        user_row = None if user_index is None else self.tables.get("user")
         found = [self._encoded.new_zeros(0, self._encoded.shape[1])]
         rows = _QUERY_BLOCK
         if time is not None:  # what they attend to is rows x heads x T x T
             rows = max(1, min(rows, _PAIR_BLOCK // (window.shape[1] + 1) ** 2))
         for block in torch.split(torch.arange(len(window)), rows):
-            user_vector = None
-            if user_row is not None and user_index is not None:
-                user_vector = user_row[user_index[block]]
+            user = None if user_index is None else self._user_rows(user_index[block])
             when = None if time is None else time[block]
             asked = (self._encoded, window[block])
-            found.append(self.tower.queries(*asked, time=when, user_vector=user_vector))
+            found.append(self.tower.queries(*asked, time=when, user_vector=user))
         return self._finish(torch.cat(found))
+
+    def _user_rows(self, index: Tensor) -> Tensor | None:
+        """[Q, D] rows of the user table; None without one."""
+        table = self.tables.get("user")
+        return None if table is None else table[index]
 
     def ask(
         self,

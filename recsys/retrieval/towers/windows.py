@@ -49,13 +49,21 @@ def window_before(
 
 
 def latest_window(histories: Histories, length: int) -> Tensor:
-    """[U, T] int64: the newest ``length`` events of each row, padded on the left with 0."""
-    return window_before(histories.item_index, histories.indptr[:-1], histories.indptr[1:], length)
+    """[U, T] int64: the newest events of each row, at most ``length``, padded on the left with 0.
+
+    T is the longest row's number of them, at least 1.
+    """
+    return _latest(histories, histories.item_index, length)
 
 
 def latest_times(histories: Histories, length: int) -> Tensor:
     """[U, T] int64 microseconds of the events of `latest_window`, 0 at the padding."""
-    return window_before(histories.timestamp, histories.indptr[:-1], histories.indptr[1:], length)
+    return _latest(histories, histories.timestamp, length)
+
+
+def _latest(histories: Histories, values: np.ndarray, length: int) -> Tensor:
+    width = max(1, min(length, int(histories.counts.max(initial=0))))
+    return window_before(values, histories.indptr[:-1], histories.indptr[1:], width)
 
 
 def ends_before_own_time(histories: Histories) -> np.ndarray:

@@ -67,6 +67,31 @@ def test_every_way_of_training_finds_the_groups(planted: World, changed: dict[st
     assert recall(retriever, planted, k=3) > 0.9
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"negatives": 40},
+        {"loss": "directau", "gamma": 1.0},
+        {"loss": "bpr", "negatives": 64},
+        {"loss": "mawu", "learning_rate": 1e-2},
+        {"denoising": "truncated", "warmup_epochs": 2, "drop_rate": 0.1},
+        {"hard_epochs": 1, "hard_skip": 2, "hard_pool": 20, "hard_negatives": 4},
+        {"history_dropout": 0.0, "low_precision": True},
+    ],
+    ids=lambda changed: "-".join(f"{value}" for value in changed.values()) or "default",
+)
+def test_sequences_train_in_every_way(planted: World, changed: dict[str, object]) -> None:
+    retriever = train_two_tower(
+        planted[0],
+        num_items=NUM_ITEMS,
+        validation=planted[1],
+        towers=SMALL.but(pooling="sequence"),
+        training=QUICK.but(**({"epochs": 15} | changed)),
+    )
+    assert recall(retriever, planted, k=3) > 0.9
+
+
 def test_user_rows_can_carry_what_the_history_does_not(planted: World) -> None:
     options = SMALL.but(use_user_id=True)
     retriever = train_two_tower(planted[0], num_items=NUM_ITEMS, towers=options, training=QUICK)
