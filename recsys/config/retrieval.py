@@ -10,7 +10,7 @@ from recsys.retrieval.finishing.options import TowerExtras
 from recsys.retrieval.options import CountingOptions
 from recsys.retrieval.source_options import GraphOptions, PopularOptions
 from recsys.retrieval.towers.options import TowerOptions
-from recsys.retrieval.training.options import TrainingOptions
+from recsys.retrieval.training.options import TrainingOptions, unfit
 from recsys.settings import Count, Natural, OneOf, check_distinct
 
 __all__ = ["RetrievalConfig", "RetrieverName"]
@@ -78,6 +78,8 @@ class RetrievalConfig(
                 f"masking_weight must be 0 without use_fields, got {self.masking_weight}; set "
                 "use_fields = true"
             )
+        if problem := unfit(self, self):
+            raise ValueError(problem)
         if self.soup > 1 and (self.epochs < 2 or self.hard_epochs):
             raise ValueError(
                 f"soup must be 1 with epochs < 2 or with hard_epochs, got {self.soup} with epochs "

@@ -26,9 +26,9 @@ def settings_now(config: Config) -> dict[str, Any]:
 
 
 def default_space(settings: RetrievalConfig) -> dict[str, Dimension]:
-    """What is searched when nothing is declared: what the configured loss and denoising read.
+    """What is searched when nothing is declared: what loss, denoising and pooling read.
 
-    Each setting in the range that stands where it is declared.
+    Of each setting the range that stands where it is declared.
     """
     from recsys.retrieval.training.objectives import objective_of
 
@@ -36,6 +36,8 @@ def default_space(settings: RetrievalConfig) -> dict[str, Dimension]:
     if settings.denoising != "none":  # compares positives with the shared negatives
         wanted += [name for name in _SHARED if name not in wanted]
         wanted.append(_READ_BY_DENOISING[settings.denoising])
+    if settings.pooling == "sequence":
+        wanted.append("reader_dropout")
     space = {f"{SECTION}.{name}": _declared(type(settings), name) for name in wanted}
     if settings.score == "dot" and "temperature" in wanted:
         space[f"{SECTION}.temperature"] = Dimension(low=0.3, high=3.0, log=True)

@@ -45,14 +45,15 @@ class Asked(NamedTuple):
 def cut(indptr: np.ndarray, length: int, *, generator: torch.Generator) -> Tensor:
     """Pieces [P, 3] of rows: of the events ``[first, end)`` those from ``asked`` on are asked for.
 
-        length 4, a row of 7 events, cut before its event 2:  (0, 0, 2)  (2, 2, 6)  (3, 6, 7)
+        length 4, a row of 7 events, cut before its event 2:  (0, 0, 2)  (1, 2, 6)  (3, 6, 7)
 
     A row of more than ``length`` events is cut at a place that is drawn and every ``length`` events
-    from there on: each event is asked for once, after other events each time.
+    from there on: each event is asked for once, after other events each time. A piece is filled up
+    with what lies before it to ``length`` events, with one at least.
 
     Args:
         indptr: [U + 1] int64 rows of events.
-        length: T, most events of a piece; >= 1.
+        length: T >= 1; a piece has T + 1 events at most.
         generator: draws where rows are cut.
     """
     counts = np.diff(indptr)
@@ -63,7 +64,7 @@ def cut(indptr: np.ndarray, length: int, *, generator: torch.Generator) -> Tenso
     number = np.arange(row.size) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     end = np.minimum(begin[row] + number * length, counts[row])
     asked = np.where(number > 0, begin[row] + (number - 1) * length, 0)
-    first = np.maximum(end - length, 0)
+    first = np.maximum(np.minimum(end - length, asked - 1), 0)
     return torch.from_numpy(np.stack([first, asked, end], axis=1) + indptr[row][:, None])
 
 
@@ -95,7 +96,8 @@ def ask_pieces(
     """What is asked of pieces: each event of the query that has read all older ones of its piece.
 
     Events at one moment share a query and never see each other. An event that no older one of its
-    piece stands before is asked for only where none stands before it in its history either.
+    piece stands before is asked for only where none stands before it in its history either, or
+    where nothing else could be asked.
 
     Args:
         pieces: [P, 3] int64, P >= 1; see `cut`.
@@ -114,6 +116,7 @@ def ask_pieces(
     events = event[piece, within]
     seen = end[events] - first[piece]  # events of the piece that the query has read
     fair = (seen > 0) | (start[events] == first[piece])
+    fair |= not fair.any()  # a step must ask for something
     events, piece, seen = events[fair], piece[fair], np.maximum(seen[fair], 0)
     place, query_of = np.unique(piece * (column.size + 1) + seen, return_inverse=True)
     last = np.flatnonzero(np.append(piece[1:] != piece[:-1], True)[: piece.size])

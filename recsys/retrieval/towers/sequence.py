@@ -52,7 +52,7 @@ class SequenceReader(nn.Module):
         dim: D.
         blocks: how many blocks.
         heads: H, a divisor of D.
-        history_length: T, the longest history.
+        history_length: T, the longest history; what lies further apart counts as that far.
         generator: draws the weights.
     """
 
@@ -83,7 +83,8 @@ class SequenceReader(nn.Module):
         """
         length = vector.shape[1]
         place = torch.arange(length, device=vector.device)
-        age = (place[:, None] - place).clamp_(min=0)  # [T + 1, T + 1]
+        oldest = self.position_bias.shape[2] - 1
+        age = (place[:, None] - place).clamp_(min=0, max=oldest)  # [T + 1, T + 1]
         gap = (time[:, :, None] - time[:, None, :]).clamp_(min=0)
         gap[:, :, 0] = 0
         exponent = torch.frexp(gap.float().div_(_SECOND)).exponent

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from recsys.retrieval.towers.options import Score
+from recsys.retrieval.towers.options import Score, TowerOptions
 from recsys.settings import (
     Closed01,
     Count,
@@ -20,7 +20,7 @@ from recsys.settings import (
     Share,
 )
 
-__all__ = ["Device", "LossName", "LossSettings", "TrainingOptions"]
+__all__ = ["Device", "LossName", "LossSettings", "TrainingOptions", "unfit"]
 
 Device = Literal["auto", "cpu", "cuda"]
 LossName = Annotated[
@@ -175,9 +175,10 @@ class TrainingOptions(LossSettings):
     """Hard negatives of each event."""
     least_rank: Share = 0.5
     """Collapse alarm: training stops when the vectors use fewer than this share of their dimensions
-    in two epochs in a row; 0: never. Silent with fewer than eight users or items a dimension."""
+    in two epochs in a row without a better validation recall; 0: never. Silent with fewer than
+    eight users or items a dimension."""
     low_precision: bool = False
-    """Multiply in bfloat16 where the loss can."""
+    """Multiply in bfloat16 where the loss can, and in the reader of sequences."""
     device: Device = "auto"
     """Where weights live and products are taken; "auto": CUDA where there is one. What is drawn is
     drawn on the CPU, so the same seed draws the same everywhere. Several processes train on the
@@ -190,3 +191,20 @@ class TrainingOptions(LossSettings):
                 f"hard_pool must be > hard_skip, got {self.hard_pool} and {self.hard_skip}"
             )
         return self
+
+
+def unfit(towers: TowerOptions, training: TrainingOptions) -> str | None:
+    """Why towers of this shape cannot be trained like this; None: they can."""
+    if towers.pooling != "sequence":
+        return None
+    if training.denoising == "pld":
+        return (
+            "denoising must be 'none', 'truncated' or 'reweighted' with pooling = 'sequence', "
+            "which asks for all events of a history at once, got 'pld'"
+        )
+    if training.users == "alike":
+        return (
+            "users must be 'by_event' with pooling = 'sequence', which asks for all events of a "
+            "history at once, got 'alike'; set user_power = 1 to weigh users alike"
+        )
+    return None

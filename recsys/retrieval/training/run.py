@@ -111,7 +111,7 @@ class _Run:
             report = _report(self.done, self.total, loss, norm, value, found, trained, began)
             stop = self._tell(report, retriever)
             stop = stop or (bool(patience) and value is not None and waited >= patience)
-            self._check_collapse(found)
+            self._check_collapse(found, risen=value is not None and waited == 0)
             if self._agree(stop):
                 break
         return best
@@ -168,9 +168,13 @@ class _Run:
         value = None if truth is None else float(recall(judge(lists, truth), _MEASURED_AT).mean())
         return found, value
 
-    def _check_collapse(self, found: RetrieverDiagnostics | None) -> None:
+    def _check_collapse(self, found: RetrieverDiagnostics | None, *, risen: bool) -> None:
+        """Two alarms in a row end the run; none sounds while the validation recall rises."""
         least = self.training.least_rank
         if found is None or not least:
+            return
+        if risen:
+            self.alarms = 0
             return
         dim = self.step.weights.options.dim
         if min(found.num_users, found.num_items) < _ROWS_A_DIMENSION * dim:

@@ -10,7 +10,7 @@ from recsys.retrieval.training.epoch_report import EpochReport
 from recsys.retrieval.training.inputs import TrainingInputs
 from recsys.retrieval.training.launch import train_in_processes
 from recsys.retrieval.training.objectives import refused_by
-from recsys.retrieval.training.options import TrainingOptions
+from recsys.retrieval.training.options import TrainingOptions, unfit
 from recsys.retrieval.training.run import OnEpoch, Watch, run_training
 
 __all__ = ["EpochReport", "TowerOptions", "TrainingOptions", "train_two_tower"]
@@ -99,6 +99,8 @@ def train_two_tower(
         old,
     )
     towers, training = towers or TowerOptions(), training or TrainingOptions()
+    if problem := unfit(towers, training):
+        raise ValueError(problem)
     if workers > 1:
         if problem := refused_by(training, workers):
             raise ValueError(f"{problem}; use workers=1")

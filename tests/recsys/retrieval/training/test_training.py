@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from features.tables import Histories
+from recsys.config.retrieval import RetrievalConfig
 from recsys.errors import ConfigError
 from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.retrieval.training import train_two_tower
@@ -74,9 +75,8 @@ def test_every_way_of_training_finds_the_groups(planted: World, changed: dict[st
         {"negatives": 40},
         {"loss": "directau", "gamma": 1.0},
         {"loss": "bpr", "negatives": 64},
-        {"loss": "mawu", "learning_rate": 1e-2},
+        {"loss": "mawu"},
         {"denoising": "truncated", "warmup_epochs": 2, "drop_rate": 0.1},
-        {"hard_epochs": 1, "hard_skip": 2, "hard_pool": 20, "hard_negatives": 4},
         {"history_dropout": 0.0, "low_precision": True},
     ],
     ids=lambda changed: "-".join(f"{value}" for value in changed.values()) or "default",
@@ -85,11 +85,29 @@ def test_sequences_train_in_every_way(planted: World, changed: dict[str, object]
     retriever = train_two_tower(
         planted[0],
         num_items=NUM_ITEMS,
-        validation=planted[1],
         towers=SMALL.but(pooling="sequence"),
-        training=QUICK.but(**({"epochs": 15} | changed)),
+        training=QUICK.but(**({"epochs": 15, "temperature": 0.3} | changed)),
     )
     assert recall(retriever, planted, k=3) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"denoising": "pld"}, "denoising must be 'none', .* got 'pld'"),
+        ({"users": "alike"}, "users must be 'by_event' .* set user_power = 1"),
+    ],
+)
+def test_sequences_refuse_what_picks_single_events(
+    planted: World, changed: dict[str, object], problem: str
+) -> None:
+    towers = SMALL.but(pooling="sequence")
+    with pytest.raises(ValueError, match=problem):
+        train_two_tower(
+            planted[0], num_items=NUM_ITEMS, towers=towers, training=QUICK.but(**changed)
+        )
+    with pytest.raises(ConfigError, match=problem):
+        RetrievalConfig(pooling="sequence", **changed)
 
 
 def test_user_rows_can_carry_what_the_history_does_not(planted: World) -> None:
