@@ -200,6 +200,7 @@ PUBLIC: dict[str, list[str]] = {
         "find_log_roles",
         "is_purchase",
         "log_facts",
+        "met_again",
         "percent",
         "weight_of",
     ],
