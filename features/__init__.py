@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Category,
         DayOfWeek,
         Definition,
+        Difference,
         Field,
         HourOfDay,
         ListContains,
@@ -39,13 +40,20 @@ if TYPE_CHECKING:
     from features.definitions.events import (
         Age,
         Count,
+        Interval,
         MeanWeight,
         Rate,
         Recency,
         Trend,
         UniqueCount,
     )
-    from features.definitions.history import Affinity, LastNOverlap, Session, Similarity
+    from features.definitions.history import (
+        Affinity,
+        BasketShare,
+        LastNOverlap,
+        Session,
+        Similarity,
+    )
     from features.definitions.sets import default_definitions
     from features.errors import DataError, Problem, UnknownIdError
     from features.online.arrivals import Arrival, arrival
@@ -77,11 +85,13 @@ __all__ = [
     "Affinity",
     "Age",
     "Arrival",
+    "BasketShare",
     "Category",
     "Count",
     "DataError",
     "DayOfWeek",
     "Definition",
+    "Difference",
     "Divergence",
     "EventColumns",
     "FeatureBlock",
@@ -92,6 +102,7 @@ __all__ = [
     "HourOfDay",
     "InMemorySource",
     "Interactions",
+    "Interval",
     "ItemTable",
     "LastNOverlap",
     "ListContains",

@@ -246,7 +246,8 @@ def find_problems(config: Config, tables: Tables | None = None) -> Findings:
     fitness = find_fitness(config, dataset_of(tables, config.slate.to_rule()))
     if fitness.problems:
         return Findings(list(fitness.problems), None, *told)
-    problems, features = find_definition_problems(fitness.config, tables)
+    if fitness.config != config:
+        problems, features = find_definition_problems(fitness.config, tables)
     return Findings(problems, features, *told, fitness.left_out)
 
 

@@ -12,13 +12,16 @@ from hypothesis import strategies as st
 from features import (
     Affinity,
     Age,
+    BasketShare,
     Category,
     Count,
     DayOfWeek,
     Definition,
+    Difference,
     Field,
     HourOfDay,
     Interactions,
+    Interval,
     ItemTable,
     LastNOverlap,
     ListContains,
@@ -97,6 +100,10 @@ _EVENT_KINDS: list[Definition] = [
         UniqueCount(name=f"items_{by}_w", by=by, of="item", window_days=1.5, log=True),
         UniqueCount(name=f"genres_{by}_w", by=by, of="genres", window_days=2, event="buy"),
         UniqueCount(name=f"items_{by}_r", by=by, of="item", window_days=2, refresh_s=12 * 3600),
+        UniqueCount(name=f"baskets_{by}_w", by=by, of="basket", window_days=2),
+        Interval(name=f"interval_{by}", by=by, prior_count=0),
+        Interval(name=f"interval_{by}_wr", by=by, prior=1.0, window_days=2, refresh_s=12 * 3600),
+        Interval(name=f"interval_{by}_buy", by=by, prior=0.5, event="buy"),
     )
 ]
 _ATTRIBUTE_KINDS: list[Definition] = [
@@ -120,6 +127,7 @@ _ATTRIBUTE_KINDS: list[Definition] = [
             window_days=2,
             refresh_s=6 * 3600,
         ),
+        Interval(name=f"interval_{by}_{column}", by=by, column=column),
     )
 ]
 EVERYTHING: tuple[Definition, ...] = (
@@ -127,6 +135,10 @@ EVERYTHING: tuple[Definition, ...] = (
     *_ATTRIBUTE_KINDS,
     MeanWeight(name="mean_item_prior", by="item"),
     MeanWeight(name="mean_user_item_prior", by="user_item", prior_count=3),
+    Interval(name="interval_item_prior"),
+    Interval(name="interval_user_item_prior", by="user_item", prior_count=2),
+    BasketShare(name="basket_share"),
+    BasketShare(name="basket_share_buy", event="buy", window_days=2),
     Field(name="year", column="year"),
     Field(name="age", table="user", column="age", default=-1.0),
     Category(name="maker_code", column="maker", values=("n", "m")),
@@ -163,6 +175,7 @@ EVERYTHING: tuple[Definition, ...] = (
     RetrievalRank(name="rank", retriever="ann", default=99.0),
     SlateRelative(name="count_rank", of="count_item"),
     SlateRelative(name="score_rank", of="score"),
+    Difference(name="due", of="recency_user_item", minus="interval_item_prior"),
     SlateRelative(name="overlap_minus", of="overlap", how="minus_mean"),
 )
 

@@ -19,14 +19,10 @@ from features.computation.base import Computation
 from features.computation.feature_tables import FeatureTables, Vectors
 from features.computation.from_log import LogComputation
 from features.computation.from_own_events import OwnComputation, OwnEvents
-from features.computation.kinds import compute, slate_relative
+from features.computation.kinds import combine, compute
 from features.computation.requests import OWN, aligned, checked_requests, item_requests, parts_of
 from features.computation.source_checks import check_sources
-from features.definitions.columns import (
-    Definition,
-    Position,
-    SlateRelative,
-)
+from features.definitions.columns import Definition, Position
 from features.definitions.sets import check_definitions
 from features.errors import DataError
 from features.moments import microseconds
@@ -244,7 +240,7 @@ class FeatureComputer:
         """[R] float32 values by definition, in their order; see `evaluate`."""
         columns: dict[str, np.ndarray] = {}
         for definition in definitions:
-            if isinstance(definition, SlateRelative):
+            if definition.made_of:
                 continue
             if definition.name in given:
                 value = given[definition.name]
@@ -254,8 +250,8 @@ class FeatureComputer:
                     value = value[computation.level(definition.scope).of_row]
             columns[definition.name] = _filled(value, definition)
         for definition in definitions:
-            if isinstance(definition, SlateRelative):
-                value = slate_relative(computation.request_id, columns[definition.of], definition)
+            if definition.made_of:
+                value = combine(computation.request_id, columns, definition)
                 columns[definition.name] = _filled(value, definition)
         return {definition.name: columns[definition.name] for definition in definitions}
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import polars as pl
 
 from features.computation.base import Computation, slices
 from features.computation.feature_tables import FeatureTables
+from features.computation.gaps import gap_weight, gaps
 from features.computation.grouped import DistinctValues, EventArrays, GroupedEvents, Statistic
 from features.computation.pasts import Past, UserPasts
 from features.computation.questions import Asked, Group
@@ -81,9 +84,11 @@ class LogComputation(Computation):
     ) -> np.ndarray:
         key = (group._replace(refresh_us=0), of)
         if key not in self._distinct:
-            kept, code = self._events_of(group)
+            kept, code, _ = self._events_of(group)
             if of in ("user", "item"):
                 value = (self._user if of == "user" else self._item)[kept]
+            elif of == "basket":
+                value = self._basket[kept]
             else:
                 position, value = self.tables.attribute(of).pairs(self._item[kept])
                 kept, code = kept[position], code[position]
@@ -122,22 +127,32 @@ class LogComputation(Computation):
             self._kept[event] = np.flatnonzero(wanted)
         return self._kept[event]
 
-    def _events_of(self, group: Group) -> tuple[np.ndarray, np.ndarray]:
-        """Positions of the events that enter groups, in order of arrival, and their groups."""
+    @cached_property
+    def _basket(self) -> np.ndarray:
+        """[E] int64 >= 1, the same for what one user did at one time."""
+        times, place = np.unique(self._events.happened, return_inverse=True)
+        return np.asarray(self._user * times.size + place)
+
+    def _events_of(self, group: Group) -> tuple[np.ndarray, np.ndarray, EventArrays]:
+        """Positions of the events that enter groups, in order of arrival; groups and events."""
         kept = self._of_kind(group.event)
         kept = kept[np.argsort(self._events.arrival[kept], kind="stable")]
-        none = np.zeros(kept.size, dtype=np.int64)
-        if group.column is None:
-            return kept, self._group_code(group, self._user[kept], self._item[kept], none)
-        position, value = self.tables.attribute(group.column).pairs(self._item[kept])
-        kept = kept[position]
-        return kept, self._group_code(group, self._user[kept], self._item[kept], value)
+        events = self._events.take(kept)
+        if group.again:
+            gap = gaps(self._user[kept], self._item[kept], events.happened)
+            came = np.flatnonzero(gap)
+            kept, events = kept[came], events.take(came)._replace(weight=gap_weight(gap[came]))
+        value = np.zeros(kept.size, dtype=np.int64)
+        if group.column is not None:
+            position, value = self.tables.attribute(group.column).pairs(self._item[kept])
+            kept, events = kept[position], events.take(position)
+        return kept, self._group_code(group, self._user[kept], self._item[kept], value), events
 
     def _grouped(self, group: Group) -> GroupedEvents:
         key = group._replace(refresh_us=0)
         if key not in self._groups:
-            kept, code = self._events_of(group)
-            self._groups[key] = GroupedEvents(code, self._events.take(kept))
+            _, code, events = self._events_of(group)
+            self._groups[key] = GroupedEvents(code, events)
         return self._groups[key]
 
     def _group_code(

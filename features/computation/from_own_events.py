@@ -14,6 +14,7 @@ import polars as pl
 
 from features.computation.base import Computation
 from features.computation.feature_tables import FeatureTables
+from features.computation.gaps import gap_weight, gaps
 from features.computation.grouped import Statistic
 from features.computation.pasts import Past
 from features.computation.questions import Asked, Group, Level
@@ -157,6 +158,8 @@ class OwnComputation(Computation):
             value = np.ones_like(events.item)
         elif of == "item":
             value = events.item
+        elif of == "basket":
+            value = events.happened
         else:
             position, value = self.tables.attribute(of).pairs(events.item)
             group_of = group_of[position]
@@ -198,6 +201,11 @@ class OwnComputation(Computation):
         if key not in self._by_group:
             until = int(self.moments_of(group)[0])
             events = self._before(group.event, until)
+            if group.again:
+                events = events.take(np.argsort(events.arrived, kind="stable"))
+                gap = gaps(np.zeros_like(events.item), events.item, events.happened)
+                came = np.flatnonzero(gap)
+                events = events.take(came)._replace(weight=gap_weight(gap[came]))
             if window_us is not None:
                 events = events.take(np.flatnonzero(events.happened >= until - window_us))
             place, code = self._groups(group, events.item)

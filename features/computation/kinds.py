@@ -6,7 +6,7 @@ request row if the scope is "user_item" or "request"), NaN where there is no val
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,11 +14,13 @@ import polars as pl
 
 from features.computation.base import Computation
 from features.computation.grouped import COUNT, FIRST, LAST, WEIGHT
+from features.computation.made_of_others import difference, slate_relative
 from features.computation.questions import Group
 from features.definitions.columns import (
     Category,
     DayOfWeek,
     Definition,
+    Difference,
     Field,
     HourOfDay,
     ListContains,
@@ -30,12 +32,27 @@ from features.definitions.columns import (
     TextMatch,
     VectorComponent,
 )
-from features.definitions.events import Age, Count, MeanWeight, Rate, Recency, Trend, UniqueCount
-from features.definitions.history import Affinity, LastNOverlap, Session, Similarity
+from features.definitions.events import (
+    Age,
+    Count,
+    Interval,
+    MeanWeight,
+    Rate,
+    Recency,
+    Trend,
+    UniqueCount,
+)
+from features.definitions.history import (
+    Affinity,
+    BasketShare,
+    LastNOverlap,
+    Session,
+    Similarity,
+)
 from features.errors import DataError
 from features.tables.vocabulary import Vocabulary
 
-__all__ = ["KINDS", "Kind", "compute", "slate_relative"]
+__all__ = ["KINDS", "Kind", "combine", "compute"]
 
 _HOUR_US = 3_600_000_000
 _DAY_US = 24 * _HOUR_US
@@ -72,7 +89,8 @@ def _vector_component(computation: Computation, definition: VectorComponent) -> 
 
 def _group(definition: Any) -> Group:
     refresh_us = round(definition.refresh_s * 1e6)
-    return Group(definition.by, definition.column, definition.event, refresh_us)
+    again = isinstance(definition, Interval)
+    return Group(definition.by, definition.column, definition.event, refresh_us, again)
 
 
 def _count(computation: Computation, definition: Count) -> np.ndarray:
@@ -92,12 +110,12 @@ def _rate(computation: Computation, definition: Rate) -> np.ndarray:
     return _smoothed(computation, definition, ("hits", definition.threshold))
 
 
-def _mean_weight(computation: Computation, definition: MeanWeight) -> np.ndarray:
+def _mean_weight(computation: Computation, definition: MeanWeight | Interval) -> np.ndarray:
     return _smoothed(computation, definition, WEIGHT)
 
 
 def _smoothed(
-    computation: Computation, definition: Rate | MeanWeight, statistic: tuple[str, float]
+    computation: Computation, definition: Rate | MeanWeight | Interval, statistic: tuple[str, float]
 ) -> np.ndarray:
     group, window = _group(definition), _microseconds(definition.window_days)
     total = computation.statistic(group, statistic, window)
@@ -166,6 +184,15 @@ def _affinity(computation: Computation, definition: Affinity) -> np.ndarray:
     with_value = computation.statistic(Group("user_attribute", column, event), COUNT, window)
     events = computation.statistic(Group("user", None, event), COUNT, window)
     return _divided(with_value, events[computation.level("user").of_row])
+
+
+def _basket_share(computation: Computation, definition: BasketShare) -> np.ndarray:
+    window = _microseconds(definition.window_days)
+    held, all_of_user = (
+        computation.distinct(Group(by, None, definition.event), "basket", window)
+        for by in ("user_item", "user")
+    )
+    return _divided(held, all_of_user[computation.level("user").of_row])
 
 
 def _last_n_overlap(computation: Computation, definition: LastNOverlap) -> np.ndarray:
@@ -265,61 +292,19 @@ def _retrieval(computation: Computation, definition: RetrievalScore | RetrievalR
     return computation.numbers(definition.columns()[0].partition(".")[2])
 
 
-def slate_relative(
-    request_id: np.ndarray, values: np.ndarray, definition: SlateRelative
-) -> np.ndarray:
-    """[R] float64: each value compared with the others of its request, NaN where it is NaN.
-
-    Args:
-        request_id: [R] integer.
-        values: [R].
-        definition: says how.
-    """
-    known = np.flatnonzero(~np.isnan(values))
-    value = values[known].astype(np.float64)
-    relative = np.full(values.shape, np.nan)
-    if request_id.size == 0 or not bool((request_id != request_id[0]).any()):  # one slate
-        if definition.how == "minus_mean":
-            total = np.bincount(np.zeros_like(known), weights=value, minlength=1)  # as below
-            relative[known] = value - total[0] / max(value.size, 1)
-            return relative
-        order = np.argsort(value)  # whichever of equals comes first: they share their place
-        differs = value[order[1:]] != value[order[:-1]]
-        relative[known[order]] = (_tied(differs, value.size) + 0.5) / max(value.size, 1)
-        return relative
-    _, slate = np.unique(request_id[known], return_inverse=True)
-    count = np.bincount(slate)[slate]
-    if definition.how == "minus_mean":
-        relative[known] = value - np.bincount(slate, weights=value)[slate] / count
-        return relative
-    order = np.lexsort((value, slate))
-    value, slate = value[order], slate[order]
-    differs = (value[1:] != value[:-1]) | (slate[1:] != slate[:-1])
-    begin = np.searchsorted(slate, slate, side="left")
-    relative[known[order]] = (_tied(differs, value.size) - begin + 0.5) / count[order]
-    return relative
-
-
-def _tied(differs: np.ndarray, size: int) -> np.ndarray:
-    """[n] mean place of each of n sorted values among its equals, from where values differ."""
-    first = np.flatnonzero(np.concatenate([np.ones(min(1, size), dtype=bool), differs]))
-    last = np.append(first[1:], size) - 1
-    if first.size == size:
-        return first.astype(np.float64)
-    return np.repeat((first + last) / 2, last - first + 1)
-
-
 class Kind(NamedTuple):
     """A kind of definition, and how its values are found.
 
     Attributes:
         definition: what can be declared of it.
-        compute: values for the level of a definition's scope. None: it is made of another's values
-            once these are there.
+        compute: values for the level of a definition's scope. None: it is made of others' values.
+        combine: of a definition that is made of others (`Definition.made_of`): [R] values from the
+            rows' request_id, the [R] values of each of these, and the definition.
     """
 
     definition: type[Definition]
     compute: Callable[[Computation, Any], np.ndarray] | None
+    combine: Callable[..., np.ndarray] | None = None
 
 
 KINDS: dict[str, Kind] = {
@@ -327,11 +312,14 @@ KINDS: dict[str, Kind] = {
     for kind in (
         Kind(Affinity, _affinity),
         Kind(Age, _age),
+        Kind(BasketShare, _basket_share),
         Kind(Category, _category),
         Kind(Count, _count),
         Kind(DayOfWeek, _day_of_week),
+        Kind(Difference, None, difference),
         Kind(Field, _field),
         Kind(HourOfDay, _hour_of_day),
+        Kind(Interval, _mean_weight),
         Kind(LastNOverlap, _last_n_overlap),
         Kind(ListContains, _list_contains),
         Kind(ListSize, _list_size),
@@ -343,7 +331,7 @@ KINDS: dict[str, Kind] = {
         Kind(RetrievalScore, _retrieval),
         Kind(Session, _session),
         Kind(Similarity, _similarity),
-        Kind(SlateRelative, None),
+        Kind(SlateRelative, None, slate_relative),
         Kind(TextMatch, _text_match),
         Kind(Trend, _trend),
         Kind(UniqueCount, _unique_count),
@@ -357,8 +345,25 @@ def compute(computation: Computation, definition: Definition) -> np.ndarray:
     """float64 values of a definition for the level of its scope."""
     function = KINDS[definition.kind].compute
     if function is None:
-        raise TypeError(f"{definition.kind} is made of another definition's values")
+        raise TypeError(f"{definition.kind} is made of other definitions' values")
     return function(computation, definition)
+
+
+def combine(
+    request_id: np.ndarray, columns: Mapping[str, np.ndarray], definition: Definition
+) -> np.ndarray:
+    """[R] float64 values of a definition that is made of others.
+
+    Args:
+        request_id: [R] integer.
+        columns: by definition, [R].
+        definition: what is made.
+    """
+    function = KINDS[definition.kind].combine
+    if function is None:
+        raise TypeError(f"{definition.kind} is made of no other definition's values")
+    values = [columns[name] for name in definition.made_of.values()]
+    return function(request_id, *values, definition)
 
 
 def _table_column(computation: Computation, table: str, column: str) -> pl.Series:

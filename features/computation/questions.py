@@ -17,12 +17,15 @@ class Group(NamedTuple):
         column: the item column of an attribute group, otherwise None.
         event: only events of this kind; None: all.
         refresh_us: microseconds between two values; 0: always current.
+        again: only events whose user had an earlier one with their item, and their weight is
+            log(1 + days) between the two; see `features.computation.gaps`.
     """
 
     by: str
     column: str | None = None
     event: str | None = None
     refresh_us: int = 0
+    again: bool = False
 
     @property
     def level(self) -> str:

@@ -9,6 +9,7 @@ from features.definitions.columns import (
     Category,
     DayOfWeek,
     Definition,
+    Difference,
     Field,
     HourOfDay,
     ListContains,
@@ -20,19 +21,37 @@ from features.definitions.columns import (
     TextMatch,
     VectorComponent,
 )
-from features.definitions.events import Age, Count, MeanWeight, Rate, Recency, Trend, UniqueCount
-from features.definitions.history import Affinity, LastNOverlap, Session, Similarity
+from features.definitions.events import (
+    Age,
+    Count,
+    Interval,
+    MeanWeight,
+    Rate,
+    Recency,
+    Trend,
+    UniqueCount,
+)
+from features.definitions.history import (
+    Affinity,
+    BasketShare,
+    LastNOverlap,
+    Session,
+    Similarity,
+)
 from features.definitions.sets import default_definitions
 
 __all__ = [
     "Affinity",
     "Age",
+    "BasketShare",
     "Category",
     "Count",
     "DayOfWeek",
     "Definition",
+    "Difference",
     "Field",
     "HourOfDay",
+    "Interval",
     "LastNOverlap",
     "ListContains",
     "ListSize",

@@ -17,6 +17,7 @@ __all__ = [
     "Category",
     "DayOfWeek",
     "Definition",
+    "Difference",
     "Field",
     "HourOfDay",
     "ListContains",
@@ -62,6 +63,11 @@ class Definition:
     def columns(self) -> tuple[str, ...]:
         """Columns that are read, as "item.year", "user.age", "request.score__x", "vectors.x"."""
         return ()
+
+    @property
+    def made_of(self) -> dict[str, str]:
+        """By argument the name of another definition; the value is made of the values of these."""
+        return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -323,6 +329,34 @@ class SlateRelative(Definition):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice(self.name, "how", self.how, ("minus_mean", "rank"))
+
+    @property
+    def made_of(self) -> dict[str, str]:
+        """The other feature."""
+        return {"of": self.of}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference(Definition):
+    """One feature less another one of the same row; missing where either is.
+
+    Of two times in log(1 + days), as `Recency` and `Interval` are, it is the logarithm of their
+    ratio: how due an item is.
+
+    Attributes:
+        of: name of a feature that is made of no other.
+        minus: name of another such feature.
+    """
+
+    kind: ClassVar[str] = "difference"
+
+    of: str
+    minus: str
+
+    @property
+    def made_of(self) -> dict[str, str]:
+        """Both features."""
+        return {"of": self.of, "minus": self.minus}
 
 
 def check_choice(name: str, argument: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "Age",
     "Count",
     "Grouping",
+    "Interval",
     "MeanWeight",
     "Rate",
     "Recency",
@@ -134,10 +135,11 @@ class Count(_Windowed):
 
 @dataclass(frozen=True, kw_only=True)
 class UniqueCount(_Windowed):
-    """Number of different users, items or attribute values among the events; 0 without any.
+    """Number of different users, items, baskets or attribute values of the events; 0 without any.
 
     Attributes:
-        of: "user", "item", or an item column (category or list).
+        of: "user", "item", "basket" (what one user did at one time), or an item column (category
+            or list).
         log: log(1 + value).
     """
 
@@ -148,7 +150,8 @@ class UniqueCount(_Windowed):
 
     def columns(self) -> tuple[str, ...]:
         """Columns that are read."""
-        return super().columns() + (() if self.of in ("user", "item") else (f"item.{self.of}",))
+        of_column = self.of not in ("user", "item", "basket")
+        return super().columns() + ((f"item.{self.of}",) if of_column else ())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +199,18 @@ class MeanWeight(_Smoothed):
     """Mean weight of the events, smoothed."""
 
     kind: ClassVar[str] = "mean_weight"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval(_Smoothed):
+    """How long it takes users to come back to an item: mean of log(1 + days), smoothed.
+
+    Each event counts once its user had an earlier one with its item, with the time between the two.
+    One that arrives later than one that happened after it counts no time, nor does one at the same
+    time.
+    """
+
+    kind: ClassVar[str] = "interval"
 
 
 @dataclass(frozen=True, kw_only=True)

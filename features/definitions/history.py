@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from features.definitions.columns import Definition, Scope, check_choice, check_positive
 from features.errors import DataError
 
-__all__ = ["Affinity", "LastNOverlap", "Session", "Similarity"]
+__all__ = ["Affinity", "BasketShare", "LastNOverlap", "Session", "Similarity"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +73,32 @@ class Affinity(_OfHistory):
     def columns(self) -> tuple[str, ...]:
         """Columns that are read."""
         return (f"item.{self.column}",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BasketShare(Definition):
+    """Share of the user's baskets that hold the candidate; missing without any.
+
+    A basket is what the user did at one time.
+
+    Attributes:
+        event: only events of this kind. None: all.
+        window_days: only baskets of the last so many days. None: all.
+    """
+
+    kind: ClassVar[str] = "basket_share"
+
+    event: str | None = None
+    window_days: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self.name, "window_days", self.window_days)
+
+    @property
+    def scope(self) -> Scope:
+        """What the value depends on besides the moment."""
+        return "user_item"
 
 
 @dataclass(frozen=True, kw_only=True)

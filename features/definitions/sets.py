@@ -13,14 +13,15 @@ from features.definitions.columns import (
     Category,
     DayOfWeek,
     Definition,
+    Difference,
     Field,
     HourOfDay,
     RetrievalRank,
     RetrievalScore,
     SlateRelative,
 )
-from features.definitions.events import Age, Count, MeanWeight, Recency, Trend
-from features.definitions.history import Affinity, LastNOverlap, Similarity
+from features.definitions.events import Age, Count, Interval, MeanWeight, Recency, Trend
+from features.definitions.history import Affinity, BasketShare, LastNOverlap, Similarity
 from features.errors import DataError
 from features.tables.entities import ItemTable
 from features.tables.schema import ITEM, USER
@@ -44,7 +45,8 @@ def check_definitions(definitions: Sequence[Definition]) -> tuple[Definition, ..
     """The definitions as a tuple, if they fit together.
 
     Raises:
-        DataError: a name is used twice, or a relative feature refers to none or to a relative one.
+        DataError: a name is used twice, or a feature that is made of others names none, or one that
+            is made of others itself.
     """
     by_name: dict[str, Definition] = {}
     for definition in definitions:
@@ -52,18 +54,18 @@ def check_definitions(definitions: Sequence[Definition]) -> tuple[Definition, ..
             raise DataError(f"name {definition.name!r} must be used once; rename one of the two")
         by_name[definition.name] = definition
     for definition in definitions:
-        if not isinstance(definition, SlateRelative):
-            continue
-        if definition.of not in by_name:
-            raise DataError(
-                f"definition {definition.name!r}: of must name another definition, got "
-                f"{definition.of!r}; {nearest(definition.of, by_name)}"
-            )
-        if isinstance(by_name[definition.of], SlateRelative):
-            raise DataError(
-                f"definition {definition.name!r}: of must not be relative itself, got "
-                f"{definition.of!r}"
-            )
+        for argument, other in definition.made_of.items():
+            label = f"definition {definition.name!r}: {argument}"
+            if other not in by_name:
+                raise DataError(
+                    f"{label} must name another definition, got {other!r}; "
+                    f"{nearest(other, by_name)}"
+                )
+            if by_name[other].made_of:
+                raise DataError(
+                    f"{label} must not be made of others itself, got {other!r}; name one that "
+                    "is not"
+                )
     return tuple(definitions)
 
 
@@ -99,7 +101,8 @@ def default_definitions(
             name: "field_moment", "count_item_count".
         disliked: kinds of events that are dislikes; see `features.tables.rules`.
         repeats: whether candidates may be what the user met before; adds when that was first and
-            last, how often lately, and what is in demand this week.
+            last, how often lately, in which share of the user's baskets, how long it takes users to
+            come back to the item and how due it is by that, and what is in demand this week.
     """
     fixed: list[Definition] = [
         Count(name="item_count", log=True),
@@ -130,7 +133,7 @@ def default_definitions(
         ]
     own = [*_of_columns(items, long_days, refresh_s), *_of_dislikes(disliked, long_days, refresh_s)]
     if repeats:
-        own += _of_repeats(short_days, refresh_s)
+        own += _of_repeats(short_days, long_days, refresh_s)
     first, last = fixed[:before_columns], fixed[before_columns:]
     taken = {*REQUEST_COLUMNS, *reserved, *(definition.name for definition in fixed)}
     return check_definitions([*first, *_named_apart(own, taken), *last])
@@ -165,11 +168,14 @@ def _of_columns(items: ItemTable, long_days: float, refresh_s: float) -> list[De
     return found
 
 
-def _of_repeats(short_days: float, refresh_s: float) -> list[Definition]:
+def _of_repeats(short_days: float, long_days: float, refresh_s: float) -> list[Definition]:
     """What tells when an item is wanted again, and what everybody wants just now."""
     return [
         Recency(name="user_item_recency", by="user_item"),
         Age(name="user_item_age", by="user_item"),
+        Interval(name="item_interval"),
+        Difference(name="user_item_due", of="user_item_recency", minus="item_interval"),
+        BasketShare(name="user_item_basket_share", window_days=long_days),
         Count(name="user_item_count_short", by="user_item", window_days=3 * short_days),
         Count(name="item_count_week", window_days=7.0, log=True, refresh_s=refresh_s),
         Trend(name="item_trend_week", short_days=7.0, long_days=short_days, refresh_s=refresh_s),

@@ -28,6 +28,7 @@ import polars as pl
 from features.computation.attributes import AttributeValues
 from features.computation.computer import FeatureComputer
 from features.computation.feature_tables import Vectors
+from features.computation.gaps import gap_weight
 from features.computation.requests import checked_requests, item_requests
 from features.definitions.columns import Definition
 from features.errors import DataError
@@ -35,7 +36,7 @@ from features.online.arrivals import Arrival, arrivals
 from features.online.cells import Cell, Happening, Tape
 from features.online.computation import StateComputation
 from features.online.keys import CLOCK, SEEN, StateKeys
-from features.online.plan import plan_state
+from features.online.plan import pair_of, plan_state
 from features.online.store import Field, MemoryStateStore, StateStore
 from features.packing.schema import PackedField, PackedSchema
 from features.tables.entities import ItemTable, UserTable
@@ -120,7 +121,7 @@ class OnlineFeatures:
         self._values_of: dict[str, dict[str, list[str]]] = {}
         columns = {cell.group.column for cell in self.plan.cells} - {None}
         columns |= {of for cell in self.plan.cells for of, _ in cell.distinct}
-        for column in columns - {"user", "item"}:
+        for column in columns - {"user", "item", "basket"}:
             self._values_of[str(column)] = _values_by_item(self._tables.item_frame, str(column))
 
     @property
@@ -237,22 +238,30 @@ class OnlineFeatures:
         every = (None,) if event.weight > 0 else ()  # a dislike counts where its kind is named
         kinds = (*every, event.kind) if event.weight else ()
         cells: list[tuple[Field, list[list[str]]]] = []
+        again: list[tuple[Field, Field]] = []
         for group, _, _, distinct in self.plan.cells:
             if group.event not in kinds:
                 continue
             values = [self._values(of, event) for of, _ in distinct]
             own = ("",) if group.column is None else self._values(group.column, event)
-            cells += [(keys.cell(group, user, item, value), values) for value in own]
+            fields = [keys.cell(group, user, item, value) for value in own]
+            if group.again:
+                pair = keys.cell(pair_of(group), user, item, "")
+                again += [(pair, field) for field in fields]
+            else:
+                cells += [(field, values) for field in fields]
         for kind, _ in self.plan.pasts:
             if kind in kinds:
                 cells.append((keys.tape(user, kind), []))
-        return _Places(keys.seen(user), cells)
+        return _Places(keys.seen(user), cells, again)
 
     def _values(self, of: str, event: Arrival) -> list[str]:
         if of == "user":
             return [event.user]
         if of == "item":
             return [event.item]
+        if of == "basket":
+            return [f"{event.user} {min(event.happened, event.arrived)}"]
         return self._values_of[of].get(event.item, [])
 
     def _load(self, wanted: set[Field]) -> int:
@@ -282,6 +291,10 @@ class OnlineFeatures:
             happening = Happening(
                 happened, arrived, event.item, event.kind, abs(event.weight), drawn
             )
+            for pair, field in places_of_event.again:
+                gap_us = happened - self._open[pair].time("last", arrived)
+                if gap_us > 0:
+                    self._open[field].add(happening._replace(weight=float(gap_weight(gap_us))), [])
             for field, values in places_of_event.cells:
                 self._open[field].add(happening, values)
             touched.update(places_of_event.fields)
@@ -295,15 +308,18 @@ class _Places(NamedTuple):
     Attributes:
         seen: where its user's known events are.
         cells: cells and tapes, each with the values for its unique counts.
+        again: cells that count it if its user had met its item, each after the cell that knows.
     """
 
     seen: Field
     cells: list[tuple[Field, list[list[str]]]]
+    again: list[tuple[Field, Field]]
 
     @property
     def fields(self) -> list[Field]:
         """All of it."""
-        return [self.seen, *(field for field, _ in self.cells)]
+        cells = (field for field, _ in self.cells)
+        return [self.seen, *cells, *(field for _, field in self.again)]
 
 
 class _Seen:

@@ -17,10 +17,10 @@ from features.computation.grouped import Statistic
 from features.computation.kinds import compute
 from features.computation.pasts import Past
 from features.computation.questions import Asked, Group
-from features.definitions.columns import Definition, SlateRelative, TextMatch
+from features.definitions.columns import Definition, TextMatch
 from features.tables.schema import ITEM
 
-__all__ = ["CellPlan", "StatePlan", "plan_state"]
+__all__ = ["CellPlan", "StatePlan", "pair_of", "plan_state"]
 
 
 class CellPlan(NamedTuple):
@@ -66,8 +66,9 @@ def plan_state(definitions: Sequence[Definition], tables: FeatureTables) -> Stat
     """
     recorder = _Recorder(definitions, tables)
     for definition in definitions:
-        if not isinstance(definition, SlateRelative):
+        if not definition.made_of:
             compute(recorder, definition)
+    recorder.groups |= {pair_of(group) for group in recorder.groups if group.again}
     cells = []
     for group in sorted(recorder.groups, key=lambda each: tuple(str(part) for part in each)):
         sums = sorted({name for name, _ in recorder.sums.get(group, ()) if name[0] not in _TIMES})
@@ -81,8 +82,14 @@ def plan_state(definitions: Sequence[Definition], tables: FeatureTables) -> Stat
     for event, last in recorder.asked_pasts:
         pasts[event] = max(last, pasts.get(event, 0))
     in_order = tuple(sorted(pasts.items(), key=str))
-    text = json.dumps([definitions_sha256(definitions), cells, in_order])
+    named = [(each.group[: 4 + each.group.again], *each[1:]) for each in cells]  # as of old
+    text = json.dumps([definitions_sha256(definitions), named, in_order])
     return StatePlan(tuple(cells), in_order, hashlib.sha256(text.encode()).hexdigest()[:16])
+
+
+def pair_of(group: Group) -> Group:
+    """The group that says when a user last met an item, for one that counts what came again."""
+    return Group("user_item", None, group.event)
 
 
 _TIMES = ("last", "first")

@@ -14,13 +14,7 @@ import numpy as np
 import polars as pl
 
 from features.computation import FeatureComputer
-from features.definitions import (
-    DayOfWeek,
-    Definition,
-    HourOfDay,
-    SlateRelative,
-    default_definitions,
-)
+from features.definitions import DayOfWeek, Definition, HourOfDay, default_definitions
 from features.definitions.sets import check_definitions
 from features.errors import DataError, Problem
 from features.tables import ITEM, USER, Interactions, ItemTable, Tables, UserTable, Vocabulary
@@ -136,7 +130,8 @@ def definitions_problems(
 ) -> list[Problem]:
     """Definitions that read what the tables do not have, or cannot use it.
 
-    Each is computed for a few rows of the tables, where every time zone occurs, and no events.
+    Each that reads any column is computed for a few rows of the tables, where every time zone
+    occurs, and no events.
 
     Args:
         definitions: of the ranker.
@@ -160,7 +155,7 @@ def definitions_problems(
         ]
         if missing:
             problems += [_missing(definition, *one, tables, source) for one in missing]
-        elif not isinstance(definition, SlateRelative):
+        elif definition.columns():
             few_users = None if users is None else _some_users(users, definition)
             problems += _misfits(definition, few_items, few_users, source, dim)
     return problems

@@ -70,8 +70,9 @@ def evaluate(
         metrics: names without cutoff, or with one ("recall@50"), which then holds beside ``ks``.
         history_length: [Q] training events of each user, for the slices by history. None: no
             such slices.
-        met: Q histories, for the slices of what is wanted again and of what is new. None: no such
-            slices.
+        met: Q histories, for the slices of what is wanted again and of what is new, and, where they
+            hold what users disliked or returned, for the share of lists with such an item. None: no
+            such slices, and no share.
         new_lists: gives the same system's lists with what users had met left out, for a slice of
             what is new to them that is judged by these; called where somebody wanted anything
             again. None: no such slice.
@@ -121,15 +122,19 @@ def evaluate(
             description=f"{repeats[-1].description}, in lists without those they had",
         )
         results.append(measured(new, new_lists()))
+    list_metrics = {
+        str(name): lookup(LIST_METRICS, name.name, "metric")(lists.item_index, name.k, counts)
+        for name in names
+        if not name.is_per_user
+    }
+    if met is not None and met.refused is not None and met.refused.item_index.size:
+        for k in dict.fromkeys(name.k for name in names):
+            list_metrics[f"refused@{k}"] = _refused_share(lists.item_index[:, :k], met.refused)
     ids = [str(row) for row in range(len(truth))] if user_ids is None else list(user_ids)
     return Evaluation(
         per_user=_user_table(judged, ids, history_length, per_user_names, values),
         metrics=intervals(values),
-        list_metrics={
-            str(name): lookup(LIST_METRICS, name.name, "metric")(lists.item_index, name.k, counts)
-            for name in names
-            if not name.is_per_user
-        },
+        list_metrics=list_metrics,
         slices=tuple(results),
         recall_curve=_recall_curve(judged),
         exposure=_exposure(lists.item_index[:, :headline_k], truth, counts),
@@ -231,6 +236,14 @@ def _user_table(
     for column, name in enumerate(names):
         columns[str(name)] = pl.Series(np.ascontiguousarray(values[:, column]))
     return pl.DataFrame(columns)
+
+
+def _refused_share(shown: np.ndarray, refused: Histories) -> float:
+    """Share of the lists [Q, k] that hold an item which their user had disliked or returned."""
+    width = 1 + max(int(one.max(initial=0)) for one in (shown, refused.item_index))
+    place = np.arange(len(refused))[:, None] * width + shown
+    held = np.isin(place, refused.rows * width + refused.item_index) & (shown > 0)
+    return float(held.any(axis=1).mean())
 
 
 def _recall_curve(judged: Judged) -> tuple[float, ...]:

@@ -30,6 +30,8 @@ MEANING: Mapping[str, str] = {
     "coverage": "share of the catalogue that is recommended to anybody",
     "novelty": "how rare the recommended items are, in bits; one more means half as common",
     "head_share": "share of recommendations that are among the most popular tenth of the catalogue",
+    "refused": "share of lists with an item that their person had disliked or returned before; "
+    "above 0, what must not be shown was shown",
 }
 
 

@@ -59,7 +59,9 @@ class Evaluation:
         per_user: one row per judged user: user_id String, num_relevant, history_length (if
             given) and one Float64 column per relevance metric ("recall@20").
         metrics: mean and bootstrap interval of each of these columns.
-        list_metrics: numbers about the lists as a whole ("coverage@20").
+        list_metrics: numbers about the lists as a whole ("coverage@20"); "refused@20", the share
+            of the lists that hold an item which their user had disliked or returned, where the log
+            says so.
         slices: the same means for groups of items and users.
         recall_curve: mean recall at 1, 2, ... up to the length of the lists.
         exposure: how the first ``headline_k`` places spread over the catalogue.
@@ -179,7 +181,7 @@ def comparison_table(evaluations: Mapping[str, Evaluation]) -> str:
     names = [name for name in wanted if all(name in e.metrics for e in evaluations.values())]
     listed = [
         f"{name}@{first.headline_k}"
-        for name in ("coverage", "novelty", "head_share")
+        for name in ("coverage", "novelty", "head_share", "refused")
         if all(f"{name}@{first.headline_k}" in e.list_metrics for e in evaluations.values())
     ]
     header = ["system", "users"]

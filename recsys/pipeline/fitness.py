@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from features.definitions import Definition, RetrievalRank, RetrievalScore, SlateRelative
+from features.definitions import Definition, RetrievalRank, RetrievalScore
 from features.errors import Problem
 from features.tables import EVENT, ITEM, TIMESTAMP, USER, Histories, Interactions
 from recsys.bundle.left_out import LeftOut
@@ -238,12 +238,7 @@ def _not_of(definitions: tuple[Definition, ...], source: str) -> tuple[Definitio
         if isinstance(one, RetrievalScore | RetrievalRank)
         and one.retriever in (source, f"{source}_share")
     }
-    kept = []
-    for one in definitions:
-        read = one.of if isinstance(one, SlateRelative) else one.name
-        if one.name not in gone and read not in gone:
-            kept.append(one)
-    return tuple(kept)
+    return tuple(one for one in definitions if gone.isdisjoint((one.name, *one.made_of.values())))
 
 
 def fields_problem(settings: RetrievalConfig, found: int) -> str | None:

@@ -165,6 +165,9 @@ def connect(
     return redis.Redis.from_pool(pool(**options))
 
 
+_UNREACHED = "; start a server there, or correct store.url or RECSYS_STORE_URL"
+
+
 @contextlib.contextmanager
 def store_errors(what: str) -> Iterator[None]:
     """Turn the client's errors into `StageUnavailable`.
@@ -175,8 +178,10 @@ def store_errors(what: str) -> Iterator[None]:
         yield
     except redis.RedisError as error:
         answered = isinstance(error, redis.ResponseError)
+        unreached = type(error) is redis.ConnectionError and isinstance(error.__context__, OSError)
         raise StageUnavailable(
-            f"the store could not {what}: {type(error).__name__}: {error}",
+            f"the store could not {what}: {type(error).__name__}: {error}"
+            + (_UNREACHED if unreached else ""),
             stage="store",
             shard=getattr(error, "shard", None),
             refused=answered and not isinstance(error, ClusterError),

@@ -103,7 +103,7 @@ def first_config_of_files(
         *_described(frames, keys),
         *(_described_by_log(log, roles) if "items" not in frames else ()),
         split_setting(facts),
-        *filter(None, [slate_setting(facts)]),
+        *filter(None, [slate_setting(facts.again, facts.kinds)]),
         Setting("output", "directory", "artifacts", ""),
     ]
     asked = " ".join(f"--{name} {path}" for name, path in given.items())

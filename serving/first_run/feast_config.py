@@ -11,9 +11,11 @@ from features.feast.source import FeastSource
 from features.feast.training_data import TrainingViews, find_training_views
 from features.sources.protocol import ViewDescription
 from features.tables import Tables
+from features.tables.roles import met_again
 from recsys.config import Config
 from recsys.dataset.tables import open_tables
 from serving.first_run.described import described_settings
+from serving.first_run.rules import slate_setting
 from serving.first_run.setting import DEFAULTS, FirstConfig, Setting, relative
 from serving.first_run.store_url import propose_store
 
@@ -61,6 +63,7 @@ def first_config_of_feast(
         Setting("data.feast", "as_of", as_of, why),
         *columns,
         *_described_views(tables),
+        *_repeats(tables),
         Setting("output", "directory", "artifacts", ""),
         Setting("store", "url", *propose_store(source.store)),
     ]
@@ -129,6 +132,16 @@ def _as_of(feast: dict[str, Any], columns: dict[str, str]) -> tuple[str, Tables,
         "were written. Numbers that change with time would tell the model what is held out"
     )
     return "now", now, reason
+
+
+def _repeats(tables: Tables) -> list[Setting]:
+    """Whether what users met may be shown again, by the share of their events that came again."""
+    try:
+        events = tables.interactions.frame
+    except DataError:  # training will say what is wrong with the log
+        return []
+    proposed = slate_setting(met_again(events), kinds={})
+    return [] if proposed is None else [proposed]
 
 
 def _undescribed(tables: Tables) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from features.tables.repeats import ALLOW
 from features.tables.roles import LogFacts, LogRoles, is_purchase, percent, weight_of
@@ -41,7 +41,7 @@ def kind_settings(roles: LogRoles, facts: LogFacts) -> Iterator[Setting]:
 
 def rule_settings(roles: LogRoles, facts: LogFacts) -> Iterator[Setting]:
     """Settings of ``data.rules`` that the log needs."""
-    yield from _targets(facts)
+    yield from _targets(facts.kinds)
     yield from _ratings(roles)
     if roles.quantity is not None:
         reason = f"{roles.quantity.reason}: each takes back what its user bought before"
@@ -89,12 +89,16 @@ def split_setting(facts: LogFacts) -> Setting:
     return Setting("split", "kind", "per_user", reason)
 
 
-def slate_setting(facts: LogFacts) -> Setting | None:
-    """Whether what users met may be shown to them again; None: hardly anybody comes back to it."""
-    predicted = _predicted(facts)
-    shares = [(facts.kinds.get(kind, 0), facts.again.get(kind, 0.0)) for kind in predicted]
+def slate_setting(again: Mapping[str, float], kinds: Mapping[str, int]) -> Setting | None:
+    """Whether what users met may be shown to them again; None: hardly anybody comes back to it.
+
+    Args:
+        again: see `LogFacts`.
+        kinds: kind -> rows, where what is predicted follows from the kinds.
+    """
+    shares = [(kinds[kind], again.get(kind, 0.0)) for kind in _predicted(kinds)]
     rows = sum(many for many, _ in shares)
-    share = sum(many * share for many, share in shares) / rows if rows else facts.again.get("", 0.0)
+    share = sum(many * share for many, share in shares) / rows if rows else again.get("", 0.0)
     if share < _LEAST_AGAIN:
         return None
     told = f"{percent(share)} of what users did last was with an item that they had met before"
@@ -105,21 +109,19 @@ def slate_setting(facts: LogFacts) -> Setting | None:
     return Setting("slate", "repeats", None, f"{told}; nothing is shown again", others=(other,))
 
 
-def _predicted(facts: LogFacts) -> list[str]:
+def _predicted(kinds: Mapping[str, int]) -> list[str]:
     """The kinds that are predicted, where some are history alone."""
-    bought = [kind for kind in facts.kinds if is_purchase(kind)]
-    return bought if any(True for _ in _targets(facts)) else []
+    bought = [kind for kind in kinds if is_purchase(kind)]
+    return bought if any(True for _ in _targets(kinds)) else []
 
 
-def _targets(facts: LogFacts) -> Iterator[Setting]:
-    bought = [kind for kind in facts.kinds if is_purchase(kind)]
-    seen = [
-        kind for kind in facts.kinds if 0 < (weight_of(kind) or 0) <= _VIEWED and kind not in bought
-    ]
+def _targets(kinds: Mapping[str, int]) -> Iterator[Setting]:
+    bought = [kind for kind in kinds if is_purchase(kind)]
+    seen = [kind for kind in kinds if 0 < (weight_of(kind) or 0) <= _VIEWED and kind not in bought]
     if not bought or not seen:
         return
-    rows = sum(facts.kinds[kind] for kind in bought)
-    share = rows / max(1, sum(facts.kinds.values()))
+    rows = sum(kinds[kind] for kind in bought)
+    share = rows / max(1, sum(kinds.values()))
     told = f"{rows:,} rows ({percent(share)}) say that something was bought"
     if rows >= _ENOUGH and share >= _ENOUGH_SHARE:
         reason = f"what is to be predicted: {told}; the other kinds are history"

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from features.computation.declarations import load_definitions
-from features.definitions import Definition, Position, RetrievalRank, RetrievalScore, SlateRelative
+from features.definitions import Definition, Position, RetrievalRank, RetrievalScore
 from features.errors import DataError
 from features.online.features import NO_EVENTS, OnlineFeatures, UpdateReport
 from features.online.parity import ParityReport, as_log, check_parity
@@ -61,8 +61,8 @@ def declared_definitions(
     kept: list[Definition] = []
     left_out: dict[str, list[str]] = {}
     for definition in declared:
-        of = by_name[definition.of] if isinstance(definition, SlateRelative) else definition
-        reason = _not_of_a_log(of)
+        read = [by_name[name] for name in definition.made_of.values()] or [definition]
+        reason = next(filter(None, map(_not_of_a_log, read)), "")
         if reason:
             left_out.setdefault(reason, []).append(definition.name)
         else:

@@ -14,12 +14,15 @@ import numpy as np
 from features import (
     Affinity,
     Age,
+    BasketShare,
     Category,
     Count,
     DayOfWeek,
     Definition,
+    Difference,
     Field,
     HourOfDay,
+    Interval,
     LastNOverlap,
     ListContains,
     ListSize,
@@ -100,6 +103,12 @@ def feature(
                 below = sum(other < own for other in known)
                 equal = sum(other == own for other in known)
                 value = (below + (equal + 1) / 2 - 0.5) / len(known)
+    elif isinstance(definition, Difference):
+        of, minus = (
+            float(np.float32(feature(world, rows, place, others[name], others)))
+            for name in (definition.of, definition.minus)
+        )
+        value = of - minus
     else:
         value = single(world, row, definition)
     if math.isnan(value) and definition.default is not None:
@@ -148,6 +157,13 @@ def single(world: World, row: Row, definition: Definition) -> float:
                 world, row, past, definition, lambda events: total(events, definition.weighted)
             )
             return math.log1p(value) if definition.log and not math.isnan(value) else value
+        case Interval():
+            return smoothed(world, row, came_again(past, definition.event), definition)
+        case BasketShare():
+            events = [e for e in past if e.user == row.user and definition.event in (None, e.kind)]
+            events = within(events, row, definition.window_days)
+            held = {event.time for event in events if event.item == row.item}
+            return len(held) / len({e.time for e in events}) if events else NAN
         case Rate() | MeanWeight():
             return smoothed(world, row, past, definition)
         case Recency():
@@ -230,7 +246,22 @@ def mean_over_groups(world, row, events, definition, statistic) -> float:  # typ
     return sum(found) / len(found) if found else NAN
 
 
-def smoothed(world: World, row: Row, past: list[Event], definition: Rate | MeanWeight) -> float:
+def came_again(events: list[Event], kind: str | None) -> list[Event]:
+    """Events whose user had an earlier one with their item; their weight is log(1 + days)."""
+    events = [event for event in events if kind in (None, event.kind)]
+    found, arrived = [], []
+    for event in sorted(events, key=lambda event: event.seen):  # stable
+        before = [e.time for e in arrived if (e.user, e.item) == (event.user, event.item)]
+        if before and max(before) < event.time:
+            days = (event.time - max(before)) / timedelta(days=1)
+            found.append(replace(event, weight=math.log1p(days)))
+        arrived.append(event)
+    return found
+
+
+def smoothed(
+    world: World, row: Row, past: list[Event], definition: Rate | MeanWeight | Interval
+) -> float:
     def amount(events: list[Event]) -> float:
         if isinstance(definition, Rate):
             return float(sum(event.weight >= definition.threshold for event in events))
@@ -318,6 +349,8 @@ def different(world: World, events: list[Event], of: str) -> float:
         return float(len({event.user for event in events}))
     if of == "item":
         return float(len({event.item for event in events}))
+    if of == "basket":
+        return float(len({(event.user, event.time) for event in events}))
     return float(len({value for event in events for value in values(world, event.item, of)}))
 
 

@@ -6,7 +6,7 @@ Imports of `features` only the tables; may be imported from everywhere.
 from __future__ import annotations
 
 from features.tables.roles.codes import find_codes
-from features.tables.roles.facts import LogFacts, log_facts
+from features.tables.roles.facts import LogFacts, log_facts, met_again
 from features.tables.roles.found import Found, percent
 from features.tables.roles.ids import find_described, find_key
 from features.tables.roles.kinds import is_purchase, weight_of
@@ -22,6 +22,7 @@ __all__ = [
     "find_log_roles",
     "is_purchase",
     "log_facts",
+    "met_again",
     "percent",
     "weight_of",
 ]

@@ -13,7 +13,7 @@ from features.tables.roles.log import LogRoles
 from features.tables.schema import EVENT, ITEM, TIMESTAMP, USER
 from features.tables.times import time_in_microseconds
 
-__all__ = ["LogFacts", "log_facts"]
+__all__ = ["LogFacts", "log_facts", "met_again"]
 
 _FRACTION = 0.8
 _DAY_US = 86_400_000_000
@@ -104,7 +104,7 @@ def log_facts(frame: pl.DataFrame, roles: LogRoles, item_ids: pl.Series | None =
         one_moment=one_moment,
         tied=tied,
         cut=_cut(events) if clock else None,
-        again=_again(events, _DAY_US if clock else 1),
+        again=met_again(events, _DAY_US if clock else 1),
         kinds=_counted(events[EVENT]) if kind else {},
     )
 
@@ -137,8 +137,13 @@ def _ties(events: pl.DataFrame) -> tuple[float, float]:
     return one, float(tied)
 
 
-def _again(events: pl.DataFrame, gap_us: int) -> dict[str, float]:
-    """Share of late events whose user had met the item, by kind and ("") in all."""
+def met_again(events: pl.DataFrame, gap_us: int = _DAY_US) -> dict[str, float]:
+    """Share of late events whose user had met the item, by kind and ("") in all; empty: none late.
+
+    Args:
+        events: user_id, item_id, timestamp and event.
+        gap_us: so long before it or longer.
+    """
     if events.is_empty():
         return {}
     moment = _late(events)

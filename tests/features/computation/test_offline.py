@@ -14,15 +14,18 @@ from hypothesis import strategies as st
 from features import (
     Affinity,
     Age,
+    BasketShare,
     Category,
     Count,
     DataError,
     DayOfWeek,
     Definition,
+    Difference,
     FeatureComputer,
     Field,
     HourOfDay,
     Interactions,
+    Interval,
     ItemTable,
     LastNOverlap,
     ListContains,
@@ -257,6 +260,43 @@ def value(definition: Definition, user: str, item: str, moment: datetime) -> flo
 def test_by_hand(definition: Definition, user: str, item: str, day: float, expected: float) -> None:
     got = value(definition, user, item, START + day * DAY)
     assert got == pytest.approx(expected, rel=1e-6, nan_ok=True)
+
+
+def test_how_due_an_item_is_by_hand() -> None:
+    """u buys a on days 0, 2 and 6, and b twice on day 2; v buys a on days 1 and 9."""
+    log = interactions(
+        [
+            *(("u", "a", START + day * DAY, "buy", 1.0) for day in (0, 2, 6)),
+            ("u", "b", START + 2 * DAY, "buy", 1.0),
+            ("u", "b", START + 2 * DAY, "view", 1.0),
+            *(("v", "a", START + day * DAY, "buy", 1.0) for day in (1, 9)),
+        ]
+    )
+    definitions = [
+        Recency(name="since", by="user_item"),
+        Interval(name="usual", prior_count=0),
+        Interval(name="drawn", prior_count=2, prior=0.0),
+        Difference(name="due", of="since", minus="usual"),
+        BasketShare(name="share"),
+        BasketShare(name="lately", window_days=5),
+        UniqueCount(name="baskets", by="user", of="basket"),
+    ]
+    asked = [("u", "a", 7), ("u", "b", 7), ("u", "a", 9), ("u", "a", 10), ("silent", "a", 10)]
+    rows = requests_of([(0, user, item, START + day * DAY) for user, item, day in asked])
+    found = compute_features(definitions, rows, log, ITEMS)
+    two, all_three = np.log(3 * 5) / 2, np.log(3 * 5 * 9) / 3  # gaps of 2, 4 and then 8 days
+    nan = math.nan
+    for name, expected in {
+        "usual": [two, nan, two, all_three, all_three],  # day 9 is not before day 9
+        "drawn": [two / 2, 0.0, two / 2, all_three * 3 / 5, all_three * 3 / 5],
+        "due": [np.log(2) - two, nan, np.log(4) - two, np.log(5) - all_three, nan],
+        "share": [1.0, 1 / 3, 1.0, 1.0, nan],
+        "lately": [1.0, 0.5, 1.0, 1.0, nan],
+        "baskets": [3.0, 3.0, 3.0, 3.0, 0.0],
+    }.items():
+        np.testing.assert_allclose(
+            found[name].to_numpy(), expected, rtol=1e-6, atol=1e-6, err_msg=name
+        )
 
 
 def test_slate_relative_by_hand() -> None:

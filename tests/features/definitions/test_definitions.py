@@ -94,8 +94,10 @@ def test_definitions_must_fit_together() -> None:
         load_definitions([count, count])
     with pytest.raises(DataError, match="of must name another definition, got 'm'; known: n, r"):
         load_definitions([count, rank | {"of": "m"}])
-    with pytest.raises(DataError, match="of must not be relative itself, got 'r'"):
+    with pytest.raises(DataError, match="of must not be made of others itself, got 'r'"):
         load_definitions([count, rank | {"of": "n"}, rank | {"name": "s", "of": "r"}])
+    with pytest.raises(DataError, match="'d': minus must name another definition, got 'm'"):
+        load_definitions([count, {"kind": "difference", "name": "d", "of": "n", "minus": "m"}])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from features.tables import Histories
 from recsys.errors import ArtifactError, ConfigError
 from recsys.evaluation import Evaluation, Interval, Truth, compare, evaluate
 from recsys.topk import TopK
@@ -83,6 +85,32 @@ def test_slice_without_users_has_no_numbers(rng: np.random.Generator) -> None:
     assert "history_length" not in found.per_user.columns
     assert found.per_user["user_id"].to_list() == ["0"]
     assert "tail items" in found.to_table()
+
+
+def test_share_of_lists_with_what_was_refused(rng: np.random.Generator) -> None:
+    """One list of three holds an item that its own user refused, in its third place."""
+
+    def of(rows: list[list[int]]) -> Histories:
+        items = np.array([item for row in rows for item in row], dtype=np.int64)
+        indptr = np.append(0, np.cumsum([len(row) for row in rows])).astype(np.int64)
+        return Histories(indptr, items, np.zeros_like(items), np.ones(items.size, np.float32))
+
+    def measured(refused: Histories | None) -> Evaluation:
+        return evaluate(
+            lists([[1, 2, 3], [4, 5, 6], [3, 2, -1]]),
+            Truth.from_lists([[1], [4], [2]]),
+            popularity=POPULARITY,
+            rng=rng,
+            ks=(1, 3),
+            met=replace(of([[7], [7], [7]]), refused=refused),
+        )
+
+    found = measured(of([[3], [1], []]))
+    assert found.list_metrics["refused@1"] == 0.0
+    assert found.list_metrics["refused@3"] == pytest.approx(1 / 3)
+    assert measured(of([[8], [], [1]])).list_metrics["refused@3"] == 0.0
+    for nothing in (None, of([[], [], []])):
+        assert not any(name.startswith("refused") for name in measured(nothing).list_metrics)
 
 
 def test_exposure_by_hand(small: Evaluation) -> None:

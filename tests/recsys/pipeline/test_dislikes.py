@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from features.tables import Histories
 from recsys.bundle import Bundle
 from recsys.config import Config
 from recsys.dataset import Dataset, passed_over, read_dataset
@@ -106,6 +109,35 @@ def test_a_hidden_item_is_wanted_nowhere(run: tuple[Config, Bundle, Dataset]) ->
     names = answer.rows.feature_names
     counts = answer.rows.features[:, names.index("item_hide_count")]
     assert counts.max() > 0
+
+
+def test_the_share_of_lists_with_a_hidden_item_is_told(
+    run: tuple[Config, Bundle, Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0 for every system; above it once nothing masks what was hidden."""
+    config, bundle, data = run
+    found = evaluate(config, bundle, data=data)
+    assert {name: one.list_metrics["refused@10"] for name, one in found.items()} == dict.fromkeys(
+        ["funnel", "retrieval + trees", *config.retrieval.sources], 0.0
+    )
+    told = json.loads((bundle.path / "evaluation.json").read_text())
+    assert told["funnel"]["list_metrics"]["refused@10"] == 0.0
+    assert "share of lists with an item that" in (bundle.path / "report.html").read_text()
+    masked = Histories.hidden_mask
+
+    def of_likes_alone(self: Histories, *arguments: Any) -> np.ndarray:
+        return masked(replace(self, refused=None), *arguments)
+
+    monkeypatch.setattr(Histories, "hidden_mask", of_likes_alone)
+    answer = ask_funnel(config, bundle, data)
+    judged = answer.judge(answer.lists(answer.score), np.random.default_rng(0))
+    lists = answer.lists(answer.score).item_index[:, :10]
+    before = answer.cut.history.refused
+    assert before is not None
+    rows = np.split(before.item_index, before.indptr[1:-1])
+    shown = [bool(set(mine) & set(theirs)) for mine, theirs in zip(rows, lists, strict=True)]
+    assert judged.list_metrics["refused@10"] == pytest.approx(np.mean(shown))
+    assert np.mean(shown) > 0.2
 
 
 def test_a_live_event_of_a_disliked_kind_takes_the_item_away(

@@ -80,6 +80,28 @@ def test_a_repository_becomes_a_commented_configuration(repository: Path) -> Non
     ]
 
 
+def test_what_users_come_back_to_may_be_shown_again(repository: Path) -> None:
+    """The share is measured in a view of events as in a file of them."""
+    ratings = repository / "data/ratings.parquet"
+    content = ratings.read_bytes()
+    assert run("--from-feast", str(repository))[0] == 0
+    assert "repeats" not in Path("recsys.toml").read_text()  # a film is rated once
+    try:
+        rows = pl.read_parquet(ratings)
+        newest = rows["event_timestamp"].max()
+        later = rows.head(rows.height // 2).with_columns(
+            pl.lit(newest).dt.offset_by("30d").alias("event_timestamp")
+        )
+        pl.concat([rows, later]).write_parquet(ratings)
+        assert run("--from-feast", str(repository), "--force")[0] == 0
+    finally:
+        ratings.write_bytes(content)
+    assert load_config("recsys.toml").slate.repeats == "allow"
+    assert "of what users did last was with an item that they had met before" in " ".join(
+        Path("recsys.toml").read_text().replace("\n# ", " ").split()
+    )
+
+
 def test_a_file_that_is_there_stays(repository: Path) -> None:
     Path("recsys.toml").write_text("mine")
     code, _, error = run("--from-feast", str(repository))
