@@ -117,7 +117,7 @@ COUNTED: Mapping[str, Mapping[str, Sequence[Settings]]] = {
             {"item_item": dan(20.0, 0.1, 0.3, 0.3, neighbours=number)} for number in (400, 200)
         ],
     },
-    "ours: defaults, nothing chosen": {
+    "ours: defaults (nothing chosen)": {
         data: [{"graph_filter": {}}] for data in ("ml-1m-lcfn", "gowalla")
     },
     "ours: graph filter": {

@@ -146,7 +146,7 @@ def test_memory_bounds_the_vectors(
 def test_a_graph_of_one_user_has_no_vectors(plain: ModuleType) -> None:
     train = [[(1, DAY_US, 1.0), (2, DAY_US, 1.0)]]
     model = GraphFilterRetriever.fit(histories_of(train), N, half_life=None)
-    options = {"degree": 8, "plateau": 10.0, "rank": 0, "ideal_weight": 0.0, "degree_power": 0.3}
+    options = {"degree": 8, "plateau": 5.0, "rank": 0, "ideal_weight": 0.0, "degree_power": 0.3}
     wanted = plain.graph_filter(train, plain.asked(train[0], N, None), **options)
     assert_scores(model.score_all(histories_of(train)), [wanted])
 
