@@ -14,8 +14,9 @@ class GraphOptions(Settings):
     """Degree of the polynomial of graph_filter; an answer costs two sparse products a degree."""
     graph_plateau: Positive = 5.0
     """How long graph_filter lets middle frequencies pass: 1 falls evenly, more is flatter."""
-    graph_rank: Count = 256
-    """Singular vectors of graph_filter, cut to what the data have and to graph_memory_gb."""
+    graph_rank: Count | None = None
+    """Singular vectors of graph_filter, cut to what the data have and to graph_memory_gb. Not said:
+    256, or a tenth of the users or items, of whichever there are fewer."""
     graph_ideal_weight: NonNegative = 1.0
     """Weight of those vectors beside the polynomial in graph_filter."""
     graph_degree_power: Closed01 = 0.3

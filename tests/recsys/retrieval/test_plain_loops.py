@@ -143,6 +143,16 @@ def test_memory_bounds_the_vectors(
     np.testing.assert_array_equal(few.score_all(train), same.score_all(train))
 
 
+def test_small_graphs_have_few_vectors_where_their_number_is_not_said() -> None:
+    log = histories_of(drawn(0, 25, weighted=False))  # a tenth of 17 items
+    usual, one, two = (
+        GraphFilterRetriever.fit(log, N, options=GraphOptions(graph_rank=rank)).score_all(log)
+        for rank in (None, 1, 2)
+    )
+    np.testing.assert_array_equal(usual, one)
+    assert not np.allclose(usual, two)
+
+
 def test_a_graph_of_one_user_has_no_vectors(plain: ModuleType) -> None:
     train = [[(1, DAY_US, 1.0), (2, DAY_US, 1.0)]]
     model = GraphFilterRetriever.fit(histories_of(train), N, half_life=None)
