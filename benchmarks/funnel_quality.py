@@ -6,7 +6,12 @@ funnel's sizes are chosen on a cut of the training part (see recsys/pipeline/run
 ALS's alpha and regularisation (best of 18 pairs, alpha 1..40); EASE has its usual l2 of 300. The
 contenders alternate within each seed.
 
-    python benchmarks/funnel_quality.py [--config recsys.toml] [--seeds 42 43 44]
+    python benchmarks/funnel_quality.py [--config recsys.toml] [--seeds 42 43 44] [--split time]
+
+--split time: one cut for all users, at the time of the row after four fifths; everybody is asked at
+it. Most users of later are new then: peers answer them with what was popular in the last 365 days
+(whose rows stand beside, with other windows), and a second table has the users known from before.
+No bar holds there, and there is no stack: there are too few users to learn from or to tell by.
 
 Peers: popularity; implicit's ALS (64 factors); EASE (l2 300), and EASE asked with a
 recency-weighted history; a LightGBM lambdarank stack over EASE, recency EASE and ALS scores with
@@ -18,7 +23,8 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import lightgbm
@@ -38,11 +44,17 @@ from recsys.topk import TopK, top_k
 
 METRICS = ("recall@20", "ndcg@20")
 K = 20
+DAY_US = 86_400 * 10**6
+STACK = "LightGBM stack"
+RECENT_DAYS = (30, 90, 365)
 Scorer = Callable[[Histories], np.ndarray]
 
 
-def popularity(histories: Histories, num_items: int) -> Scorer:
-    counts = np.bincount(histories.item_index, minlength=num_items + 1).astype(float)
+def popularity(histories: Histories, num_items: int, days: float = np.inf) -> Scorer:
+    """Of the newest days, and among items that those do not know of all days."""
+    age = (histories.timestamp.max() - histories.timestamp) / DAY_US
+    counts = np.bincount(histories.item_index, age <= days, num_items + 1)
+    counts += np.bincount(histories.item_index, minlength=num_items + 1) / histories.timestamp.size
     return lambda asked: np.tile(counts, (len(asked), 1))
 
 
@@ -161,26 +173,54 @@ def measured(lists: TopK, cut: Cut, data: Dataset, config: Config) -> Evaluation
     )
 
 
+def interval_rows(
+    values: Mapping[str, Sequence[np.ndarray]],
+    seconds: Mapping[str, Sequence[float]],
+    rng: np.random.Generator,
+) -> list[dict[str, object]]:
+    """The table of systems by ndcg@20, of [users, 2] values of each seed."""
+    rows = []
+    mean = {name: np.mean(runs, axis=0) for name, runs in values.items()}
+    for name, found in sorted(mean.items(), key=lambda pair: pair[1][:, 1].mean()):
+        by_seed = [run.mean(axis=0) for run in values[name]]
+        row: dict[str, object] = {"system": name, "users": len(found), "seeds": len(by_seed)}
+        for column, metric in enumerate(METRICS):
+            draws = rng.integers(len(found), size=(2000, len(found)))
+            means = found[:, column][draws].mean(axis=1)
+            row[metric] = round(float(found[:, column].mean()), 4)
+            row[f"{metric} 95%"] = [round(float(q), 4) for q in np.quantile(means, [0.025, 0.975])]
+            row[f"{metric} by seed"] = [round(float(run[column]), 4) for run in by_seed]
+        row["seconds"] = round(float(np.mean(seconds[name])), 1)
+        rows.append(row)
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, default=Path("recsys.toml"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
+    parser.add_argument("--split", choices=("per_user", "time"), default="per_user")
     arguments = parser.parse_args()
     report = Report("funnel_quality", arguments, ("torch", "lightgbm", "implicit"))
     base = load_config(arguments.config)
+    base = base.model_copy(
+        update={"split": base.split.model_copy(update={"kind": arguments.split})}
+    )
     data = read_dataset(base)
     split = data.split(base)
+    present = cut_histories(
+        data.histories(split.train), data.histories(split.test), together=base.split.at_once
+    )
+    known = (present.history.counts > 0)[present.target.counts > 0]
+    told = "one cut in time" if base.split.at_once else "the last 20% of each user by time"
     report.data(
         f"events of {arguments.config}, {len(data.user_ids)} users, {data.num_items} items, "
-        f"{len(split.train)} training and {len(split.test)} test events, the last 20% of each user "
-        "by time"
+        f"{len(split.train)} training and {len(split.test)} test events, {told}: {known.size} "
+        f"users are asked, {known.sum()} of them known from before"
     )
-    present = cut_histories(data.histories(split.train), data.histories(split.test))
-    past = cut_histories(*present.history.head_fraction(base.split.fraction))
     seen = present.history.seen_mask(data.num_items)
-
     ease = Ease(present.history, data.num_items)
-    stack = Stack(data, Ease(past.history, data.num_items), ease)
+    recent = popularity(present.history, data.num_items, RECENT_DAYS[-1])
     per_user: dict[str, list[np.ndarray]] = {}
     seconds: dict[str, list[float]] = {}
     validation: list[dict[str, object]] = []
@@ -196,15 +236,30 @@ def main() -> None:
             "EASE": lambda: ease.score,
             "EASE, recency-weighted history": lambda: lambda asked: ease.score(asked, 10.0),
         }
+        if base.split.at_once:
+            peers |= {
+                f"popular, last {days} days": partial(
+                    popularity, present.history, data.num_items, days
+                )
+                for days in RECENT_DAYS
+            }
         for name, fit in peers.items():
             if name != "implicit ALS-64" and name in per_user:
                 continue  # no randomness: the same numbers for every seed
             start = time.perf_counter()
-            lists = top_k(fit()(present.history), K, excluded=seen)
+            score = fit()(present.history)
+            if not name.startswith("popular"):
+                score = np.where(
+                    present.history.counts[:, None] > 0, score, recent(present.history)
+                )
+            lists = top_k(score, K, excluded=seen)
             keep(name, measured(lists, present, data, base), time.perf_counter() - start)
-        start = time.perf_counter()
-        lists = stack.lists(past, present, seed)
-        keep("LightGBM stack", measured(lists, present, data, base), time.perf_counter() - start)
+        if not base.split.at_once:
+            past = cut_histories(*present.history.head_fraction(base.split.fraction))
+            start = time.perf_counter()
+            stack = Stack(data, Ease(past.history, data.num_items), ease)
+            lists = stack.lists(past, present, seed)
+            keep(STACK, measured(lists, present, data, base), time.perf_counter() - start)
         with tempfile.TemporaryDirectory() as directory:
             output = base.output.model_copy(update={"directory": Path(directory)})
             config = base.model_copy(update={"seed": seed, "output": output})
@@ -218,40 +273,43 @@ def main() -> None:
             keep(label.get(name, f"ours: {name} alone"), result, took)
 
     rng = np.random.default_rng(0)
-    mean = {name: np.mean(runs, axis=0) for name, runs in per_user.items()}
-    rows = []
-    for name, values in sorted(mean.items(), key=lambda pair: pair[1][:, 1].mean()):
-        by_seed = [run.mean(axis=0) for run in per_user[name]]
-        row: dict[str, object] = {"system": name, "users": len(values), "seeds": len(by_seed)}
-        for column, metric in enumerate(METRICS):
-            draws = rng.integers(len(values), size=(2000, len(values)))
-            means = values[:, column][draws].mean(axis=1)
-            row[metric] = round(float(values[:, column].mean()), 4)
-            row[f"{metric} 95%"] = [round(float(q), 4) for q in np.quantile(means, [0.025, 0.975])]
-            row[f"{metric} spread"] = round(float(np.ptp([run[column] for run in by_seed])), 4)
-        row["seconds"] = round(float(np.mean(seconds[name])), 1)
-        rows.append(row)
-
+    rows = interval_rows(per_user, seconds, rng)
     report.table(rows)
-    funnel = mean["funnel: + listwise"][:, 1]
-    reached, stack_reached = float(funnel.mean()), float(mean["LightGBM stack"][:, 1].mean())
-    over_ease = paired_difference(funnel, mean["EASE"][:, 1], rng=rng)
-    over_stack = paired_difference(funnel, mean["LightGBM stack"][:, 1], rng=rng)
+    of_known: list[dict[str, object]] = []
+    if base.split.at_once:
+        print("\nusers known from before:")
+        of_known = interval_rows(
+            {name: [run[known] for run in runs] for name, runs in per_user.items()}, seconds, rng
+        )
+        report.table(of_known)
+    mean = {name: np.mean(runs, axis=0)[:, 1] for name, runs in per_user.items()}
+    funnel = mean["funnel: + listwise"]
+    gaps = {
+        name: paired_difference(funnel, mean[name], rng=rng)
+        for name in mean
+        if name in ("EASE", STACK) or name.startswith("popular, last")
+    }
     print()
-    for peer, gap in (("EASE", over_ease), ("stack", over_stack)):
+    for name, gap in gaps.items():
         print(
-            f"ndcg@20, funnel minus {peer}: {gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}], "
+            f"ndcg@20, funnel minus {name}: {gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}], "
             f"p {gap.p:.4f}, {gap.users} users"
         )
     print(
         "held-out ndcg@20 inside the training part, first seed: "
         + ", ".join(f"{name} {value:.4f}" for name, value in validation[0].items())
     )
-    report.bar("ndcg@20 of the funnel minus that of EASE, low end", over_ease.low, above=0)
-    report.bar("ndcg@20 of the funnel: the reference stack", reached, at_least=0.183)
-    report.bar("ndcg@20 of the funnel: the stack of this run", reached, at_least=stack_reached)
-    report.bar("ndcg@20 of the funnel: the goal", reached, at_least=0.20)
-    report.close(rows=rows)
+    if not base.split.at_once:
+        reached = float(funnel.mean())
+        report.bar("ndcg@20 of the funnel minus that of EASE, low end", gaps["EASE"].low, above=0)
+        report.bar("ndcg@20 of the funnel: the reference stack", reached, at_least=0.183)
+        report.bar(
+            "ndcg@20 of the funnel: the stack of this run",
+            reached,
+            at_least=float(mean[STACK].mean()),
+        )
+        report.bar("ndcg@20 of the funnel: the goal", reached, at_least=0.20)
+    report.close(rows=rows, known=of_known)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,11 @@ bootstraps over users of the mean of the seeds. Tail: recall of the test items i
 half of the catalogue. Head: share of the lists taken by the most popular tenth. Peak: resident
 memory of the process so far, which never falls; --only tells that of one row.
 
-The published numbers were selected on the test part, which is worth 1 to 2%.
+The published numbers were selected on the test part, which is worth 1 to 2%. What it is worth for
+one of ours stands below them: the same grid, the best of it on test. It is no bar and no result.
+"ours: defaults (nothing chosen)" is the graph filter as `recsys` has it where nothing is said: one
+setting for all logs, once chosen on the validation parts of both sets together. Its bar is 99% of
+the best published matrix factorisation.
 
     python benchmarks/retrieval_quality.py --data ml-1m-lcfn|gowalla [--quick] [--seeds 3]
         [--only "popularity,ours: softmax"]
@@ -30,7 +34,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from reporting import Report, add_threads, say
-from retrieval_counted import COUNTED, Counted
+from retrieval_counted import COUNTED, Counted, Scorer
 from retrieval_data import K, Measured, Split, average, load_split, measure, topk_lists
 from retrieval_ours import QUALITY, Ours
 from retrieval_peers import Implicit, OnEpoch, Peer, Popularity, TorchLoop
@@ -57,14 +61,18 @@ PUBLISHED = {  # recall@20, ndcg@20; the methods' authors' logs and the BARS ben
         "LightGCN-BSL": (0.1892, 0.1590),
     },
 }
+DEFAULTS = "ours: defaults (nothing chosen)"
+ON_TEST = ("ours: graph filter",)  # the rows that are chosen on test as well
 BARS = {  # recall@20, ndcg@20 of what is counted or solved
     "ml-1m-lcfn": {
+        DEFAULTS: (0.99 * 0.2809, 0.99 * 0.2681),
         "ours: EASE": (0.2761, 0.2677),
         "ours: DAN-EASE": (0.2803, 0.2702),
         "ours: graph filter": (0.2821, 0.2694),
         "ours: item-item + graph filter": (0.2840, 0.2733),
     },
     "gowalla": {
+        DEFAULTS: (0.99 * 0.1882, 0.99 * 0.1584),
         "ours: EASE": (0.1765, 0.1467),
         "ours: graph filter": (0.1941, 0.1616),
     },
@@ -134,8 +142,10 @@ def ours(train: Histories, num_items: int, settings: Settings, seed: int) -> Pee
     return Ours(train, num_items, settings, seed=seed)
 
 
-def counted(train: Histories, num_items: int, settings: Settings, _: int) -> Counted:
-    return Counted(train, num_items, settings)
+def counted(
+    train: Histories, num_items: int, settings: Settings, _: int, *, fitted: dict[str, Scorer]
+) -> Counted:
+    return Counted(train, num_items, settings, fitted)
 
 
 def rows_of(data: str, *, quick: bool) -> dict[str, Row]:
@@ -166,7 +176,7 @@ def rows_of(data: str, *, quick: bool) -> dict[str, Row]:
         rows[name] = Row(ours, schedules, epochs)
     for name, grids in COUNTED.items():
         if data in grids:
-            rows[name] = Row(counted, grids[data], 1)
+            rows[name] = Row(partial(counted, fitted={}), grids[data], 1)
     return {name: row._replace(grid=row.grid[:1]) if quick else row for name, row in rows.items()}
 
 
@@ -184,8 +194,8 @@ def validation_recall(peer: Peer | Counted, split: Split, users: np.ndarray) -> 
 
 def choose(name: str, row: Row, split: Split) -> Choice:
     """The settings and the number of epochs with the best recall@20 on validation."""
-    if name == "popularity":
-        return Choice({}, 1, float("nan"))
+    if name in ("popularity", DEFAULTS):
+        return Choice(row.grid[0], 1, float("nan"))
     users = np.flatnonzero(split.validation.counts)
     users = np.random.default_rng(0).permutation(users)[:VALIDATION_USERS]
     best = Choice({}, 0, -1.0)
@@ -245,6 +255,16 @@ def refit(row: Row, choice: Choice, split: Split, seed: int) -> tuple[Measured, 
     return measure(lists, split.test, split.popularity), took
 
 
+def chosen_on_test(name: str, row: Row, split: Split) -> dict[str, Any]:
+    """The best of the row's grid by what nobody may choose by."""
+    runs = [
+        (settings, refit(row, Choice(settings, 1, float("nan")), split, 0)) for settings in row.grid
+    ]
+    settings, run = max(runs, key=lambda found: float(found[1][0].recall.mean()))
+    label = f"chosen on test: {name.removeprefix('ours: ')}"
+    return table_row(label, Choice(settings, 1, float("nan")), [run])
+
+
 def table_row(name: str, choice: Choice, runs: Sequence[tuple[Measured, float]]) -> dict[str, Any]:
     measured = [run for run, _ in runs]
     mean = average(measured)
@@ -296,7 +316,7 @@ def hold(
     quick: bool,
 ) -> None:
     """Our best row by validation against the best published number of each metric."""
-    own = [row for row in rows if row["system"].startswith("ours")]
+    own = [row for row in rows if row["system"].startswith("ours") and row["validation"]]
     if not own:
         return
     chosen = max(own, key=lambda row: row["validation"])
@@ -342,7 +362,12 @@ def run(arguments: argparse.Namespace) -> None:
         say(f"{name}: recall@20 {rows[-1]['recall@20']:.4f}, ndcg@20 {rows[-1]['ndcg@20']:.4f}")
     published = PUBLISHED[arguments.data]
     columns = [name for name in rows[0] if name not in ("users", "settings")]
-    report.table([*rows, *published_rows(published)], columns)
+    flattered = [
+        chosen_on_test(name, row, split)
+        for name, row in wanted.items()
+        if name in ON_TEST and len(row.grid) > 1
+    ]
+    report.table([*rows, *flattered, *published_rows(published)], columns)
     own = [row["system"] for row in rows if row["system"].startswith("ours")]
     peers = [row for row in rows if not row["system"].startswith("ours")]
     if own and peers:
@@ -362,7 +387,7 @@ def run(arguments: argparse.Namespace) -> None:
         anchors = BARS[arguments.data].get(row["system"], ())
         for metric, anchor in zip(("recall@20", "ndcg@20"), anchors, strict=False):
             report.bar(f"{metric} of {row['system']}", row[metric], at_least=anchor - 5e-5)
-    report.close(rows=rows, published=published)
+    report.close(rows=[*rows, *flattered], published=published)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ class GraphOptions(Settings):
 
     graph_degree: Count = 8
     """Degree of the polynomial of graph_filter; an answer costs two sparse products a degree."""
-    graph_plateau: Positive = 10.0
+    graph_plateau: Positive = 5.0
     """How long graph_filter lets middle frequencies pass: 1 falls evenly, more is flatter."""
-    graph_rank: Count = 64
-    """Singular vectors of graph_filter, cut to what the data have and to graph_memory_gb."""
-    graph_ideal_weight: NonNegative = 0.2
+    graph_rank: Count | None = None
+    """Singular vectors of graph_filter, cut to what the data have and to graph_memory_gb. Not said:
+    256, or a tenth of the users or items, of whichever there are fewer."""
+    graph_ideal_weight: NonNegative = 1.0
     """Weight of those vectors beside the polynomial in graph_filter."""
     graph_degree_power: Closed01 = 0.3
     """Power of the items' degrees in graph_filter; more favours what many met."""

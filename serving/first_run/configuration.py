@@ -33,6 +33,7 @@ from serving.first_run.rules import (
     mark_setting,
     rule_settings,
     slate_setting,
+    sources_setting,
     split_setting,
 )
 from serving.first_run.setting import DEFAULTS, FirstConfig, Setting, relative
@@ -93,6 +94,7 @@ def first_config_of_files(
     item_ids = frames["items"][keys["items"]].cast(pl.String) if "items" in keys else None
     facts = log_facts(log, roles, item_ids)
     meaning = [*kind_settings(roles, facts), *rule_settings(roles, facts)]
+    of_items = [] if "items" in frames else list(_described_by_log(log, roles))
     settings = [
         *(Setting("data", role, relative(path, target), "") for role, path in given.items()),
         *layout_settings(layouts),
@@ -101,9 +103,10 @@ def first_config_of_files(
         *column_settings(roles, log.columns),
         *with_kinds(meaning, layouts.get("events")),
         *_described(frames, keys),
-        *(_described_by_log(log, roles) if "items" not in frames else ()),
+        *of_items,
         split_setting(facts),
         *filter(None, [slate_setting(facts.again, facts.kinds)]),
+        *([] if "items" in frames or of_items else [sources_setting()]),
         Setting("output", "directory", "artifacts", ""),
     ]
     asked = " ".join(f"--{name} {path}" for name, path in given.items())

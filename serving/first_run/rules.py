@@ -6,9 +6,17 @@ from collections.abc import Iterator, Mapping
 
 from features.tables.repeats import ALLOW
 from features.tables.roles import LogFacts, LogRoles, is_purchase, percent, weight_of
+from recsys.config.retrieval import RetrievalConfig
 from serving.first_run.setting import Setting
 
-__all__ = ["kind_settings", "mark_setting", "rule_settings", "slate_setting", "split_setting"]
+__all__ = [
+    "kind_settings",
+    "mark_setting",
+    "rule_settings",
+    "slate_setting",
+    "sources_setting",
+    "split_setting",
+]
 
 _RULES = "data.rules"
 _VIEWED = 0.2
@@ -107,6 +115,16 @@ def slate_setting(again: Mapping[str, float], kinds: Mapping[str, int]) -> Setti
         return Setting("slate", "repeats", ALLOW, f"{told}; such items may be shown", others=others)
     other = (ALLOW, "to show such items again; 'after 30d' waits a while")
     return Setting("slate", "repeats", None, f"{told}; nothing is shown again", others=(other,))
+
+
+def sources_setting() -> Setting:
+    """The retrievers of a log whose items nothing describes."""
+    usual = RetrievalConfig.model_fields["sources"].default
+    reason = (
+        "nothing describes the items: what they are is who met them, of which graph_filter makes "
+        "most alone and without settings of its own (docs/benchmarks.md, retrieval_quality)"
+    )
+    return Setting("retrieval", "sources", [*usual, "graph_filter"], reason)
 
 
 def _predicted(kinds: Mapping[str, int]) -> list[str]:

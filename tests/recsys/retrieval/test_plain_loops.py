@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -67,10 +68,13 @@ def assert_scores(found: np.ndarray, wanted: list[list[float]]) -> None:
     [(1, 1.0, 3, 0.0, 0.0, None), (8, 10.0, 5, 3.0, 0.3, None), (5, 1.5, 1000, 0.2, 1.0, 2.0)],
 )
 @pytest.mark.parametrize("users", [10, 25])
+@pytest.mark.parametrize("whole", [True, False])
 def test_graph_filter_is_the_formula(
-    plain: ModuleType, logs: tuple[Log, Log], users: int, degree: int, plateau: float, rank: int,
-    ideal: float, power: float, half_life: float | None,
+    plain: ModuleType, logs: tuple[Log, Log], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    whole: bool, users: int, degree: int, plateau: float, rank: int, ideal: float, power: float,
+    half_life: float | None,
 ) -> None:  # fmt: skip
+    monkeypatch.setattr(graph_filter, "_DENSE_SIDE", N if whole else 0)
     train, asking = logs[0][:users], logs[1]
     options = GraphOptions(
         graph_degree=degree, graph_plateau=plateau, graph_rank=rank, graph_ideal_weight=ideal,
@@ -86,7 +90,19 @@ def test_graph_filter_is_the_formula(
         )
         for row in asking
     ]  # fmt: skip
-    assert_scores(model.score_all(histories_of(asking)), wanted)
+    model.save(tmp_path)
+    for same in (model, GraphFilterRetriever.load(tmp_path)):
+        assert_scores(same.score_all(histories_of(asking)), wanted)
+        assert_scores(same.score_all(histories_of(asking[:1])), wanted[:1])
+
+
+def test_the_whole_filter_is_made_where_it_is_smaller_than_an_answer() -> None:
+    pairs = [[(item, DAY_US, 1.0), (item + 1, DAY_US, 1.0)] for item in range(1, N)]  # 32 cells
+    for degree, whole in ((5, False), (6, True)):  # 320 and 384 products, 324 entries
+        model = GraphFilterRetriever.fit(
+            histories_of(pairs), N, options=GraphOptions(graph_degree=degree)
+        )
+        assert ("filter" in model._tensors) == whole
 
 
 def test_weights_of_the_plateau(plain: ModuleType) -> None:
@@ -127,10 +143,20 @@ def test_memory_bounds_the_vectors(
     np.testing.assert_array_equal(few.score_all(train), same.score_all(train))
 
 
+def test_small_graphs_have_few_vectors_where_their_number_is_not_said() -> None:
+    log = histories_of(drawn(0, 25, weighted=False))  # a tenth of 17 items
+    usual, one, two = (
+        GraphFilterRetriever.fit(log, N, options=GraphOptions(graph_rank=rank)).score_all(log)
+        for rank in (None, 1, 2)
+    )
+    np.testing.assert_array_equal(usual, one)
+    assert not np.allclose(usual, two)
+
+
 def test_a_graph_of_one_user_has_no_vectors(plain: ModuleType) -> None:
     train = [[(1, DAY_US, 1.0), (2, DAY_US, 1.0)]]
     model = GraphFilterRetriever.fit(histories_of(train), N, half_life=None)
-    options = {"degree": 8, "plateau": 10.0, "rank": 0, "ideal_weight": 0.0, "degree_power": 0.3}
+    options = {"degree": 8, "plateau": 5.0, "rank": 0, "ideal_weight": 0.0, "degree_power": 0.3}
     wanted = plain.graph_filter(train, plain.asked(train[0], N, None), **options)
     assert_scores(model.score_all(histories_of(train)), [wanted])
 
@@ -270,6 +296,11 @@ def test_models_of_another_catalogue_are_refused() -> None:
         GraphFilterRetriever(
             name="graph_filter", num_items=3, half_life=None, ideal_weight=1.0, degree_power=0.0,
             tensors={**empty, "vectors": np.zeros((2, 1))},
+        )  # fmt: skip
+    with pytest.raises(ValueError, match="filter must be of 4 items, got 2"):
+        GraphFilterRetriever(
+            name="graph_filter", num_items=3, half_life=None, ideal_weight=1.0, degree_power=0.0,
+            tensors={"filter": np.zeros((2, 2))},
         )  # fmt: skip
     with pytest.raises(ValueError, match="users must be of 4 items, got 2"):
         UserKnnRetriever(

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from recsys.config import load_config
+from recsys.config.retrieval import RetrievalConfig
 from recsys.dataset import read_dataset
 from serving.cli import app
 
@@ -187,8 +188,18 @@ def test_a_log_alone() -> None:
     described = {"title": "Description", "text": ["Description"], "category": ["colour"]}
     assert values["data"]["item_columns"] == described
     data = read_dataset(load_config("recsys.toml"))
+    assert "retrieval" not in values
     assert data.items.category_columns == ("colour",)
     assert len(data.items) == 30
+
+
+def test_items_that_nothing_describes_get_the_graph_filter_too() -> None:
+    log().write_csv("log.csv")
+    result = CliRunner().invoke(app, ["init", "--events", "log.csv"])
+    assert result.exit_code == 0, result.output
+    sources = load_config("recsys.toml").retrieval.sources
+    assert sources == (*RetrievalConfig().sources, "graph_filter")
+    assert "retrieval" not in first(log())[0]  # with items.csv
 
 
 def test_what_is_left_to_do_is_said() -> None:
