@@ -115,7 +115,8 @@ def _mean_weight(computation: Computation, definition: MeanWeight) -> np.ndarray
 
 
 def _interval(computation: Computation, definition: Interval) -> np.ndarray:
-    return np.log1p(_smoothed(computation, definition, WEIGHT))
+    days: np.ndarray = np.log1p(_smoothed(computation, definition, WEIGHT))
+    return days
 
 
 def _smoothed(
