@@ -102,7 +102,7 @@ _EVENT_KINDS: list[Definition] = [
         UniqueCount(name=f"items_{by}_r", by=by, of="item", window_days=2, refresh_s=12 * 3600),
         UniqueCount(name=f"baskets_{by}_w", by=by, of="basket", window_days=2),
         Interval(name=f"interval_{by}", by=by, prior_count=0),
-        Interval(name=f"interval_{by}_wr", by=by, prior=1.0, window_days=2, refresh_s=12 * 3600),
+        Interval(name=f"interval_{by}_r", by=by, prior=1.0, refresh_s=12 * 3600),
         Interval(name=f"interval_{by}_buy", by=by, prior=0.5, event="buy"),
     )
 ]

@@ -9,7 +9,7 @@ import polars as pl
 
 from features.computation.base import Computation, slices
 from features.computation.feature_tables import FeatureTables
-from features.computation.gaps import gap_weight, gaps
+from features.computation.gaps import gaps
 from features.computation.grouped import DistinctValues, EventArrays, GroupedEvents, Statistic
 from features.computation.pasts import Past, UserPasts
 from features.computation.questions import Asked, Group
@@ -139,9 +139,8 @@ class LogComputation(Computation):
         kept = kept[np.argsort(self._events.arrival[kept], kind="stable")]
         events = self._events.take(kept)
         if group.again:
-            gap = gaps(self._user[kept], self._item[kept], events.happened)
-            came = np.flatnonzero(gap)
-            kept, events = kept[came], events.take(came)._replace(weight=gap_weight(gap[came]))
+            came, days = gaps(self._user[kept], self._item[kept], events.happened)
+            kept, events = kept[came], events.take(came)._replace(weight=days)
         value = np.zeros(kept.size, dtype=np.int64)
         if group.column is not None:
             position, value = self.tables.attribute(group.column).pairs(self._item[kept])

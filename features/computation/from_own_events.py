@@ -14,7 +14,7 @@ import polars as pl
 
 from features.computation.base import Computation
 from features.computation.feature_tables import FeatureTables
-from features.computation.gaps import gap_weight, gaps
+from features.computation.gaps import gaps
 from features.computation.grouped import Statistic
 from features.computation.pasts import Past
 from features.computation.questions import Asked, Group, Level
@@ -202,10 +202,8 @@ class OwnComputation(Computation):
             until = int(self.moments_of(group)[0])
             events = self._before(group.event, until)
             if group.again:
-                events = events.take(np.argsort(events.arrived, kind="stable"))
-                gap = gaps(np.zeros_like(events.item), events.item, events.happened)
-                came = np.flatnonzero(gap)
-                events = events.take(came)._replace(weight=gap_weight(gap[came]))
+                came, days = gaps(np.zeros_like(events.item), events.item, events.happened)
+                events = events.take(came)._replace(weight=days)
             if window_us is not None:
                 events = events.take(np.flatnonzero(events.happened >= until - window_us))
             place, code = self._groups(group, events.item)

@@ -110,14 +110,19 @@ def _rate(computation: Computation, definition: Rate) -> np.ndarray:
     return _smoothed(computation, definition, ("hits", definition.threshold))
 
 
-def _mean_weight(computation: Computation, definition: MeanWeight | Interval) -> np.ndarray:
+def _mean_weight(computation: Computation, definition: MeanWeight) -> np.ndarray:
     return _smoothed(computation, definition, WEIGHT)
+
+
+def _interval(computation: Computation, definition: Interval) -> np.ndarray:
+    days: np.ndarray = np.log1p(_smoothed(computation, definition, WEIGHT))
+    return days
 
 
 def _smoothed(
     computation: Computation, definition: Rate | MeanWeight | Interval, statistic: tuple[str, float]
 ) -> np.ndarray:
-    group, window = _group(definition), _microseconds(definition.window_days)
+    group, window = _group(definition), _microseconds(getattr(definition, "window_days", None))
     total = computation.statistic(group, statistic, window)
     count = computation.statistic(group, COUNT, window)
     if definition.prior_count == 0:
@@ -319,7 +324,7 @@ KINDS: dict[str, Kind] = {
         Kind(Difference, None, difference),
         Kind(Field, _field),
         Kind(HourOfDay, _hour_of_day),
-        Kind(Interval, _mean_weight),
+        Kind(Interval, _interval),
         Kind(LastNOverlap, _last_n_overlap),
         Kind(ListContains, _list_contains),
         Kind(ListSize, _list_size),

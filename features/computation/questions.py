@@ -17,8 +17,8 @@ class Group(NamedTuple):
         column: the item column of an attribute group, otherwise None.
         event: only events of this kind; None: all.
         refresh_us: microseconds between two values; 0: always current.
-        again: only events whose user had an earlier one with their item, and their weight is
-            log(1 + days) between the two; see `features.computation.gaps`.
+        again: only events whose user had another one with their item, and they weigh the days by
+            which they lengthen the time between the two; see `features.computation.gaps`.
     """
 
     by: str

@@ -155,7 +155,7 @@ class UniqueCount(_Windowed):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Smoothed(_Windowed):
+class _Smoothed(_OfEvents):
     """A mean pulled towards a prior: (sum + prior_count * prior) / (count + prior_count).
 
     Attributes:
@@ -182,7 +182,7 @@ class _Smoothed(_Windowed):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rate(_Smoothed):
+class Rate(_Smoothed, _Windowed):
     """Share of the events whose weight is at least ``threshold``, smoothed.
 
     Attributes:
@@ -195,7 +195,7 @@ class Rate(_Smoothed):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeanWeight(_Smoothed):
+class MeanWeight(_Smoothed, _Windowed):
     """Mean weight of the events, smoothed."""
 
     kind: ClassVar[str] = "mean_weight"
@@ -203,11 +203,13 @@ class MeanWeight(_Smoothed):
 
 @dataclass(frozen=True, kw_only=True)
 class Interval(_Smoothed):
-    """How long it takes users to come back to an item: mean of log(1 + days), smoothed.
+    """How long it takes users to come back to an item: log(1 + mean days), smoothed.
 
-    Each event counts once its user had an earlier one with its item, with the time between the two.
-    One that arrives later than one that happened after it counts no time, nor does one at the same
-    time.
+    The mean is over the times between two events of one user with one item that follow each other:
+    the time from the first to the last, over the number of events less one.
+
+    Attributes:
+        prior: the prior mean, in days.
     """
 
     kind: ClassVar[str] = "interval"

@@ -81,7 +81,7 @@ def arrival(
 def arrivals(
     events: pl.DataFrame, arrived: datetime | None = None, default_event: str = "interaction"
 ) -> list[Arrival]:
-    """The events in the order of their arrival, those of one arrival by when they happened.
+    """The events in the order of their arrival, ties as they stand.
 
     Args:
         events: user_id, item_id (text or integers), timestamp Datetime (UTC, no zone) and, if
@@ -131,8 +131,7 @@ def arrivals(
                 f"first in row {bad.arg_true()[0]}; repair or drop these rows"
             )
     when = pl.col(TIMESTAMP) if arrived is None else pl.lit(arrived, dtype=pl.Datetime("us"))
-    frame = frame.with_columns(pl.col(CREATED).fill_null(when))
-    frame = frame.sort(CREATED, TIMESTAMP, maintain_order=True)
+    frame = frame.with_columns(pl.col(CREATED).fill_null(when)).sort(CREATED, maintain_order=True)
     rows = frame.select(
         USER,
         ITEM,

@@ -28,7 +28,7 @@ import polars as pl
 from features.computation.attributes import AttributeValues
 from features.computation.computer import FeatureComputer
 from features.computation.feature_tables import Vectors
-from features.computation.gaps import gap_weight
+from features.computation.gaps import DAY_US
 from features.computation.requests import checked_requests, item_requests
 from features.definitions.columns import Definition
 from features.errors import DataError
@@ -292,9 +292,10 @@ class OnlineFeatures:
                 happened, arrived, event.item, event.kind, abs(event.weight), drawn
             )
             for pair, field in places_of_event.again:
-                gap_us = happened - self._open[pair].time("last", arrived)
-                if gap_us > 0:
-                    self._open[field].add(happening._replace(weight=float(gap_weight(gap_us))), [])
+                first, last = (self._open[pair].time(name, arrived) for name in ("first", "last"))
+                if first == first:  # it is known when they met
+                    days = (max(0, happened - last) + max(0, first - happened)) / DAY_US
+                    self._open[field].add(happening._replace(weight=days), [])
             for field, values in places_of_event.cells:
                 self._open[field].add(happening, values)
             touched.update(places_of_event.fields)

@@ -158,7 +158,7 @@ def single(world: World, row: Row, definition: Definition) -> float:
             )
             return math.log1p(value) if definition.log and not math.isnan(value) else value
         case Interval():
-            return smoothed(world, row, came_again(past, definition.event), definition)
+            return math.log1p(smoothed(world, row, came_again(past, definition.event), definition))
         case BasketShare():
             events = [e for e in past if e.user == row.user and definition.event in (None, e.kind)]
             events = within(events, row, definition.window_days)
@@ -247,15 +247,15 @@ def mean_over_groups(world, row, events, definition, statistic) -> float:  # typ
 
 
 def came_again(events: list[Event], kind: str | None) -> list[Event]:
-    """Events whose user had an earlier one with their item; their weight is log(1 + days)."""
-    events = [event for event in events if kind in (None, event.kind)]
-    found, arrived = [], []
-    for event in sorted(events, key=lambda event: event.seen):  # stable
-        before = [e.time for e in arrived if (e.user, e.item) == (event.user, event.item)]
-        if before and max(before) < event.time:
-            days = (event.time - max(before)) / timedelta(days=1)
-            found.append(replace(event, weight=math.log1p(days)))
-        arrived.append(event)
+    """All but the first of each user and item, by time, with the days since the one before."""
+    found, last = [], {}
+    for event in sorted(events, key=lambda event: event.time):
+        if kind in (None, event.kind):
+            pair = (event.user, event.item)
+            if pair in last:
+                days = (event.time - last[pair]) / timedelta(days=1)
+                found.append(replace(event, weight=days))
+            last[pair] = event.time
     return found
 
 
@@ -273,7 +273,7 @@ def smoothed(
         return top / count if count > 0 else NAN
     prior = definition.prior
     if prior is None:
-        wider = within(past, row, definition.window_days)
+        wider = within(past, row, getattr(definition, "window_days", None))
         wider = [e for e in wider if definition.event in (None, e.kind)]
         if definition.by in ("user_item", "user_attribute"):
             wider = [event for event in wider if event.user == row.user]

@@ -284,12 +284,12 @@ def test_how_due_an_item_is_by_hand() -> None:
     asked = [("u", "a", 7), ("u", "b", 7), ("u", "a", 9), ("u", "a", 10), ("silent", "a", 10)]
     rows = requests_of([(0, user, item, START + day * DAY) for user, item, day in asked])
     found = compute_features(definitions, rows, log, ITEMS)
-    two, all_three = np.log(3 * 5) / 2, np.log(3 * 5 * 9) / 3  # gaps of 2, 4 and then 8 days
+    two, all_three = np.log1p(6 / 2), np.log1p(14 / 3)  # gaps of 2, 4 and then 8 days
     nan = math.nan
     for name, expected in {
-        "usual": [two, nan, two, all_three, all_three],  # day 9 is not before day 9
-        "drawn": [two / 2, 0.0, two / 2, all_three * 3 / 5, all_three * 3 / 5],
-        "due": [np.log(2) - two, nan, np.log(4) - two, np.log(5) - all_three, nan],
+        "usual": [two, 0.0, two, all_three, all_three],  # day 9 is not before day 9
+        "drawn": np.log1p([6 / 4, 0.0, 6 / 4, 14 / 5, 14 / 5]),
+        "due": [np.log(2) - two, np.log(6), np.log(4) - two, np.log(5) - all_three, nan],
         "share": [1.0, 1 / 3, 1.0, 1.0, nan],
         "lately": [1.0, 0.5, 1.0, 1.0, nan],
         "baskets": [3.0, 3.0, 3.0, 3.0, 0.0],
