@@ -122,7 +122,7 @@ def sources_setting() -> Setting:
     usual = RetrievalConfig.model_fields["sources"].default
     reason = (
         "nothing describes the items: what they are is who met them, of which graph_filter makes "
-        "most alone and without settings of its own (docs/benchmarks.md, retrieval_quality)"
+        "most of the retrievers that need no training (docs/benchmarks.md, retrieval_quality)"
     )
     return Setting("retrieval", "sources", [*usual, "graph_filter"], reason)
 
