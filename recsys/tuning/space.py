@@ -23,11 +23,11 @@ def of_one_loss(config: Config) -> Config:
     Raises:
         ConfigError: no bundle has chosen one.
     """
+    if config.retrieval.loss != AUTO:
+        return config
     from recsys.bundle import bundles
     from recsys.pipeline.source_choice import loss_of
 
-    if config.retrieval.loss != AUTO:
-        return config
     found = bundles(config.output.directory)
     chosen = loss_of(found[-1], config.retrieval) if found else {}
     if chosen.get("loss", AUTO) == AUTO:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from recsys.bundle.lines import features_line, towers_line
-from recsys.pipeline.source_choice import read_tried, tried_losses
 from recsys.tuning.space import of_one_loss, settings_now, space_of
 from serving.cli.output import Output, table
 
@@ -28,6 +27,8 @@ def emit_trained(out: Output, bundle: Bundle, shown: str, seconds: float) -> Non
         shown: its path for people.
         seconds: it took.
     """
+    from recsys.pipeline.source_choice import read_tried, tried_losses
+
     towers, lineage = bundle.towers(), bundle.manifest.lineage
     features = bundle.features()
     told = bundle.told()
