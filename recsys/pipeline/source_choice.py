@@ -104,6 +104,7 @@ LOSSES: tuple[Alternative, ...] = (
     {"loss": "sampled_softmax", "denoising": "truncated"},
     {"loss": "bsl", "denoising": "none"},
     {"loss": "directau", "denoising": "none", "distinct_items": True},
+    {"loss": "directau", "denoising": "truncated", "distinct_items": True},
 )
 """What ``loss = "auto"`` tries, in this order; see `benchmarks/retrieval_noise.py`."""
 _FOLLOWS: Mapping[str, str] = {"item_item_all": "item_item"}
