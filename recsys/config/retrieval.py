@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal, Self
 
 from pydantic import field_validator, model_validator
@@ -10,10 +11,13 @@ from recsys.retrieval.finishing.options import TowerExtras
 from recsys.retrieval.options import CountingOptions
 from recsys.retrieval.source_options import GraphOptions, PopularOptions
 from recsys.retrieval.towers.options import TowerOptions
-from recsys.retrieval.training.options import TrainingOptions, unfit
+from recsys.retrieval.training.options import LOSSES, TrainingOptions, unfit
 from recsys.settings import Count, Natural, OneOf, check_distinct
 
-__all__ = ["RetrievalConfig", "RetrieverName"]
+__all__ = ["AUTO", "RetrievalConfig", "RetrieverName"]
+
+AUTO = "auto"
+"""The loss of a run that tries several; see `recsys.pipeline.source_choice.choose_loss`."""
 
 IndexName = Annotated[str, OneOf("recsys.index.choices:INDEXES", ("exact", "annoy"))]
 RetrieverName = Literal[
@@ -38,6 +42,9 @@ class RetrievalConfig(
 ):
     """The two towers, their training, and which retrievers feed the ranker."""
 
+    loss: Annotated[str, replace(LOSSES, besides=(AUTO,))] = TrainingOptions.default("loss")
+    """What is minimised; see `recsys.retrieval.training.objectives`. "auto": each of a few losses,
+    denoised or not, is tried on the past, and the one with the best validation recall@20 trains."""
     sources: tuple[RetrieverName, ...] = (
         "two_tower",
         "item_item",

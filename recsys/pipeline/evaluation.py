@@ -14,6 +14,7 @@ from recsys.dataset import Dataset, read_dataset
 from recsys.evaluation import Evaluation, Interval, compare, write_html
 from recsys.pipeline.evidence import write_evidence
 from recsys.pipeline.measuring import ask_funnel, measured_on, own_data
+from recsys.pipeline.source_choice import tried_losses
 from recsys.progress import Progress
 
 __all__ = ["evaluate"]
@@ -88,7 +89,8 @@ def _write_report(
     }
     curve = json.loads((bundle.path / "retrieval/curve.json").read_text())
     with bundle.adding("report.html") as path:
-        told = [*notes, *(str(one) for one in bundle.left_out())]
+        left_out = (str(one) for one in bundle.left_out())
+        told = [*notes, *tried_losses(bundle.path / "retrieval"), *left_out]
         write_html(path, evaluations, comparisons=comparisons, training=curve, notes=told)
     with bundle.adding("evaluation.json") as path:
         tables = {name: json.loads(result.to_json()) for name, result in evaluations.items()}

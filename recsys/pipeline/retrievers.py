@@ -223,11 +223,12 @@ def fit_sources(
     retrievers: list[Retriever] = []
     towers: FinishedTowers | None = None
     for name in settings.sources:
+        own = settings.model_copy(update=dict((choices or {}).get(name, {})))
         if name == TwoTowerRetriever.name:
             towers = fit_towers(
                 histories,
                 items,
-                settings,
+                own,
                 seed=seed,
                 plan=plan,
                 validation=validation,
@@ -237,7 +238,6 @@ def fit_sources(
             )
             retrievers.append(towers.retriever)
         else:
-            own = settings.model_copy(update=dict((choices or {}).get(name, {})))
             learns = own.model_copy(update={"ask_half_life_days": None}).fingerprint()
             if learns not in runs:
                 runs[learns] = _run_of(histories, items, own)

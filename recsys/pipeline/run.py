@@ -24,6 +24,7 @@ from features.tables import TIMESTAMP, Histories
 from recsys.bundle import Bundle
 from recsys.bundle.left_out import read_left_out, write_left_out
 from recsys.config import Config
+from recsys.config.retrieval import AUTO
 from recsys.dataset import read_dataset
 from recsys.errors import CollapseError, ConfigError
 from recsys.files.provenance import fingerprint
@@ -36,9 +37,17 @@ from recsys.pipeline.ranker_choice import write_fusion
 from recsys.pipeline.ranker_features import RankerFeatures
 from recsys.pipeline.ranking_stage import Learned, learn_ranking
 from recsys.pipeline.retrievers import fit_counted, fit_sources
-from recsys.pipeline.source_choice import choose_sources, read_choices, write_choices
+from recsys.pipeline.source_choice import (
+    Tried,
+    choose_loss,
+    choose_sources,
+    loss_of,
+    read_choices,
+    read_tried,
+    write_choices,
+)
 from recsys.pipeline.stages import Stage, run_stages
-from recsys.pipeline.towers import Plan, plan_of_past, write_curve
+from recsys.pipeline.towers import Plan, plan_of_past, validation_recall, write_curve
 from recsys.pipeline.writing import TOWERS, index_of, write_bundle, write_noise
 from recsys.progress import Progress
 from recsys.recommender.features import FeatureInputs
@@ -108,7 +117,7 @@ def train(
         run.work(progress, fresh=fresh, noise=explain_noise)
     with Bundle.create(
         config.output.directory,
-        config=config.as_used(),
+        config=run.used(config),
         data_fingerprint=run.data_fingerprint,
         lineage=lineage.record(),
     ) as draft:
@@ -153,6 +162,14 @@ class _Run:
     def has_towers(self) -> bool:
         """Whether there are towers among the retrievers."""
         return TwoTowerRetriever.name in self._config.retrieval.sources
+
+    def used(self, config: Config) -> dict[str, Any]:
+        """All settings, with the loss that was chosen where ``config`` leaves it open."""
+        values = config.as_used()
+        values["retrieval"] |= read_choices(self._work / "retrieval").get(
+            TwoTowerRetriever.name, {}
+        )
+        return values
 
     def work(self, progress: Progress, *, fresh: bool, noise: bool) -> None:
         """Bring every stage up to date; the noise too, if it is wanted and there are towers."""
@@ -217,6 +234,7 @@ class _Run:
         curve: list[EpochReport] = []
         past, future = self._past_and_future
         items, settings = load_item_inputs(self._work), self._config.retrieval
+        tried: Tried = {}
         choices = choose_sources(
             past,
             future,
@@ -227,6 +245,20 @@ class _Run:
             seed=self._config.seed,
             progress=progress,
         )
+        if self.has_towers and settings.loss == AUTO:
+            choices[TwoTowerRetriever.name], tried = choose_loss(
+                settings,
+                lambda changed: validation_recall(
+                    past,
+                    items,
+                    changed,
+                    seed=self._config.seed,
+                    validation=future.targets(),
+                    workers=self._workers,
+                    progress=progress,
+                ),
+                progress=progress,
+            )
         fitted = fit_sources(
             past,
             items,
@@ -239,7 +271,7 @@ class _Run:
             choices=choices,
         )
         fitted.save(out)
-        write_choices(out, choices)
+        write_choices(out, choices, tried)
         write_curve(curve, out)
 
     def old_ranking(self, out: Path, progress: Progress) -> None:
@@ -282,8 +314,11 @@ class _Run:
         curve: list[EpochReport] = []
         settings, start = self._config.retrieval, self._lineage.start
         frozen = start is not None and self._lineage.frozen_items
-        chosen = start.file("retrieval") if start is not None and frozen else None
-        choices = read_choices(chosen or self._work / "retrieval-past")
+        past = self._work / "retrieval-past"
+        choices, tried = read_choices(past), read_tried(past)
+        if start is not None and frozen:
+            own = {TwoTowerRetriever.name: loss_of(start, settings)}
+            choices, tried = {**read_choices(start.file("retrieval")), **own}, {}
         fitted = fit_sources(
             self._trained,
             load_item_inputs(self._work),
@@ -296,7 +331,7 @@ class _Run:
             choices=choices,
         )
         fitted.save(out)
-        write_choices(out, choices)
+        write_choices(out, choices, tried)
         write_left_out(out, fitted.left_out(settings))
         write_curve(curve, out)
 

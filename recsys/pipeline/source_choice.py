@@ -1,9 +1,10 @@
-"""What the retrievers that count are set to, chosen on what came after what they learned from.
+"""What the retrievers are set to, chosen on what came after what they learned from.
 
-Each retriever is fitted on the past with one setting after the other, and judged alone on what
+Each that counts is fitted on the past with one setting after the other, and judged alone on what
 followed: ndcg of its lists, of users drawn once. Axis by axis the best alternative stays; the first
-one, which is the configured one, stays where no other is better by more than luck. A setting that
-the configuration gives is not searched.
+one, which is the configured one, stays where no other is better by more than luck. The towers of
+``loss = "auto"`` are trained with one pair of a loss and a denoising after the other, and the best
+stays. A setting that the configuration gives is not searched.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from features.tables import Histories
+from recsys.bundle import Bundle
 from recsys.config import RetrievalConfig
+from recsys.config.retrieval import AUTO
 from recsys.dataset import cut_histories
+from recsys.errors import CollapseError
 from recsys.evaluation import Truth, judge, paired_difference
 from recsys.evaluation.metrics import ndcg
 from recsys.files.headers import read_header, write_header
@@ -24,8 +28,20 @@ from recsys.pipeline.measuring import MEASURED_AT
 from recsys.progress import Progress
 from recsys.retrieval.aging import asked_by_days
 from recsys.retrieval.protocol import Retriever
+from recsys.settings.reference import toml_value
 
-__all__ = ["AXES", "Choices", "choose_sources", "read_choices", "write_choices"]
+__all__ = [
+    "AXES",
+    "LOSSES",
+    "Choices",
+    "choose_loss",
+    "choose_sources",
+    "loss_of",
+    "read_choices",
+    "read_tried",
+    "tried_losses",
+    "write_choices",
+]
 
 CHOICES = "chosen.json"
 FORMAT = 1
@@ -39,6 +55,8 @@ _RESAMPLES = 500
 Alternative = Mapping[str, Any]
 Choices = Mapping[str, Alternative]
 """Retriever -> the settings that differ from the configured ones."""
+Tried = Mapping[str, float | None]
+"""Loss and denoising -> validation recall@20 of the towers. None: the training failed."""
 
 _ASKED: tuple[Alternative, ...] = (
     {},
@@ -81,6 +99,14 @@ AXES: Mapping[str, tuple[tuple[Alternative, ...], ...]] = {
     "popularity": (({}, {"popularity_window_days": 7.0}, {"popularity_window_days": 30.0}),),
 }
 """Retriever -> what is searched, one after the other; the first of each is as configured."""
+LOSSES: tuple[Alternative, ...] = (
+    {"loss": "sampled_softmax", "denoising": "none"},
+    {"loss": "sampled_softmax", "denoising": "truncated"},
+    {"loss": "bsl", "denoising": "none"},
+    {"loss": "directau", "denoising": "none", "distinct_items": True},
+    {"loss": "directau", "denoising": "truncated", "distinct_items": True},
+)
+"""What ``loss = "auto"`` tries, in this order; see `benchmarks/retrieval_noise.py`."""
 _FOLLOWS: Mapping[str, str] = {"item_item_all": "item_item"}
 """Retriever -> whose model it asks in another way, so that both learn from the same."""
 _ASKING = "ask_half_life_days"
@@ -152,22 +178,108 @@ def choose_sources(
     return chosen
 
 
-def write_choices(directory: Path, choices: Choices) -> None:
-    """Write `CHOICES` beside the retrievers of a stage."""
-    write_header(directory / CHOICES, FORMAT, {"settings": dict(choices)})
+def choose_loss(
+    settings: RetrievalConfig,
+    measure: Callable[[RetrievalConfig], float],
+    *,
+    progress: Progress | None = None,
+) -> tuple[Alternative, Tried]:
+    """Choose the loss of the towers, and whether to denoise.
+
+    Args:
+        settings: as configured, with ``loss = "auto"``.
+        measure: trains the towers on the past and says their recall on what followed.
+        progress: is told what was tried.
+
+    Returns:
+        The changed settings of the best pair, the first of equal ones; and what every pair reached,
+        None where its training failed.
+
+    Raises:
+        CollapseError: the vectors of every pair use too few of their dimensions.
+        FloatingPointError: no loss stayed finite.
+    """
+    progress, given = progress or Progress(), settings.model_fields_set - {"loss"}
+    tried: dict[str, float | None] = {}
+    best: tuple[Alternative, float] | None = None
+    failure: Exception | None = None
+    for pair in LOSSES:
+        changes = {name: value for name, value in pair.items() if name not in given}
+        own = settings.model_copy(update=changes)
+        name = own.loss if own.denoising == "none" else f"{own.loss}, {own.denoising}"
+        if name in tried:  # they differ in what is given
+            continue
+        try:
+            value = measure(own)
+        except (CollapseError, FloatingPointError) as error:
+            tried[name], failure = None, error
+            progress.note(f"loss {name}: failed ({error})")
+            continue
+        tried[name] = value
+        progress.note(f"loss {name}: validation recall@{MEASURED_AT} {value:.4f}")
+        if best is None or value > best[1]:
+            best = changes, value
+    if best is None:
+        raise failure or ValueError("LOSSES must hold a pair, got none")
+    changed = ", ".join(f"{name} = {toml_value(value)}" for name, value in best[0].items())
+    progress.note(f"chosen for the towers: {changed}")
+    return best[0], tried
+
+
+def loss_of(bundle: Bundle, settings: RetrievalConfig) -> Alternative:
+    """What ``loss = "auto"`` is where nothing is chosen anew: that of an older bundle.
+
+    Args:
+        bundle: tells what its towers were trained with.
+        settings: as configured.
+
+    Returns:
+        Changed settings, without those that are given; none unless the loss is "auto".
+    """
+    if settings.loss != AUTO:
+        return {}
+    used: Mapping[str, Any] = bundle.manifest.config["retrieval"]
+    free = {name for pair in LOSSES for name in pair} - (settings.model_fields_set - {"loss"})
+    return {name: used[name] for name in sorted(free) if name in used}
+
+
+def write_choices(directory: Path, choices: Choices, tried: Tried | None = None) -> None:
+    """Write `CHOICES` beside the retrievers of a stage: the settings, and what losses reached."""
+    settings = {name: dict(changes) for name, changes in choices.items() if changes}
+    write_header(directory / CHOICES, FORMAT, {"settings": settings, "tried": dict(tried or {})})
 
 
 def read_choices(directory: Path) -> Choices:
-    """What `write_choices` wrote; nothing where nothing was chosen.
+    """The settings that `write_choices` wrote; nothing where nothing was chosen.
 
     Raises:
         ArtifactError: the file is damaged or of another format.
     """
-    path = directory / CHOICES
-    if not path.is_file():
-        return {}
-    choices: Choices = read_header(path, FORMAT, remedy="train again")["settings"]
+    choices: Choices = _read(directory).get("settings", {})
     return choices
+
+
+def read_tried(directory: Path) -> Tried:
+    """What losses reached, as `write_choices` wrote it; nothing where none was chosen.
+
+    Raises:
+        ArtifactError: the file is damaged or of another format.
+    """
+    tried: Tried = _read(directory).get("tried", {})
+    return tried
+
+
+def tried_losses(directory: Path) -> list[str]:
+    """What `read_tried` finds as a sentence; none where no loss was chosen."""
+    tried = read_tried(directory)
+    values = ("failed" if value is None else f"{value:.4f}" for value in tried.values())
+    reached = ", ".join(map(" ".join, zip(tried, values, strict=True)))
+    return [f"losses tried, by validation recall@{MEASURED_AT}: {reached}"] if tried else []
+
+
+def _read(directory: Path) -> dict[str, Any]:
+    path = directory / CHOICES
+    return read_header(path, FORMAT, remedy="train again") if path.is_file() else {}
 
 
 class _Asked(NamedTuple):

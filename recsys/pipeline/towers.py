@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,16 +32,25 @@ from recsys.threads import torch_threads
 
 __all__ = [
     "CURVE",
+    "ONE_TRAINING",
     "ItemInputs",
     "Plan",
     "fit_towers",
     "plan_of_past",
     "training_options",
+    "validation_recall",
     "write_curve",
 ]
 
 log = logging.getLogger(__name__)
 
+ONE_TRAINING: Mapping[str, Any] = {
+    "int8": False,
+    "light_user_tower": False,
+    "threshold_head": False,
+    "soup": 1,
+}
+"""What towers are made with that are only compared with others."""
 _EXTRAS = ("threshold_head", "light_user_tower")
 CURVE = "curve.json"
 """What was measured after each epoch, beside the retrievers of a stage."""
@@ -220,6 +230,31 @@ def fit_towers(
         if settings.int8:
             retriever.quantize()
         return _finish(retriever, histories, validation, settings, seed, soup, plan.past)
+
+
+def validation_recall(
+    histories: Histories,
+    items: ItemInputs,
+    settings: RetrievalConfig,
+    *,
+    seed: int,
+    validation: Histories,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> float:
+    """Recall@20 on ``validation`` after the best epoch of one training; see `fit_towers`."""
+    curve: list[float] = []
+    fit_towers(
+        histories,
+        items,
+        settings.model_copy(update=dict(ONE_TRAINING)),
+        seed=seed,
+        validation=validation,
+        workers=workers,
+        progress=progress,
+        on_epoch=lambda epoch: curve.append(epoch.recall or 0.0),
+    )
+    return max(curve)
 
 
 def write_curve(curve: list[EpochReport], directory: Path) -> None:

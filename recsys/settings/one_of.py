@@ -24,16 +24,18 @@ class OneOf:
     Attributes:
         table: "module:NAME" of the table; it may need libraries that a light verb does without.
         built_in: its keys, as the packages have them.
+        besides: names that are no keys, of which whoever reads the setting makes one.
     """
 
     table: str
     built_in: tuple[str, ...]
+    besides: tuple[str, ...] = ()
 
     def names(self) -> tuple[str, ...]:
-        """All keys that the table has now."""
+        """All keys that the table has now, then what is known besides."""
         module, _, name = self.table.partition(":")
         table: Mapping[str, Any] = getattr(importlib.import_module(module), name)
-        return tuple(table)
+        return (*table, *self.besides)
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -41,7 +43,7 @@ class OneOf:
         return core_schema.no_info_after_validator_function(self._known, handler(source))
 
     def _known(self, value: str) -> str:
-        if value in self.built_in or value in (names := self.names()):
+        if value in (*self.built_in, *self.besides) or value in (names := self.names()):
             return value
         near = difflib.get_close_matches(value, names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -183,7 +183,9 @@ def _kind(annotation: Any, metadata: Sequence[Any]) -> str:
         return " or ".join(dict.fromkeys(said))
     if origin is Literal:
         return "one of " + ", ".join(toml_value(one) for one in inner)
-    names = next((one.built_in for one in metadata if isinstance(one, OneOf)), None)
+    names = next(
+        ((*one.built_in, *one.besides) for one in metadata if isinstance(one, OneOf)), None
+    )
     if names is not None:
         return "one of " + ", ".join(toml_value(one) for one in names)
     if origin is tuple:

@@ -40,7 +40,7 @@ from recsys.files.locking import one_holder
 from recsys.files.provenance import code_fingerprint, fingerprint
 from recsys.progress import Progress
 from recsys.retrieval.training.epoch_report import EpochReport
-from recsys.tuning.space import settings_now, space_of
+from recsys.tuning.space import of_one_loss, settings_now, space_of
 from recsys.tuning.study import Finished, Study, load_optuna
 from recsys.tuning.toml_text import to_toml
 from recsys.tuning.trials import (
@@ -106,7 +106,8 @@ def tune(
         clock: seconds; the budget is measured with it, at the end of every epoch.
 
     Raises:
-        ConfigError: the run has no towers, or no user has events to validate on.
+        ConfigError: the run has no towers, no bundle has chosen their loss where it is "auto", or
+            no user has events to validate on.
         DataError: the files break a rule.
         ArtifactError: another process is tuning, or the study's file is damaged.
         TimeoutError: no trial came to its end; there is nothing to choose from.
@@ -119,6 +120,7 @@ def tune(
             "retrieval.sources must include 'two_tower' to tune it, got "
             f"{', '.join(config.retrieval.sources)}"
         )
+    config = of_one_loss(config)
     progress = progress or Progress()
     directory = config.output.directory / "tuning"
     directory.mkdir(parents=True, exist_ok=True)

@@ -5,14 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from recsys.config.retrieval import AUTO
 from recsys.config.tuning import SECTION, Dimension, field_of
+from recsys.errors import ConfigError
 from recsys.settings import Searched, Settings
 
 if TYPE_CHECKING:
     from recsys.config import Config
     from recsys.config.retrieval import RetrievalConfig
 
-__all__ = ["default_space", "settings_now", "space_of"]
+__all__ = ["default_space", "of_one_loss", "settings_now", "space_of"]
+
+
+def of_one_loss(config: Config) -> Config:
+    """The run with the loss that its newest bundle has chosen, where that is "auto".
+
+    Raises:
+        ConfigError: no bundle has chosen one.
+    """
+    if config.retrieval.loss != AUTO:
+        return config
+    from recsys.bundle import bundles
+    from recsys.pipeline.source_choice import loss_of
+
+    found = bundles(config.output.directory)
+    chosen = loss_of(found[-1], config.retrieval) if found else {}
+    if chosen.get("loss", AUTO) == AUTO:
+        raise ConfigError(
+            f"retrieval.loss must be one loss to tune its settings, got {AUTO!r} and no bundle in "
+            f"{config.output.directory} that has chosen one; run `recsys train` first"
+        )
+    retrieval = config.retrieval.model_copy(update=dict(chosen))
+    return config.model_copy(update={"retrieval": retrieval})
 
 
 def space_of(config: Config) -> dict[str, Dimension]:

@@ -18,7 +18,7 @@ from recsys.evaluation.metrics import recall
 from recsys.pipeline.item_stages import item_stages, load_item_inputs
 from recsys.pipeline.retrievers import fit_sources
 from recsys.pipeline.stages import run_stages
-from recsys.pipeline.towers import ItemInputs
+from recsys.pipeline.towers import ONE_TRAINING, ItemInputs
 from recsys.progress import Progress
 from recsys.retrieval.finishing.extras import FinishedTowers
 from recsys.retrieval.training.epoch_report import EpochReport
@@ -30,13 +30,7 @@ MEASURED_AT = 20
 """Cutoff of the recall that trials are compared by, the one that training validates with."""
 
 _USERS_AT_ONCE = 4096
-_OF_A_TRIAL = {
-    "sources": ("two_tower",),
-    "int8": False,
-    "light_user_tower": False,
-    "threshold_head": False,
-    "soup": 1,
-}
+_OF_A_TRIAL = {**ONE_TRAINING, "sources": ("two_tower",)}
 """What a trial does without: it is about one training of the full towers."""
 
 

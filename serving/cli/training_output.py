@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from recsys.bundle.lines import features_line, towers_line
-from recsys.tuning.space import settings_now, space_of
+from recsys.tuning.space import of_one_loss, settings_now, space_of
 from serving.cli.output import Output, table
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ def emit_trained(out: Output, bundle: Bundle, shown: str, seconds: float) -> Non
         shown: its path for people.
         seconds: it took.
     """
+    from recsys.pipeline.source_choice import read_tried, tried_losses
+
     towers, lineage = bundle.towers(), bundle.manifest.lineage
     features = bundle.features()
     told = bundle.told()
@@ -35,6 +37,7 @@ def emit_trained(out: Output, bundle: Bundle, shown: str, seconds: float) -> Non
         lines.append("continues " + ", ".join(f"{name} ({how})" for how, name in lineage.items()))
     if towers is not None:
         lines.append(f"towers: {towers_line(towers)}")
+    lines += tried_losses(bundle.path / "retrieval")
     if features is not None:
         lines.append(f"ranker: {features_line(features)}")
     left_out = bundle.left_out()
@@ -49,6 +52,7 @@ def emit_trained(out: Output, bundle: Bundle, shown: str, seconds: float) -> Non
             "seconds": round(seconds, 2),
             "lineage": dict(lineage),
             "towers": towers,
+            "losses": read_tried(bundle.path / "retrieval"),
             "features": features,
             "left_out": [one._asdict() for one in left_out],
             "told": told,
@@ -61,6 +65,7 @@ def emit_trained(out: Output, bundle: Bundle, shown: str, seconds: float) -> Non
 
 def emit_space(out: Output, config: Config) -> None:
     """Print what would be searched, and for how long."""
+    config = of_one_loss(config)
     space, now = space_of(config), settings_now(config)
     rows = [[name, _text(now[name]), str(values)] for name, values in space.items()]
     budget = f"{config.tuning.minutes:g} minutes, at most {config.tuning.trials} trials"

@@ -20,28 +20,26 @@ from recsys.settings import (
     Share,
 )
 
-__all__ = ["Device", "LossName", "LossSettings", "TrainingOptions", "unfit"]
+__all__ = ["LOSSES", "Device", "LossName", "LossSettings", "TrainingOptions", "unfit"]
 
 Device = Literal["auto", "cpu", "cuda"]
-LossName = Annotated[
-    str,
-    OneOf(
-        "recsys.retrieval.training.objectives:OBJECTIVES",
-        (
-            "bpr",
-            "bsl",
-            "ccl",
-            "cm3",
-            "directau",
-            "in_batch_softmax",
-            "mann_whitney",
-            "mawu",
-            "psl",
-            "sampled_softmax",
-            "sl_at_k",
-        ),
+LOSSES = OneOf(
+    "recsys.retrieval.training.objectives:OBJECTIVES",
+    (
+        "bpr",
+        "bsl",
+        "ccl",
+        "cm3",
+        "directau",
+        "in_batch_softmax",
+        "mann_whitney",
+        "mawu",
+        "psl",
+        "sampled_softmax",
+        "sl_at_k",
     ),
-]
+)
+LossName = Annotated[str, LOSSES]
 AtLeast2 = Annotated[int, Field(ge=2)]
 
 

@@ -120,7 +120,7 @@ def test_an_absolute_path_stays_absolute(tmp_path: Path) -> None:
         ("[retrieval]\ndim = true", "retrieval.dim must be a whole number, got True"),
         (
             '[retrieval]\nloss = "directua"',
-            "sampled_softmax, sl_at_k, got 'directua'; did you mean 'directau'?",
+            "sl_at_k, auto, got 'directua'; did you mean 'directau'?",
         ),
         (
             '[retrieval]\nsources = ["popularity", "popularity"]',
@@ -260,7 +260,8 @@ def test_names_that_are_known_without_loading_are_those_of_the_table(
     metadata = RetrievalConfig.model_fields[setting].metadata
     (names,) = [one for one in metadata if isinstance(one, OneOf)]
     assert names.built_in == tuple(table)
-    assert names.names() == tuple(table)
+    assert names.names() == (*table, *names.besides)
+    assert names.besides == (("auto",) if setting == "loss" else ())
 
 
 def test_every_denoising_can_be_trained_with() -> None:
