@@ -26,7 +26,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -49,6 +49,7 @@ from recsys.retrieval.training.epoch_report import EpochReport
 from recsys.threads import torch_threads
 
 K = 10
+MORE = 2  # epochs of ours with the validation event
 DAY = 86_400_000_000  # microseconds
 PUBLISHED = {  # HR@10, NDCG@10 on the original order
     "SASRec, BCE": (0.2392, 0.1259),
@@ -79,6 +80,7 @@ TRAINING = TrainingOptions(
     final_learning_rate=0.05,
     history_dropout=0.0,
     patience=0,
+    least_rank=0.0,
     low_precision=True,
     device="cpu",
 )
@@ -240,13 +242,19 @@ def rows_of(histories: Histories) -> list[np.ndarray]:
     return np.split(histories.item_index, histories.indptr[1:-1])
 
 
-def ours(split: Split, epochs: int, seed: int) -> Found:
-    """Our towers that read sequences."""
+def ours(split: Split, epochs: int, seed: int) -> list[Found]:
+    """Our towers that read sequences, and the same after two more epochs with the validation event.
+
+    The second is what one would serve. Both are judged on validation before they have learned it.
+    """
     spent: list[float] = []
 
     def told(epoch: EpochReport) -> None:
         spent.append(epoch.training_seconds)
         say(f"{split.name}, ours: {epoch}")
+
+    def lists(known: Histories, _: Histories) -> np.ndarray:
+        return topk_lists(model.user_vectors(known), model.item_vectors, known, k=K)
 
     model = train_two_tower(
         split.train,
@@ -257,11 +265,23 @@ def ours(split: Split, epochs: int, seed: int) -> Found:
         seed=seed,
         on_epoch=told,
     )
-
-    def lists(known: Histories, _: Histories) -> np.ndarray:
-        return topk_lists(model.user_vectors(known), model.item_vectors, known, k=K)
-
-    return found_by(lists, split, sum(spent), epochs)
+    chosen = found_by(lists, split, sum(spent), epochs)
+    say(f"{split.name}, ours: HR@10 {chosen.hit.mean():.4f}, NDCG@10 {chosen.ndcg.mean():.4f}")
+    model = train_two_tower(
+        joined(split.train, split.validation),
+        num_items=split.num_items,
+        towers=TOWERS,
+        training=TRAINING.but(
+            epochs=MORE,
+            learning_rate=0.2 * TRAINING.learning_rate,
+            table_learning_rate=0.1 * TRAINING.table_learning_rate,
+        ),
+        start=model,
+        seed=seed,
+        on_epoch=told,
+    )
+    served = found_by(lists, split, sum(spent), epochs + MORE)
+    return [chosen, replace(served, validation=chosen.validation)]
 
 
 def shown(data: str, name: str, found: Found) -> dict[str, Any]:
@@ -292,7 +312,10 @@ def rows(split: Split, arguments: argparse.Namespace) -> dict[str, Found]:
             say(f"{split.name}: {name}")
             found[name] = made()
 
-    add(mine, lambda: ours(split, arguments.epochs, arguments.seed))
+    if wanted is None or any(mine.startswith(one.strip()) for one in wanted):
+        say(f"{split.name}: {mine}")
+        names = (mine, f"{mine}, then {MORE} with the validation event")
+        found = dict(zip(names, ours(split, arguments.epochs, arguments.seed), strict=True))
     add("popular in 7 days", lambda: popular(split))
     add("next item", lambda: next_item(split))
     if split.name != "ml-1m-ties":
@@ -323,8 +346,8 @@ def main() -> None:
             split = load(name, arguments.seed)
             made = rows(split, arguments)
             table += [shown(name, row, found) for row, found in made.items()]
-            mine = made.get(f"ours, {arguments.epochs} epochs")
-            if name == "ml-1m" and mine is not None:
+            if name == "ml-1m" and (reading := [row for row in made if row.startswith("ours")]):
+                mine = made[reading[-1]]
                 for measure, value, bar, goal in zip(
                     ("HR@10", "NDCG@10"), (mine.hit, mine.ndcg), BAR, GOAL, strict=True
                 ):

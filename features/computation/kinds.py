@@ -42,13 +42,7 @@ from features.definitions.events import (
     Trend,
     UniqueCount,
 )
-from features.definitions.history import (
-    Affinity,
-    BasketShare,
-    LastNOverlap,
-    Session,
-    Similarity,
-)
+from features.definitions.history import Affinity, BasketShare, LastNOverlap, Session, Similarity
 from features.errors import DataError
 from features.tables.vocabulary import Vocabulary
 

@@ -173,7 +173,7 @@ class TrainingOptions(LossSettings):
     """Hard negatives of each event."""
     least_rank: Share = 0.5
     """Collapse alarm: training stops when the vectors use fewer than this share of their dimensions
-    in two epochs in a row without a better validation recall; 0: never. Silent with fewer than
+    in two epochs in a row, half of it with pooling "sequence"; 0: never. Silent with fewer than
     eight users or items a dimension."""
     low_precision: bool = False
     """Multiply in bfloat16 where the loss can, and in the reader of sequences."""

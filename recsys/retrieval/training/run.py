@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _MAX_VALIDATION_ROWS = 4_096
 _MEASURED_AT = 20
+_RANK_OF_SEQUENCES = 0.5  # their queries agree on what comes next and need fewer dimensions
 _ROWS_A_DIMENSION = 8  # users and items, below which the collapse alarm says nothing
 
 OnEpoch = Callable[[EpochReport], None]
@@ -111,7 +112,7 @@ class _Run:
             report = _report(self.done, self.total, loss, norm, value, found, trained, began)
             stop = self._tell(report, retriever)
             stop = stop or (bool(patience) and value is not None and waited >= patience)
-            self._check_collapse(found, risen=value is not None and waited == 0)
+            self._check_collapse(found)
             if self._agree(stop):
                 break
         return best
@@ -168,14 +169,12 @@ class _Run:
         value = None if truth is None else float(recall(judge(lists, truth), _MEASURED_AT).mean())
         return found, value
 
-    def _check_collapse(self, found: RetrieverDiagnostics | None, *, risen: bool) -> None:
-        """Two alarms in a row end the run; none sounds while the validation recall rises."""
+    def _check_collapse(self, found: RetrieverDiagnostics | None) -> None:
         least = self.training.least_rank
         if found is None or not least:
             return
-        if risen:
-            self.alarms = 0
-            return
+        if self.step.weights.options.pooling == "sequence":
+            least *= _RANK_OF_SEQUENCES
         dim = self.step.weights.options.dim
         if min(found.num_users, found.num_items) < _ROWS_A_DIMENSION * dim:
             return  # a small catalogue has few directions to use
