@@ -394,6 +394,19 @@ def test_other_towers_may_be_compatible(parent: Bundle, worlds: dict[str, Path])
     Lineage(old=parent).check(config, data, data.split(config).test)
 
 
+def test_sequences_are_continued_and_compared(worlds: dict[str, Path], tmp_path: Path) -> None:
+    reading = {"pooling": "sequence"}
+    first = train(make_config(worlds["then"], tmp_path / "first", retrieval=reading))
+    for name, lineage in {"start": Lineage(start=first), "old": Lineage(old=first)}.items():
+        config = make_config(worlds["now"], tmp_path / name, retrieval=reading)
+        towers = towers_of(train(config, lineage=lineage))
+        assert towers.tower.options.pooling == "sequence"
+        assert not np.array_equal(towers.item_vectors[:5], towers_of(first).item_vectors[:5])
+    other = make_config(worlds["now"], tmp_path / "other", retrieval=reading | {"reader_blocks": 1})
+    with pytest.raises(ConfigError, match="reader_blocks must be 2"):
+        train(other, lineage=Lineage(start=first))
+
+
 def test_events_that_the_bundle_was_trained_on_cannot_be_held_out(
     worlds: dict[str, Path], parent: Bundle, tmp_path: Path
 ) -> None:

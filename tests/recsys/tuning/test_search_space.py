@@ -148,6 +148,10 @@ def test_the_space_changes_no_model_and_can_be_read_back(tmp_path: Path) -> None
             {"loss": "bpr", "denoising": "reweighted"},
             {"temperature", "negatives", "negative_power", "reweight_power"},
         ),
+        (
+            {"pooling": "sequence"},
+            {"temperature", "negatives", "negative_power", "reader_dropout"},
+        ),
     ],
 )
 def test_the_default_space_is_what_the_loss_reads(

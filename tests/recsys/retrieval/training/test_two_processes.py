@@ -64,6 +64,24 @@ def test_two_processes_train_the_model_that_one_does(planted: World, tmp_path: P
     assert names[0] == names[1]
 
 
+def test_two_processes_read_sequences_as_one_does(planted: World) -> None:
+    one, two = (
+        train_two_tower(
+            planted[0],
+            num_items=NUM_ITEMS,
+            towers=SMALL.but(pooling="sequence", reader_dropout=0.0),
+            training=QUICK.but(epochs=1, batch_size=210),
+            workers=workers,
+            timeout_s=90,
+        )
+        for workers in (1, 2)
+    )
+    np.testing.assert_allclose(one.item_vectors, two.item_vectors, atol=1e-3)
+    np.testing.assert_allclose(
+        one.user_vectors(planted[0]), two.user_vectors(planted[0]), atol=5e-3
+    )
+
+
 def test_what_goes_wrong_in_a_process_is_raised_here(planted: World) -> None:
     content = np.zeros((NUM_ITEMS + 1, 4), dtype=np.float32)
     content[1:] = np.inf
