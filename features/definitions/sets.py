@@ -13,15 +13,14 @@ from features.definitions.columns import (
     Category,
     DayOfWeek,
     Definition,
-    Difference,
     Field,
     HourOfDay,
     RetrievalRank,
     RetrievalScore,
     SlateRelative,
 )
-from features.definitions.events import Age, Count, Interval, MeanWeight, Recency, Trend
-from features.definitions.history import Affinity, BasketShare, LastNOverlap, Similarity
+from features.definitions.events import Age, Count, MeanWeight, Recency, Trend
+from features.definitions.history import Affinity, LastNOverlap, Similarity
 from features.errors import DataError
 from features.tables.entities import ItemTable
 from features.tables.schema import ITEM, USER
@@ -173,9 +172,6 @@ def _of_repeats(short_days: float, long_days: float, refresh_s: float) -> list[D
     return [
         Recency(name="user_item_recency", by="user_item"),
         Age(name="user_item_age", by="user_item"),
-        Interval(name="item_interval"),
-        Difference(name="user_item_due", of="user_item_recency", minus="item_interval"),
-        BasketShare(name="user_item_basket_share", window_days=long_days),
         Count(name="user_item_count_short", by="user_item", window_days=3 * short_days),
         Count(name="item_count_week", window_days=7.0, log=True, refresh_s=refresh_s),
         Trend(name="item_trend_week", short_days=7.0, long_days=short_days, refresh_s=refresh_s),
