@@ -106,7 +106,7 @@ def first_config_of_files(
         *of_items,
         split_setting(facts),
         *filter(None, [slate_setting(facts.again, facts.kinds)]),
-        *([] if "items" in frames or of_items else [sources_setting()]),
+        *filter(None, [] if "items" in frames or of_items else [sources_setting(log.height)]),
         Setting("output", "directory", "artifacts", ""),
     ]
     asked = " ".join(f"--{name} {path}" for name, path in given.items())

@@ -23,6 +23,7 @@ _VIEWED = 0.2
 _ENOUGH, _ENOUGH_SHARE = 20, 0.01
 _LEAST_AGAIN, _COMES_BACK = 0.02, 0.1
 _ONE_MOMENT, _BOTH_PARTS = 0.95, 0.1
+_MOST_ROWS_OF_A_GRAPH = 2_000_000
 
 
 def mark_setting(facts: LogFacts) -> Iterator[Setting]:
@@ -117,8 +118,14 @@ def slate_setting(again: Mapping[str, float], kinds: Mapping[str, int]) -> Setti
     return Setting("slate", "repeats", None, f"{told}; nothing is shown again", others=(other,))
 
 
-def sources_setting() -> Setting:
-    """The retrievers of a log whose items nothing describes."""
+def sources_setting(rows: int) -> Setting | None:
+    """The retrievers of a log of so many rows whose items nothing describes.
+
+    None: the usual ones. What graph_filter takes for a user rises with the rows: 10 ms for a
+    million.
+    """
+    if rows > _MOST_ROWS_OF_A_GRAPH:
+        return None
     usual = RetrievalConfig.model_fields["sources"].default
     reason = (
         "nothing describes the items: what they are is who met them, of which graph_filter makes "

@@ -13,6 +13,7 @@ from recsys.config import load_config
 from recsys.config.retrieval import RetrievalConfig
 from recsys.dataset import read_dataset
 from serving.cli import app
+from serving.first_run.rules import sources_setting
 
 START = 1_600_000_000
 N = 200
@@ -200,6 +201,13 @@ def test_items_that_nothing_describes_get_the_graph_filter_too() -> None:
     sources = load_config("recsys.toml").retrieval.sources
     assert sources == (*RetrievalConfig().sources, "graph_filter")
     assert "retrieval" not in first(log())[0]  # with items.csv
+
+
+def test_a_large_log_is_not_asked_of_the_graph_filter() -> None:
+    named = sources_setting(2_000_000)
+    assert named is not None
+    assert "graph_filter" in named.value
+    assert sources_setting(2_000_001) is None
 
 
 def test_what_is_left_to_do_is_said() -> None:

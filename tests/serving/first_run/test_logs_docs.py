@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from recsys.config import Config
+from recsys.config.features import parsed_definitions
 from recsys.dataset import read_dataset
 from serving.cli import app
 
@@ -22,8 +23,15 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
 
 
+def test_its_features_of_what_comes_again_can_be_declared() -> None:
+    last = {"kind": "recency", "name": "user_item_recency", "by": "user_item"}
+    declared = [last, *tomllib.loads(blocks("toml")[2])["features"]]
+    found = parsed_definitions(declared, ["popularity"], retrieval_features=False)
+    assert [one.name for one in found] == [one["name"] for one in declared]
+
+
 def test_its_rules_of_what_comes_again_are_settings(tmp_path: Path) -> None:
-    _, text = blocks("toml")
+    text = blocks("toml")[1]
     config = Config.model_validate(
         {"data": {"events": tmp_path / "log.parquet"}, **tomllib.loads(text)}
     )
@@ -33,7 +41,7 @@ def test_its_rules_of_what_comes_again_are_settings(tmp_path: Path) -> None:
 
 
 def test_its_rules_are_settings_and_do_what_it_says(tmp_path: Path) -> None:
-    text, _ = blocks("toml")
+    text = blocks("toml")[0]
     settings: dict[str, Any] = tomllib.loads(text)
     rows = [
         ("u", "a", 1, "view", 5.0, 1, "1"),
