@@ -330,9 +330,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", nargs="+", choices=LOGS, help="logs; default all")
     parser.add_argument("--epochs", type=int, default=16, help="of ours; default 16")
-    parser.add_argument(
-        "--quick", action="store_true", help="ml-1m, 5 epochs of ours, 2 minutes a peer"
-    )
+    parser.add_argument("--quick", action="store_true", help="ml-1m, 5 epochs of ours")
     parser.add_argument(
         "--peer-minutes",
         type=float,
