@@ -24,7 +24,8 @@ class Batch:
         query: [B, D] float.
         positive: [B, D] float, row i the positive of query i.
         negative: [C, D] float, shared by the batch.
-        row: [B] int64 history row of each query.
+        row: [B] int64 row of ``known`` of each query: of its history, or of the query itself where a
+            sequence is read.
         positive_index: [B] int64 items.
         negative_index: [C] int64 items, distinct.
         negative_log_q: [C] log probability that the sampler drew each negative.
@@ -41,7 +42,7 @@ class Batch:
         low_precision: multiply in bfloat16 (`sampled_softmax`, `bsl`, `directau`, `mawu`).
         normalised: whether the rows of ``query`` and ``positive`` have length 1.
         distinct_query: [Q, D] float, each query once, where several rows of ``query`` are one.
-        distinct_row: [Q] int64 history row of each of them; with it.
+        distinct_row: [Q] int64 row of ``known`` of each of them; with it.
         query_of: [B] int64 row of ``distinct_query`` of each row, ascending; with it.
     """
 

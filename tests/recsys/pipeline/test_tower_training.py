@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,16 @@ def test_a_setting_reaches_its_option_and_no_other(name: str) -> None:
         if getattr(before.only(kind), setting) != getattr(after.only(kind), setting)
     }
     assert changed == {name}
+
+
+def test_what_the_docs_of_losses_set_can_be_set() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "losses.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```toml\n(.*?)```", page, flags=re.S)
+    found = [RetrievalConfig(**tomllib.loads(block)["retrieval"]) for block in blocks]
+    assert [(one.loss, one.pooling) for one in found] == [
+        ("auto", "recency"),
+        ("sampled_softmax", "sequence"),
+    ]
 
 
 @pytest.mark.parametrize(
