@@ -17,7 +17,7 @@ their best epoch on validation. The last row of ours has then learned the valida
 as the published HSTU has; it is the one that is held against the bars.
 
     python benchmarks/sequences.py [--data ml-1m ml-1m-ties amazon-scientific] [--quick]
-        [--only "ours;SASRec, full"] [--epochs 16] [--peer-minutes 10] [--threads 2]
+        [--only "ours;SASRec, full"] [--epochs 12] [--peer-minutes 10] [--threads 2]
 
 --quick: ml-1m alone, 5 epochs of ours, in a row of its own name, and 2 minutes a SASRec.
 """
@@ -329,7 +329,7 @@ def rows(split: Split, arguments: argparse.Namespace) -> dict[str, Found]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", nargs="+", choices=LOGS, help="logs; default all")
-    parser.add_argument("--epochs", type=int, default=16, help="of ours; default 16")
+    parser.add_argument("--epochs", type=int, default=12, help="of ours; default 12")
     parser.add_argument("--quick", action="store_true", help="ml-1m, 5 epochs of ours")
     parser.add_argument(
         "--peer-minutes",
