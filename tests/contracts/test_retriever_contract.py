@@ -148,7 +148,7 @@ BUILDERS: dict[str, Callable[[], Retriever]] = {
 POPULAR = {"popularity", "popularity_of_all_time", "popular_recent", "trending"}
 READS_NO_HISTORY = {"two_tower_ids_alone", *POPULAR}
 READS_THE_CLOCK = {"buy_again", "item_item_by_days", "popular_in_category", *POPULAR}
-READS_THE_USER = {"two_tower_users", "two_tower_ids_alone"}
+READS_THE_USER = {"two_tower_users", "two_tower_ids_alone", "two_tower_sequence_users"}
 FINDS_NOTHING_FOR_STRANGERS = {"buy_again", "two_tower_ids_alone"}
 FINDS_ONLY_WHAT_WAS_MET = {"buy_again"}
 

@@ -247,7 +247,7 @@ def test_bpr_ties_no_user_to_a_stretch_of_the_catalogue(planted: World) -> None:
     events = torch.arange(len(planted[0].item_index))
     met: dict[int, set[int]] = {}
     for _ in range(20):
-        batch, _vectors = step._forward(events[:70], negatives, training=True)
+        batch, _vectors = step._forward(step.events.ask(events[:70], 0), negatives, training=True)
         asked: list[torch.Tensor] = []
 
         class Spy:
