@@ -24,8 +24,8 @@ class Batch:
         query: [B, D] float.
         positive: [B, D] float, row i the positive of query i.
         negative: [C, D] float, shared by the batch.
-        row: [B] int64 row of ``known`` of each query: of its history, or of the query itself where a
-            sequence is read.
+        row: [B] int64 row of ``known`` of each query: of its history, or of the query
+            itself where a sequence is read.
         positive_index: [B] int64 items.
         negative_index: [C] int64 items, distinct.
         negative_log_q: [C] log probability that the sampler drew each negative.
