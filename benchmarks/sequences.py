@@ -308,13 +308,17 @@ def rows(split: Split, arguments: argparse.Namespace) -> dict[str, Found]:
     mine = f"ours, {arguments.epochs} epochs"
     found: dict[str, Found] = {}
 
+    def is_wanted(name: str) -> bool:
+        if wanted is not None and not any(name.startswith(one.strip()) for one in wanted):
+            return False
+        say(f"{split.name}: {name}")
+        return True
+
     def add(name: str, made: Callable[[], Found]) -> None:
-        if wanted is None or any(name.startswith(one.strip()) for one in wanted):
-            say(f"{split.name}: {name}")
+        if is_wanted(name):
             found[name] = made()
 
-    if wanted is None or any(mine.startswith(one.strip()) for one in wanted):
-        say(f"{split.name}: {mine}")
+    if is_wanted(mine):
         names = (mine, f"{mine}, then {MORE} with the validation event")
         found = dict(zip(names, ours(split, arguments.epochs, arguments.seed), strict=True))
     add("popular in 7 days", lambda: popular(split))

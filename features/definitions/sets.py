@@ -100,8 +100,7 @@ def default_definitions(
             name: "field_moment", "count_item_count".
         disliked: kinds of events that are dislikes; see `features.tables.rules`.
         repeats: whether candidates may be what the user met before; adds when that was first and
-            last, how often lately, in which share of the user's baskets, how long it takes users to
-            come back to the item and how due it is by that, and what is in demand this week.
+            last, how often lately, and what is in demand this week.
     """
     fixed: list[Definition] = [
         Count(name="item_count", log=True),
@@ -132,7 +131,7 @@ def default_definitions(
         ]
     own = [*_of_columns(items, long_days, refresh_s), *_of_dislikes(disliked, long_days, refresh_s)]
     if repeats:
-        own += _of_repeats(short_days, long_days, refresh_s)
+        own += _of_repeats(short_days, refresh_s)
     first, last = fixed[:before_columns], fixed[before_columns:]
     taken = {*REQUEST_COLUMNS, *reserved, *(definition.name for definition in fixed)}
     return check_definitions([*first, *_named_apart(own, taken), *last])
@@ -167,7 +166,7 @@ def _of_columns(items: ItemTable, long_days: float, refresh_s: float) -> list[De
     return found
 
 
-def _of_repeats(short_days: float, long_days: float, refresh_s: float) -> list[Definition]:
+def _of_repeats(short_days: float, refresh_s: float) -> list[Definition]:
     """What tells when an item is wanted again, and what everybody wants just now."""
     return [
         Recency(name="user_item_recency", by="user_item"),

@@ -21,9 +21,9 @@ class Asked(NamedTuple):
     Attributes:
         events: [B] int64 the events.
         row: [Q] int64 history row of each query.
-        query_of: [B] int64 query of each event, ascending. None: each has its own.
         window: [W, T] int64 items that are read, 0 = none; newest last, but for a sequence oldest
             first.
+        query_of: [B] int64 query of each event, ascending. None: each has its own.
         time: [W, T] int64 microseconds, for a sequence. None: not looked at.
         window_row: [W] int64 history row of each window, for a sequence. None: those of queries.
         place: [Q] int64 place of each query among the W * (T + 1) of a sequence. None: a query a
@@ -34,8 +34,8 @@ class Asked(NamedTuple):
 
     events: Tensor
     row: Tensor
+    window: Tensor
     query_of: Tensor | None = None
-    window: Tensor = torch.zeros(0, 0, dtype=torch.int64)
     time: Tensor | None = None
     window_row: Tensor | None = None
     place: Tensor | None = None

@@ -15,7 +15,7 @@ from recsys.retrieval.towers.pooling import AttentionPooling, pool_events
 from recsys.retrieval.towers.sequence import Noise, SequenceReader
 from recsys.retrieval.towers.windows import begun_left, pool_weights
 
-__all__ = ["Lookup", "TwoTower", "table_specs"]
+__all__ = ["Lookup", "TwoTower", "lookup_in", "table_specs"]
 
 _ITEM_BLOCK = 16_384  # items encoded at a time
 
@@ -39,6 +39,15 @@ def table_specs(
     if options.use_user_id:
         specs.append(TableSpec("user", num_users + 1, options.dim))
     return specs
+
+
+def lookup_in(tables: Mapping[str, Tensor]) -> Lookup:
+    """The lookup of whole tables."""
+
+    def lookup(index: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tables[name][rows] for name, rows in index.items()}
+
+    return lookup
 
 
 class TwoTower(nn.Module):
@@ -159,10 +168,7 @@ class TwoTower(nn.Module):
         fields: Tensor | None = None,
     ) -> Tensor:
         """[N + 1, D] vectors of every item of the table ``item``, in blocks; see `items`."""
-
-        def lookup(index: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            return {name: tables[name][rows] for name, rows in index.items()}
-
+        lookup = lookup_in(tables)
         blocks = torch.split(torch.arange(len(tables["item"])), _ITEM_BLOCK)
         return torch.cat(
             [

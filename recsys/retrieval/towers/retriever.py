@@ -17,7 +17,7 @@ from recsys.embeddings.int8 import Int8Rows, quantize_rows
 from recsys.errors import ArtifactError
 from recsys.retrieval.towers.files import TowerFiles, read_towers, write_towers
 from recsys.retrieval.towers.light_query import LightQuery
-from recsys.retrieval.towers.model import TwoTower
+from recsys.retrieval.towers.model import TwoTower, lookup_in
 from recsys.retrieval.towers.options import Score
 from recsys.retrieval.towers.vector_question import VectorQuestion
 from recsys.retrieval.towers.windows import latest_times, latest_window
@@ -351,11 +351,8 @@ class TwoTowerRetriever:
         if not described:
             raise ValueError("content, prefix_tokens or fields must be given to encode new items")
 
-        def lookup(index: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            return {name: self.tables[name][rows] for name, rows in index.items()}
-
         encoded = self.tower.items(
-            lookup,
+            lookup_in(self.tables),
             torch.zeros(len(described[0]), dtype=torch.int64),
             content=None if content is None else torch.from_numpy(content).float(),
             prefix_tokens=None if prefix_tokens is None else torch.from_numpy(prefix_tokens).long(),

@@ -98,8 +98,7 @@ def compatibility_pull(
     row = stream.row[events] + 1
     known_row = torch.ones(len(row), dtype=torch.bool) if user is None else row < len(user)
     with torch.no_grad():
-        reads = old.tower.options.pooling == "sequence"
-        then = old.encode_windows(window, time=time if reads else None, user_index=row * known_row)
+        then = old.encode_windows(window, time=time, user_index=row * known_row)
     then, index = move(then[known_row], device), move(row[known_row], device)
     query = batch.query[move(examples[known_row], device)]
     return loss + compatibility_loss(query, then, index=index)

@@ -112,11 +112,11 @@ class EventStream:
         """
         row = self.row[events]
         if length:
-            return Asked(events, row, window=self.window(events, length))
+            return Asked(events, row, self.window(events, length))
         query_of = None
         if bool((row[1:] >= row[:-1]).all()):
             row, query_of = torch.unique_consecutive(row, return_inverse=True)
-        return Asked(events, row, query_of, torch.zeros(len(row), 0, dtype=torch.int64))
+        return Asked(events, row, torch.zeros(len(row), 0, dtype=torch.int64), query_of)
 
     def window(self, events: Tensor, length: int) -> Tensor:
         """[B, length] items of the same user strictly before each event, newest last."""

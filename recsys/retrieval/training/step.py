@@ -87,6 +87,7 @@ class TrainingStep:
             inputs,
             towers,
             training,
+            counts=self.events.counts,
             margins=self.objective.margins,
             shared=self.shared,
             own=self.own,

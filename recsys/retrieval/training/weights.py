@@ -29,6 +29,7 @@ class TrainedWeights:
         inputs: the data; the weights begin from its ``start``, if there is one.
         towers: the shape of the model.
         training: how it is trained.
+        counts: [N + 1] events of each item.
         margins: whether each user and item has a learned margin.
         shared: draws the initial weights, alike in all processes.
         own: draws what is left out of a step.
@@ -46,6 +47,7 @@ class TrainedWeights:
         towers: TowerOptions,
         training: TrainingOptions,
         *,
+        counts: np.ndarray,
         margins: bool,
         shared: torch.Generator,
         own: torch.Generator,
@@ -78,7 +80,6 @@ class TrainedWeights:
             if sharded
             else LocalTables(specs, learning_rate=rate, generator=shared, device=device)
         )
-        counts = np.bincount(inputs.histories.item_index, minlength=num_items + 1)
         self.trained_item = torch.from_numpy(counts > 0)
         self.trained_user = torch.from_numpy(np.concatenate([[False], inputs.histories.counts > 0]))
         if inputs.start is not None:
