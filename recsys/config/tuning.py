@@ -73,7 +73,9 @@ class Dimension(BaseModel):
         """Whether the setting may take ``value``."""
         if self.choices is not None:
             return value in self.choices
-        return self.low is not None and self.high is not None and self.low <= value <= self.high
+        if value is None or self.low is None or self.high is None:
+            return False
+        return bool(self.low <= value <= self.high)
 
     def __str__(self) -> str:
         if self.choices is not None:

@@ -23,6 +23,7 @@ _PAIR_ROWS = 256  # rows of a block of pairs; in bfloat16 four times as many
 _LARGEST_EXPONENT = 40.0  # exp of it, times a million rows, is a float32
 _SHORTEST = 1e-12  # rows are divided by no less, as torch does
 _BLOCK_ENTRIES = 2**18  # logits at a time: 1 MiB in float32, half of a core's second-level cache
+_STRIP_ROWS = 512  # in bfloat16, rows whose share of the negatives' gradient is one product
 
 
 def fused_softmax(
@@ -171,6 +172,9 @@ class _Softmax(torch.autograd.Function):
         grad_positive = torch.empty_like(positive)
         loss = torch.empty_like(positive)
         edges = torch.arange(0, len(query) + rows, rows, device=query.device)
+        strip = None
+        if low_precision and rows < _STRIP_ROWS:
+            strip = left.new_empty(_STRIP_ROWS // rows * rows, len(negative))
         pairs_of = _bounds(None if known is None else known[0], edges)
         examples_of = _bounds(query_of, edges)
         for number, first in enumerate(range(0, len(query), rows)):
@@ -206,7 +210,14 @@ class _Softmax(torch.autograd.Function):
                 pull = torch.zeros_like(total).index_add_(0, place, pull)
             push = logit.mul_((pull / safe)[:, None]).to(kind)
             grad_query[block] = push @ right
-            _add_product(grad_negative, push.T, left[block])
+            if strip is None:
+                _add_product(grad_negative, push.T, left[block])
+                continue
+            begin = first % len(strip)
+            strip[begin : begin + len(push)] = push
+            if begin + rows == len(strip) or first + rows >= len(query):
+                pushes = strip[: begin + len(push)]
+                _add_product(grad_negative, pushes.T, left[first - begin : first + rows])
         grad_positive /= temperature
         if query_of is None:
             grad_query.addcmul_(grad_positive[:, None], candidate)

@@ -42,30 +42,40 @@ class Asked(NamedTuple):
     last: Tensor | None = None
 
 
-def cut(indptr: np.ndarray, length: int, *, generator: torch.Generator) -> Tensor:
+def cut(
+    indptr: np.ndarray,
+    length: int,
+    *,
+    asked_from: np.ndarray | None = None,
+    generator: torch.Generator,
+) -> Tensor:
     """Pieces [P, 3] of rows: of the events ``[first, end)`` those from ``asked`` on are asked for.
 
         length 4, a row of 7 events, cut before its event 2:  (0, 0, 2)  (1, 2, 6)  (3, 6, 7)
 
-    A row of more than ``length`` events is cut at a place that is drawn and every ``length`` events
-    from there on: each event is asked for once, after other events each time. A piece is filled up
+    Of a row more than ``length`` events are cut at a place that is drawn and every ``length``
+    events from there on: each is asked for once, after other events each time. A piece is filled up
     with what lies before it to ``length`` events, with one at least.
 
     Args:
         indptr: [U + 1] int64 rows of events.
         length: T >= 1; a piece has T + 1 events at most.
+        asked_from: [U] int64 first event of each row that is asked for. None: each row's first.
         generator: draws where rows are cut.
     """
-    counts = np.diff(indptr)
+    start = indptr[:-1]
+    asked_from = start if asked_from is None else asked_from
+    counts = indptr[1:] - asked_from
     drawn = torch.randint(1, length + 1, (len(counts),), generator=generator).numpy()
-    begin = np.where(counts > length, drawn, counts)  # events of a row's first piece
+    begin = np.where(counts > length, drawn, counts)  # events asked for by a row's first piece
     pieces = np.where(counts > 0, 1 - (begin - counts) // length, 0)
     row = np.repeat(np.arange(len(counts)), pieces)
     number = np.arange(row.size) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     end = np.minimum(begin[row] + number * length, counts[row])
     asked = np.where(number > 0, begin[row] + (number - 1) * length, 0)
-    first = np.maximum(np.minimum(end - length, asked - 1), 0)
-    return torch.from_numpy(np.stack([first, asked, end], axis=1) + indptr[row][:, None])
+    asked, end = asked + asked_from[row], end + asked_from[row]
+    first = np.maximum(np.minimum(end - length, asked - 1), start[row])
+    return torch.from_numpy(np.stack([first, asked, end], axis=1))
 
 
 def in_batches(pieces: Tensor, size: int, *, generator: torch.Generator) -> list[Tensor]:

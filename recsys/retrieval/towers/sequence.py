@@ -16,6 +16,7 @@ _EXPANSION = 2  # hidden units of a block a dimension
 _TIME_BUCKETS = 36  # 0 s, 1 s, 2-3 s, 4-7 s, ... up to a thousand years
 _SECOND = 1_000_000  # microseconds
 _UNSEEN = -1e9  # logit of what must not be seen; a row always sees itself
+_CACHED = 2**18  # logits at a time: 1 MiB in float32, half of a core's second-level cache
 
 
 class Noise(NamedTuple):
@@ -81,25 +82,40 @@ class SequenceReader(nn.Module):
         Returns:
             [B, T + 1, D] float32.
         """
-        length = vector.shape[1]
-        place = torch.arange(length, device=vector.device)
+        seen = self._seen(real, time)
+        low = noise is not None and noise.low_precision
+        x = _dropped(vector, noise)
+        for block, by_age, by_time in zip(
+            self.blocks, self.position_bias, self.time_bias, strict=True
+        ):
+            with torch.autocast(vector.device.type, torch.bfloat16, enabled=low):
+                x = block(x, by_age, by_time, seen, noise)
+        return F.linear(F.rms_norm(x, x.shape[-1:], self.norm), self.output_weight)
+
+    def _seen(self, real: Tensor, time: Tensor) -> _Seen:
+        length = real.shape[1]
+        place = torch.arange(length, device=real.device)
         oldest = self.position_bias.shape[2] - 1
-        age = (place[:, None] - place).clamp_(min=0, max=oldest)  # [T + 1, T + 1]
         gap = (time[:, :, None] - time[:, None, :]).clamp_(min=0)
         gap[:, :, 0] = 0
         exponent = torch.frexp(gap.float().div_(_SECOND)).exponent
         bucket = exponent.clamp_(min=0, max=_TIME_BUCKETS - 1).int()
         unseen = ~real[:, None, :] | (place[:, None] < place)
         unseen.diagonal(dim1=1, dim2=2).fill_(False)
-        low = noise is not None and noise.low_precision
-        x = _dropped(vector, noise)
-        for block, by_age, by_time in zip(
-            self.blocks, self.position_bias, self.time_bias, strict=True
-        ):
-            bias: Tensor = _Bias.apply(by_age, by_time, age, bucket, unseen)  # type: ignore[no-untyped-call]
-            with torch.autocast(vector.device.type, torch.bfloat16, enabled=low):
-                x = block(x, bias, noise)
-        return F.linear(F.rms_norm(x, x.shape[-1:], self.norm), self.output_weight)
+        age = (place[:, None] - place).clamp_(min=0, max=oldest)
+        return _Seen(age, bucket.masked_fill_(unseen, _TIME_BUCKETS))
+
+
+class _Seen(NamedTuple):
+    """What lies between the rows of B histories.
+
+    Attributes:
+        age: [T, T] int64 how many events.
+        bucket: [B, T, T] int32 how much time; `_TIME_BUCKETS` where a row must not see another.
+    """
+
+    age: Tensor
+    bucket: Tensor
 
 
 class _Block(nn.Module):
@@ -114,17 +130,14 @@ class _Block(nn.Module):
         self.hidden_in = _drawn(2 * wide + dim, dim, generator)  # W1, W2, gate
         self.hidden_out = _drawn(dim, wide, generator, scale=0.5)
 
-    def forward(self, x: Tensor, bias: Tensor, noise: Noise | None) -> Tensor:
-        """[B, T, D] of ``x`` [B, T, D], with ``bias`` [B, H, T, T] added to the logits."""
-        rows, length, dim = x.shape
+    def forward(
+        self, x: Tensor, by_age: Tensor, by_time: Tensor, seen: _Seen, noise: Noise | None
+    ) -> Tensor:
+        """[B, T, D] of ``x`` [B, T, D]; the logits' biases are [H, A] and [H, K]."""
+        dim = x.shape[2]
         normed = F.rms_norm(x, (dim,), self.attention_norm)
         *parts, gate = F.linear(normed, self.attention_in).chunk(4, dim=2)
-        query, key, value = (
-            part.view(rows, length, self.heads, dim // self.heads).transpose(1, 2) for part in parts
-        )
-        logit = (query @ key.transpose(2, 3)).float() * (dim // self.heads) ** -0.5
-        share = torch.softmax(logit + bias, dim=3).to(value.dtype)
-        read = (share @ value).transpose(1, 2).reshape(rows, length, dim)
+        read: Tensor = _Attention.apply(*parts, by_age, by_time, seen)  # type: ignore[no-untyped-call]
         x = x + _dropped(torch.sigmoid(gate) * F.linear(read, self.attention_out), noise).float()
         normed = F.rms_norm(x, (dim,), self.hidden_norm)
         wide = _EXPANSION * dim
@@ -133,25 +146,72 @@ class _Block(nn.Module):
         return x + _dropped(torch.sigmoid(gate) * hidden, noise).float()
 
 
-class _Bias(torch.autograd.Function):
-    """[B, H, T, T]: what heads add to their logits; the gradient is counted, not scattered."""
+class _Attention(torch.autograd.Function):
+    """[B, T, D] what the heads read; a few histories at a time, whose [T, T] stay in the cache."""
 
     @staticmethod
     def forward(
-        ctx: Any, by_age: Tensor, by_time: Tensor, age: Tensor, bucket: Tensor, unseen: Tensor
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        by_age: Tensor,
+        by_time: Tensor,
+        seen: _Seen,
     ) -> Tensor:
-        ctx.save_for_backward(by_age, by_time, age, bucket)
-        bias = torch.stack([head[bucket] for head in by_time], dim=1)
-        bias += by_age[:, age]
-        return bias.masked_fill_(unseen[:, None], _UNSEEN)
+        heads, (rows, length, dim) = len(by_age), query.shape
+        query, key, value = (_by_head(part, heads) for part in (query, key, value))
+        of_age = by_age[:, seen.age][:, None]  # [H, 1, T, T]
+        of_time = F.pad(by_time, (0, 1), value=_UNSEEN)
+        share = query.new_empty(heads, rows, length, length)
+        read = query.new_empty(rows, length, dim)
+        read_by_head = _by_head(read, heads)
+        for part in _parts(share):
+            logit = (query[:, part] @ key[:, part].transpose(2, 3)).to(by_age.dtype)
+            bias = of_time.index_select(1, seen.bucket[part].flatten()).view(logit.shape)
+            bias.add_(of_age).add_(logit, alpha=query.shape[3] ** -0.5)
+            share[:, part] = torch.softmax(bias, dim=3)
+            read_by_head[:, part] = share[:, part] @ value[:, part]
+        ctx.save_for_backward(query, key, value, by_age, by_time, *seen, share, read)
+        return read
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        by_age, by_time, age, bucket = ctx.saved_tensors
-        of_age = [_counted(age, one, by_age.shape[1]) for one in grad.sum(dim=0)]
-        of_time = [_counted(bucket, grad[:, h], by_time.shape[1]) for h in range(len(by_time))]
-        return torch.stack(of_age), torch.stack(of_time), None, None, None
+        query, key, value, by_age, by_time, age, bucket, share, read = ctx.saved_tensors
+        heads, scale = len(by_age), query.shape[3] ** -0.5
+        mean = _by_head((grad * read).to(by_age.dtype), heads).sum(dim=3, keepdim=True)
+        grad = _by_head(grad, heads)
+        grads = [torch.empty_like(read) for _ in range(3)]
+        of_query, of_key, of_value = (_by_head(one, heads) for one in grads)
+        of_age = by_age.new_zeros(heads, *age.shape)
+        of_time = by_time.new_zeros(heads, by_time.shape[1] + 1)
+        for part in _parts(share):
+            some = share[:, part]
+            of_value[:, part] = some.transpose(2, 3) @ grad[:, part]
+            push = (grad[:, part] @ value[:, part].transpose(2, 3)).to(by_age.dtype)
+            push.sub_(mean[:, part]).mul_(some)
+            of_age += push.sum(dim=1)
+            place = bucket[part].flatten()
+            for total, one in zip(of_time, push, strict=True):
+                total += _counted(place, one, len(total))
+            push = push.mul_(scale).to(query.dtype)
+            of_query[:, part] = push @ key[:, part]
+            of_key[:, part] = push.transpose(2, 3) @ query[:, part]
+        by_place = torch.stack([_counted(age, one, by_age.shape[1]) for one in of_age])
+        return *grads, by_place, of_time[:, :-1], None
+
+
+def _by_head(vector: Tensor, heads: int) -> Tensor:
+    """[H, B, T, D / H] view of [B, T, D]."""
+    return vector.unflatten(2, (heads, -1)).permute(2, 0, 1, 3)
+
+
+def _parts(share: Tensor) -> list[slice]:
+    """The histories of ``share`` [H, B, T, T], as many at a time as the cache holds."""
+    heads, rows, length, _ = share.shape
+    step = rows if share.is_cuda else max(1, _CACHED // (heads * length * length))
+    return [slice(first, first + step) for first in range(0, rows, step)]
 
 
 def _counted(place: Tensor, value: Tensor, size: int) -> Tensor:
@@ -167,8 +227,11 @@ def _drawn(
 
 
 def _dropped(value: Tensor, noise: Noise | None) -> Tensor:
-    if noise is None or not noise.dropout:
+    """Some of the numbers, drawn by 16 bits each, as 0, and the rest by as much larger."""
+    dropped = 0 if noise is None else round(noise.dropout * 2**16)
+    if noise is None or not dropped:
         return value
-    kept = 1.0 - noise.dropout
-    mask = torch.empty(value.shape, dtype=value.dtype).bernoulli_(kept, generator=noise.generator)
-    return value * mask.div_(kept).to(value.device)
+    bits = torch.empty(-(-value.numel() // 4), dtype=torch.int64)
+    drawn = bits.random_(-(2**63), None, generator=noise.generator).view(torch.int16)
+    kept = (drawn[: value.numel()] >= dropped - 2**15).view(value.shape).to(value)
+    return value * kept.div_(1.0 - dropped / 2**16)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from features.tables import Histories
+from recsys.retrieval.aging import DAY_US, decayed
 from recsys.retrieval.sampling.denoising import draw_pool
 from recsys.retrieval.sampling.frequency import StreamingFrequency, counted_log_q, item_counts
 from recsys.retrieval.sampling.negative_queue import NegativeQueue, merge_repeats, mixed_negatives
@@ -53,10 +54,12 @@ class EventStream:
         self.known = KnownPositives(histories.indptr, histories.item_index, num_items)
         self.log_share = counted_log_q(self.counts)
         self._item_index, self._timestamp = histories.item_index, histories.timestamp
+        self._indptr = histories.indptr
         self._start = histories.indptr[:-1][histories.rows]
         self._end = ends_before_own_time(histories)
-        self._indptr = torch.from_numpy(histories.indptr)
-        self._active_rows = torch.from_numpy(np.flatnonzero(histories.counts))
+        self._first = torch.from_numpy(_first_examples(histories, training))  # of each row
+        self._stop = torch.from_numpy(histories.indptr[1:])
+        self._active_rows = (self._first < self._stop).nonzero()[:, 0]
         self._sampler = NegativeSampler(self.counts, power=training.negative_power)
         self._every_item = torch.arange(1, num_items + 1)
         self._queue = NegativeQueue(training.queue_size)
@@ -69,29 +72,33 @@ class EventStream:
         return len(self.item)
 
     def order(self) -> Tensor:
-        """[E] all events, shuffled; those of a user in groups of up to ``events_per_user``."""
+        """[E] the examples, shuffled; those of a user in groups of up to ``events_per_user``."""
         size, generator = self.training.events_per_user, self._generator
+        event = (torch.arange(len(self.item)) >= self._first[self.row]).nonzero()[:, 0]
         if size == 1:
-            return torch.randperm(len(self), generator=generator)
-        drawn = torch.rand(len(self), dtype=torch.float64, generator=generator)
-        order = torch.argsort(self.row + drawn)  # shuffled within each row
-        begin = self._indptr[self.row]
-        place_in_row = torch.arange(len(self)) - begin
+            return event[torch.randperm(len(event), generator=generator)]
+        row = self.row[event]
+        drawn = torch.rand(len(event), dtype=torch.float64, generator=generator)
+        order = torch.argsort(row + drawn)  # shuffled within each row
+        begin = torch.searchsorted(row, row)
+        place_in_row = torch.arange(len(event)) - begin
         first = begin + place_in_row - place_in_row % size  # place of the event's group
-        group = torch.rand(len(self), dtype=torch.float64, generator=generator)
-        return order[torch.argsort(group[first], stable=True)]
+        group = torch.rand(len(event), dtype=torch.float64, generator=generator)
+        return event[order[torch.argsort(group[first], stable=True)]]
 
     def pools(self, size: int, pool_size: int) -> Tensor:
         """[size, pool_size] events: each row some of the events of a user drawn uniformly."""
         drawn = torch.randint(len(self._active_rows), (size,), generator=self._generator)
         row = self._active_rows[drawn]
-        first = self._indptr[row]
-        pool = draw_pool(self._indptr[row + 1] - first, pool_size, generator=self._generator)
+        first = self._first[row]
+        pool = draw_pool(self._stop[row] - first, pool_size, generator=self._generator)
         return first[:, None] + pool
 
     def pieces(self, length: int) -> list[Tensor]:
-        """All events in batches of pieces [P, 3]; see `recsys.retrieval.sampling.pieces.cut`."""
-        pieces = cut(self._indptr.numpy(), length, generator=self._generator)
+        """The examples in batches of pieces [P, 3]; see `recsys.retrieval.sampling.pieces.cut`."""
+        pieces = cut(
+            self._indptr, length, asked_from=self._first.numpy(), generator=self._generator
+        )
         return in_batches(pieces, self.training.batch_size, generator=self._generator)
 
     def ask_pieces(self, pieces: Tensor) -> Asked:
@@ -155,8 +162,24 @@ class EventStream:
         return self._streaming.log_q(item_index)
 
 
+def _first_examples(histories: Histories, training: TrainingOptions) -> np.ndarray:
+    """[U] int64 first event of each row that is trained on; one past its last where none is."""
+    first = histories.indptr[:-1]
+    if training.example_events is not None:
+        first = np.maximum(first, histories.indptr[1:] - training.example_events)
+    if training.example_days is not None and histories.timestamp.size:
+        oldest = histories.timestamp.max() - round(training.example_days * DAY_US)
+        older = np.bincount(histories.rows[histories.timestamp < oldest], minlength=len(histories))
+        first = np.maximum(first, histories.indptr[:-1] + older)
+    return np.ascontiguousarray(first)
+
+
 def _event_weights(histories: Histories, counts: np.ndarray, training: TrainingOptions) -> Tensor:
     """[E] float32: less for old events and active users, more for seldom shown items."""
+    if training.example_half_life_days is not None:
+        newest = histories.timestamp.max(initial=0)
+        moment = np.full(len(histories), newest)
+        histories = decayed(histories, moment, training.example_half_life_days)
     age = histories.indptr[1:][histories.rows] - 1 - np.arange(histories.item_index.size)
     weight = histories.weight * (0.5 ** (age / training.positive_half_life))
     if histories.target is not None:  # the others are seen, and not learned

@@ -27,6 +27,7 @@ from recsys.retrieval.losses import (
     softmax_losses,
     top_k_threshold,
 )
+from recsys.retrieval.losses.fused import unit_rows
 from recsys.retrieval.training.batch import Batch
 from recsys.retrieval.training.options import TrainingOptions
 
@@ -50,12 +51,15 @@ class Objective(NamedTuple):
         negatives: whether it looks at the batch's shared negatives.
         margins: whether it learns a margin in [0, 1] of each user and item, which it finds in the
             batch; trained in one process only.
+        directions: whether it sees the directions of the vectors alone, whatever the score: what
+            their lengths say of single examples is then not learned.
     """
 
     loss: Callable[[Batch], Tensor]
     searched: tuple[str, ...] = ()
     negatives: bool = True
     margins: bool = False
+    directions: bool = False
 
 
 def objective_of(name: str) -> Objective:
@@ -96,16 +100,17 @@ def training_loss(objective: Objective, batch: Batch) -> Tensor:
     return loss + weight * _mann_whitney(batch) if weight else loss
 
 
-def example_losses(batch: Batch) -> Tensor:
-    """[B] loss of each example against the shared negatives, whatever loss trains.
+def example_losses(objective: Objective, batch: Batch) -> Tensor:
+    """[B] loss of each example against the shared negatives, of what the trained loss sees.
 
     Denoising compares positives by it: within a user it orders them as BPR's would.
     """
     query, row = _distinct_queries(batch)
+    vectors = (query, batch.positive, batch.negative)
+    if objective.directions and not batch.normalised:
+        vectors = tuple(unit_rows(vector) for vector in vectors)
     return softmax_losses(
-        query,
-        batch.positive,
-        batch.negative,
+        *vectors,
         temperature=batch.settings.temperature,
         log_q=batch.negative_log_q,
         known_positive=batch.known.mask(row, batch.negative_index).to(query.device),
@@ -331,11 +336,17 @@ OBJECTIVES: dict[str, Objective] = {
     "bpr": Objective(_bpr, _SHARED),
     "bsl": Objective(_bsl, (*_SHARED, "bsl_weight")),
     "ccl": Objective(_ccl, ("negatives", "negative_power", "ccl_margin", "ccl_weight")),
-    "cm3": Objective(_cm3, ("gamma",)),
-    "directau": Objective(_directau, ("gamma",), negatives=False),
+    "cm3": Objective(_cm3, ("gamma",), directions=True),
+    "directau": Objective(_directau, ("gamma",), negatives=False, directions=True),
     "in_batch_softmax": Objective(_in_batch_softmax, ("temperature",), negatives=False),
     "mann_whitney": Objective(_mann_whitney, _SHARED),
-    "mawu": Objective(_mawu, ("mawu_user_gamma", "mawu_item_gamma"), negatives=False, margins=True),
+    "mawu": Objective(
+        _mawu,
+        ("mawu_user_gamma", "mawu_item_gamma"),
+        negatives=False,
+        margins=True,
+        directions=True,
+    ),
     "psl": Objective(_psl, _SHARED),
     "sampled_softmax": Objective(_sampled_softmax, _SHARED),
     "sl_at_k": Objective(_sl_at_k, (*_SHARED, "sl_temperature")),

@@ -130,6 +130,14 @@ class TrainingOptions(LossSettings):
     epoch; falls as the learning rates do. One process only. 0: none."""
     history_dropout: Share = 0.2
     """Share of a query's events hidden in each step."""
+    example_events: Count | None = None
+    """Newest events of each user that are trained on; what is older is seen in histories alone.
+    Not said: all."""
+    example_days: Positive | None = None
+    """Only events of the newest so many days of the log are trained on. Not said: all."""
+    example_half_life_days: Positive | None = None
+    """Events older than the log's newest by this many days train with half the weight. Not said:
+    their age does not count."""
     positive_half_life: Positive = 1e9
     """Events older than a row's newest by this many events train with half the weight; a history is
     shorter than the default by far: all events count alike."""

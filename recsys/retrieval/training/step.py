@@ -188,9 +188,11 @@ class TrainingStep:
         self.steps += 1
         batch, vectors = self._forward(asked, negatives, training=True)
         if denoising == "truncated":
-            batch.weight.mul_(keep_small_losses(example_losses(batch).detach(), drop_rate))
+            batch.weight.mul_(
+                keep_small_losses(example_losses(self.objective, batch).detach(), drop_rate)
+            )
         elif denoising == "reweighted":
-            losses = example_losses(batch).detach()
+            losses = example_losses(self.objective, batch).detach()
             batch.weight.mul_(reweight_small_losses(losses, training.reweight_power))
         if self.hard is None:
             loss = training_loss(self.objective, batch)
@@ -326,7 +328,7 @@ class TrainingStep:
         """[B] events: of each row of ``pool`` [B, k] one, rather one with a small loss."""
         asked = self.events.ask(pool.flatten(), self._width)
         batch, _ = self._forward(asked, negatives, training=False)
-        loss = example_losses(batch).view(pool.shape)
+        loss = example_losses(self.objective, batch).view(pool.shape)
         column = resample(loss, temperature=self.training.denoise_temperature, generator=self.own)
         return pool[torch.arange(len(pool)), column.cpu()]
 

@@ -180,6 +180,7 @@ def test_the_default_space_holds_the_defaults() -> None:
 def test_a_dimension_holds_its_ends_and_its_choices() -> None:
     inside = Dimension(low=1, high=3)
     assert [inside.holds(value) for value in (0.9, 1, 3, 3.1)] == [False, True, True, False]
+    assert not inside.holds(None)  # a setting that is not said
     assert Dimension(choices=("a", "b")).holds("b")
     assert not Dimension(choices=("a", "b")).holds("c")
 

@@ -44,6 +44,21 @@ def test_every_event_is_asked_for_in_one_piece(
         assert sorted(together) == sorted(pieces.tolist())
 
 
+@given(Rows, st.integers(1, 4), st.integers(0, 9), st.integers(0, 9))
+def test_what_is_not_asked_for_is_read_where_it_fits(
+    gaps: list[list[int]], length: int, seed: int, newest: int
+) -> None:
+    indptr = histories_of(gaps).indptr
+    asked_from = np.maximum(indptr[:-1], indptr[1:] - newest)
+    generator = torch.Generator().manual_seed(seed)
+    pieces = cut(indptr, length, asked_from=asked_from, generator=generator).tolist()
+    wanted = [e for a, b in zip(asked_from, indptr[1:], strict=True) for e in range(a, b)]
+    assert sorted(event for _, a, e in pieces for event in range(a, e)) == wanted
+    for first, asked, end in pieces:
+        begin = indptr[:-1][np.searchsorted(indptr, end) - 1]
+        assert first == max(begin, min(end - length, asked - 1))
+
+
 @given(Rows, st.integers(1, 4), st.integers(0, 9))
 def test_a_query_has_read_the_older_events_of_its_piece(
     gaps: list[list[int]], length: int, seed: int

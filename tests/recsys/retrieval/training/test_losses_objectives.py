@@ -35,6 +35,7 @@ from recsys.retrieval.training.objectives import (
 )
 from recsys.retrieval.training.options import LossSettings
 
+SOFTMAX = objective_of("sampled_softmax")
 B, C, D, N = 6, 4, 3, 8
 SEED = 0
 
@@ -179,8 +180,8 @@ def test_queries_and_items_of_a_batch_may_be_computed_once(grouped: bool) -> Non
         known_positive=KNOWN.mask(row, item),
         weight=batch.weight,
     )
-    one_by_one = example_losses(replace(batch, distinct_query=None, query_of=None))
-    torch.testing.assert_close(example_losses(batch), one_by_one)
+    one_by_one = example_losses(SOFTMAX, replace(batch, distinct_query=None, query_of=None))
+    torch.testing.assert_close(example_losses(SOFTMAX, batch), one_by_one)
     ours = training_loss(objective_of("in_batch_softmax"), batch)
     torch.testing.assert_close(ours, plain)
     wanted = torch.autograd.grad(plain, leaves, retain_graph=True)
@@ -241,10 +242,22 @@ def test_cm3_prefers_the_content_of_drawn_items() -> None:
 
 
 def test_examples_are_compared_by_one_loss() -> None:
-    losses = example_losses(BATCH)
+    losses = example_losses(SOFTMAX, BATCH)
     assert losses.shape == (B,)
     mean = (losses * BATCH.weight).sum() / BATCH.weight.sum()
     assert float(mean) == pytest.approx(float(sampled_softmax(*VECTORS, **WARM)))
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_examples_are_compared_by_what_the_loss_sees(name: str) -> None:
+    objective = objective_of(name)
+    longer = replace(BATCH, query=3.0 * BATCH.query, positive=2.0 * BATCH.positive)
+    trained = training_loss(objective, replace(longer, generator=torch.Generator().manual_seed(1)))
+    same = training_loss(objective, replace(BATCH, generator=torch.Generator().manual_seed(1)))
+    of_directions = float(trained) == pytest.approx(float(same), rel=1e-5)
+    assert objective.directions == of_directions
+    alike = torch.allclose(example_losses(objective, longer), example_losses(objective, BATCH))
+    assert alike == of_directions
 
 
 @pytest.mark.parametrize(
