@@ -204,7 +204,7 @@ class _Attention(torch.autograd.Function):
 
 def _by_head(vector: Tensor, heads: int) -> Tensor:
     """[H, B, T, D / H] view of [B, T, D]."""
-    return vector.unflatten(2, (heads, -1)).permute(2, 0, 1, 3)
+    return vector.view(*vector.shape[:2], heads, -1).permute(2, 0, 1, 3)
 
 
 def _parts(share: Tensor) -> list[slice]:

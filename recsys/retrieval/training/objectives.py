@@ -106,9 +106,9 @@ def example_losses(objective: Objective, batch: Batch) -> Tensor:
     Denoising compares positives by it: within a user it orders them as BPR's would.
     """
     query, row = _distinct_queries(batch)
-    vectors = (query, batch.positive, batch.negative)
+    vectors = [query, batch.positive, batch.negative]
     if objective.directions and not batch.normalised:
-        vectors = tuple(unit_rows(vector) for vector in vectors)
+        vectors = [unit_rows(vector) for vector in vectors]
     return softmax_losses(
         *vectors,
         temperature=batch.settings.temperature,
