@@ -17,6 +17,7 @@ from retrieval_ours import QUALITY, Ours
 from retrieval_peers import OnEpoch
 
 from features.tables import Histories
+from recsys.pipeline.source_choice import AXES
 from recsys.retrieval.graph_filter import GraphFilterRetriever
 from recsys.retrieval.item_item import ItemItemRetriever
 from recsys.retrieval.rp3beta import Rp3BetaRetriever
@@ -117,8 +118,12 @@ COUNTED: Mapping[str, Mapping[str, Sequence[Settings]]] = {
             {"item_item": dan(20.0, 0.1, 0.3, 0.3, neighbours=number)} for number in (400, 200)
         ],
     },
-    "ours: defaults (nothing chosen)": {
-        data: [{"graph_filter": {}}] for data in ("ml-1m-lcfn", "gowalla")
+    "ours: what recsys train chooses": {
+        data: [
+            {"graph_filter": {name.removeprefix("graph_"): tried[name] for name in tried}}
+            for tried in AXES["graph_filter"][0]
+        ]
+        for data in ("ml-1m-lcfn", "gowalla")
     },
     "ours: graph filter": {
         "ml-1m-lcfn": [

@@ -48,7 +48,9 @@ FORMAT = 1
 MOST_USERS = 2_000
 """Users that alternatives are judged on, drawn once."""
 MOST_ITEMS = 10_000
-"""Of larger catalogues nothing is fitted again: only how histories are asked with is chosen."""
+"""Of larger catalogues little is fitted again: chosen is how histories are asked with, and up to
+`MOST_ITEMS_OF_GRAPH` how wide the graph filter is."""
+MOST_ITEMS_OF_GRAPH = 100_000
 _LEVEL = 0.8
 _RESAMPLES = 500
 
@@ -88,7 +90,11 @@ AXES: Mapping[str, tuple[tuple[Alternative, ...], ...]] = {
     ),
     "co_occurrence": (_ASKED, _LEARNED),
     "next_item": (_LEARNED,),
-    "graph_filter": (_ASKED, _LEARNED),
+    "graph_filter": (
+        ({}, {"graph_rank": 512, "graph_ideal_weight": 0.5, "graph_degree_power": 0.4}),
+        _ASKED,
+        _LEARNED,
+    ),
     "rp3beta": (_ASKED, _LEARNED),
     "user_knn": (_ASKED, _LEARNED),
     "buy_again": (
@@ -109,7 +115,7 @@ LOSSES: tuple[Alternative, ...] = (
 """What ``loss = "auto"`` tries, in this order; see `benchmarks/retrieval_noise.py`."""
 _FOLLOWS: Mapping[str, str] = {"item_item_all": "item_item"}
 """Retriever -> whose model it asks in another way, so that both learn from the same."""
-_ASKING = "ask_half_life_days"
+_ASKING, _WIDTH = "ask_half_life_days", "graph_rank"
 
 
 def choose_sources(
@@ -149,7 +155,9 @@ def choose_sources(
     history, moment = cut.history.take(users), cut.moment[users]
     hidden = history.hidden_mask(num_items, moment)
     asked = _Asked(history, moment, hidden, Truth.from_histories(cut.target.take(users)))
-    given, large = settings.model_fields_set, num_items > MOST_ITEMS
+    given, chosen_always = settings.model_fields_set, {_ASKING}
+    if num_items <= MOST_ITEMS_OF_GRAPH:
+        chosen_always.add(_WIDTH)
     chosen: dict[str, Alternative] = {}
     with (progress or Progress()).bar(len(names), "choose the retrievers' settings") as advance:
         for name in names:
@@ -158,7 +166,9 @@ def choose_sources(
             value = asked.ndcg(fitted.with_changes(best))
             for axis in AXES[name]:
                 for other in axis[1:]:
-                    if given.intersection(other) or (large and _ASKING not in other):
+                    if given.intersection(other):
+                        continue
+                    if num_items > MOST_ITEMS and not chosen_always.intersection(other):
                         continue
                     tried = {**best, **other}
                     found = asked.ndcg(fitted.with_changes(tried))

@@ -166,6 +166,31 @@ def test_what_is_given_is_not_searched() -> None:
     assert choices_of(choose=False) == {}
 
 
+@pytest.mark.parametrize(
+    ("num_items", "widths", "windows"),
+    [
+        (30, {None, 512}, {None, 30.0, 90.0, 365.0}),
+        (20_000, {None, 512}, {None}),
+        (200_000, {None}, {None}),
+    ],
+)
+def test_of_large_catalogues_little_is_fitted_again(
+    num_items: int, widths: set[int | None], windows: set[float | None]
+) -> None:
+    past, future = fading(0)
+    fitted: list[RetrievalConfig] = []
+
+    def fit(name: str, settings: RetrievalConfig) -> Retriever:
+        if name == "graph_filter":
+            fitted.append(settings)
+        return PopularityRetriever.fit(past, num_items)
+
+    config = RetrievalConfig(sources=("popularity", "graph_filter"))
+    choose_sources(past, future, config, fit, num_items=num_items, together=True, seed=1)
+    assert {settings.graph_rank for settings in fitted} == widths
+    assert {settings.learn_days for settings in fitted} == windows
+
+
 def test_choices_are_kept_beside_the_retrievers(tmp_path: Path) -> None:
     assert read_choices(tmp_path) == {}
     write_choices(tmp_path, {"item_item": {"learn_days": 90.0}})
