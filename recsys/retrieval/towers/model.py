@@ -215,8 +215,7 @@ class TwoTower(nn.Module):
             if time is None:
                 raise ValueError("time must be given to read a sequence, got None")
             place, time, count = begun_left(place, time)
-            found = self.read(item_vector, place, time, user_vector=user_vector)
-            return found[torch.arange(len(place)), count]
+            return self.read(item_vector, place, time, user_vector=user_vector, row=count)
         weight = (
             self.attention(item_vector, place)
             if self.options.pooling == "attention"
@@ -240,6 +239,7 @@ class TwoTower(nn.Module):
         *,
         user_vector: Tensor | None = None,
         noise: Noise | None = None,
+        row: Tensor | None = None,
     ) -> Tensor:
         """The queries of a sequence before its first event and after each.
 
@@ -249,12 +249,15 @@ class TwoTower(nn.Module):
             time: [B, T] int64 microseconds.
             user_vector: as in `queries`.
             noise: of a step in training.
+            row: [B] int64, after how many events the one query that is wanted asks. None: all.
 
         Returns:
-            [B, T + 1, D] float32.
+            [B, T + 1, D] float32, or [B, D] of one query each.
         """
         seen = F.embedding(place, item_vector, padding_idx=0)
         vector = torch.cat([self.start.expand(len(place), 1, -1), seen], dim=1)
         real = F.pad(place > 0, (1, 0), value=True)
-        query: Tensor = self.reader(vector, real, F.pad(time, (1, 0)), noise=noise)
-        return query if user_vector is None else query + user_vector[:, None]
+        query: Tensor = self.reader(vector, real, F.pad(time, (1, 0)), noise=noise, row=row)
+        if user_vector is None:
+            return query
+        return query + (user_vector[:, None] if row is None else user_vector)

@@ -20,7 +20,7 @@ from recsys.retrieval.towers.light_query import LightQuery
 from recsys.retrieval.towers.model import TwoTower, lookup_in
 from recsys.retrieval.towers.options import Score
 from recsys.retrieval.towers.vector_question import VectorQuestion
-from recsys.retrieval.towers.windows import latest_times, latest_window
+from recsys.retrieval.towers.windows import latest_times, latest_window, read_blocks
 from recsys.topk import TopK, stacked, top_k
 
 __all__ = ["SearchesVectors", "TwoTowerRetriever"]
@@ -210,16 +210,16 @@ class TwoTowerRetriever:
         A sequence wants the ``time`` [Q, T] of its events, int64 microseconds; ``user_index`` is as
         in `user_vectors`; `recsys.retrieval.towers.windows` makes windows.
         """
-        found = [self._encoded.new_zeros(0, self._encoded.shape[1])]
-        rows = _QUERY_BLOCK
-        if time is not None:  # what they attend to is rows x heads x T x T
-            rows = max(1, min(rows, _PAIR_BLOCK // (window.shape[1] + 1) ** 2))
-        for block in torch.split(torch.arange(len(window)), rows):
+        found = self._encoded.new_zeros(len(window), self._encoded.shape[1])
+        blocks = list(torch.split(torch.arange(len(window)), _QUERY_BLOCK))
+        if time is not None:
+            blocks = read_blocks(window, most=_QUERY_BLOCK, pairs=_PAIR_BLOCK)
+        for block in blocks:
             user = None if user_index is None else self._user_rows(user_index[block])
             when = None if time is None else time[block]
             asked = (self._encoded, window[block])
-            found.append(self.tower.queries(*asked, time=when, user_vector=user))
-        return self._finish(torch.cat(found))
+            found[block] = self.tower.queries(*asked, time=when, user_vector=user)
+        return self._finish(found)
 
     def _user_rows(self, index: Tensor) -> Tensor | None:
         """[Q, D] rows of the user table; None without one."""

@@ -68,7 +68,13 @@ class SequenceReader(nn.Module):
         self.time_bias = nn.Parameter(torch.zeros(blocks, heads, _TIME_BUCKETS))
 
     def forward(
-        self, vector: Tensor, real: Tensor, time: Tensor, *, noise: Noise | None = None
+        self,
+        vector: Tensor,
+        real: Tensor,
+        time: Tensor,
+        *,
+        noise: Noise | None = None,
+        row: Tensor | None = None,
     ) -> Tensor:
         """Queries.
 
@@ -78,18 +84,19 @@ class SequenceReader(nn.Module):
             real: [B, T + 1] bool, what later rows may read.
             time: [B, T + 1] int64 microseconds of the events; that of the start is not read.
             noise: of a step in training. None: none.
+            row: [B] int64, the one row of each history that is wanted; the last block then computes
+                that alone. None: all.
 
         Returns:
-            [B, T + 1, D] float32.
+            [B, T + 1, D] float32, or [B, D] of one row each.
         """
         seen = self._seen(real, time)
         low = noise is not None and noise.low_precision
         x = _dropped(vector, noise)
-        for block, by_age, by_time in zip(
-            self.blocks, self.position_bias, self.time_bias, strict=True
-        ):
-            with torch.autocast(vector.device.type, torch.bfloat16, enabled=low):
-                x = block(x, by_age, by_time, seen, noise)
+        biases = zip(self.position_bias, self.time_bias, strict=True)
+        with torch.autocast(vector.device.type, torch.bfloat16, enabled=low):
+            for block, own in zip(self.blocks, biases, strict=True):
+                x = block(x, *own, seen, noise, row if block is self.blocks[-1] else None)
         return F.linear(F.rms_norm(x, x.shape[-1:], self.norm), self.output_weight)
 
     def _seen(self, real: Tensor, time: Tensor) -> _Seen:
@@ -131,17 +138,58 @@ class _Block(nn.Module):
         self.hidden_out = _drawn(dim, wide, generator, scale=0.5)
 
     def forward(
-        self, x: Tensor, by_age: Tensor, by_time: Tensor, seen: _Seen, noise: Noise | None
+        self,
+        x: Tensor,
+        by_age: Tensor,
+        by_time: Tensor,
+        seen: _Seen,
+        noise: Noise | None,
+        row: Tensor | None,
     ) -> Tensor:
-        """[B, T, D] of ``x`` [B, T, D]; the logits' biases are [H, A] and [H, K]."""
+        """[B, T, D] of ``x`` [B, T, D], or row ``row`` [B] of each history alone, [B, D].
+
+        The logits' biases are [H, A] and [H, K].
+        """
+        if row is not None:
+            return self._of_row(x, by_age, by_time, seen, noise, row)
         dim = x.shape[2]
         normed = F.rms_norm(x, (dim,), self.attention_norm)
         *parts, gate = F.linear(normed, self.attention_in).chunk(4, dim=2)
-        read: Tensor = _Attention.apply(*parts, by_age, by_time, seen)  # type: ignore[no-untyped-call]
+        kept = torch.is_grad_enabled()
+        read: Tensor = _Attention.apply(*parts, by_age, by_time, seen, kept)  # type: ignore[no-untyped-call]
+        return self._mixed(x, gate, read, noise)
+
+    def _of_row(
+        self,
+        x: Tensor,
+        by_age: Tensor,
+        by_time: Tensor,
+        seen: _Seen,
+        noise: Noise | None,
+        row: Tensor,
+    ) -> Tensor:
+        rows, _, dim = x.shape
+        history = torch.arange(rows, device=x.device)
+        normed = F.rms_norm(x, (dim,), self.attention_norm)
+        weight = self.attention_in
+        key, value = F.linear(normed, weight[dim : 3 * dim]).chunk(2, dim=2)
+        own = normed[history, row]
+        query = F.linear(own, weight[:dim])[:, None]
+        query, key, value = (_by_head(part, self.heads) for part in (query, key, value))
+        logit = (query @ key.transpose(2, 3)).float() * query.shape[3] ** -0.5  # [H, B, 1, T]
+        of_time = F.pad(by_time, (0, 1), value=_UNSEEN)
+        bias = of_time[:, seen.bucket[history, row]] + by_age[:, seen.age[row]]  # [H, B, T]
+        share = torch.softmax(logit + bias[:, :, None], dim=3).to(value.dtype)
+        read = (share @ value).permute(1, 2, 0, 3).reshape(rows, dim)
+        return self._mixed(x[history, row], F.linear(own, weight[3 * dim :]), read, noise)
+
+    def _mixed(self, x: Tensor, gate: Tensor, read: Tensor, noise: Noise | None) -> Tensor:
+        """``x`` with what was read added to it, and then what the hidden units make of it."""
+        dim = x.shape[-1]
         x = x + _dropped(torch.sigmoid(gate) * F.linear(read, self.attention_out), noise).float()
         normed = F.rms_norm(x, (dim,), self.hidden_norm)
         wide = _EXPANSION * dim
-        left, right, gate = torch.split(F.linear(normed, self.hidden_in), [wide, wide, dim], dim=2)
+        left, right, gate = torch.split(F.linear(normed, self.hidden_in), [wide, wide, dim], dim=-1)
         hidden = F.linear(F.silu(left) * right, self.hidden_out)
         return x + _dropped(torch.sigmoid(gate) * hidden, noise).float()
 
@@ -158,20 +206,23 @@ class _Attention(torch.autograd.Function):
         by_age: Tensor,
         by_time: Tensor,
         seen: _Seen,
+        kept: bool,
     ) -> Tensor:
         heads, (rows, length, dim) = len(by_age), query.shape
         query, key, value = (_by_head(part, heads) for part in (query, key, value))
         of_age = by_age[:, seen.age][:, None]  # [H, 1, T, T]
         of_time = F.pad(by_time, (0, 1), value=_UNSEEN)
-        share = query.new_empty(heads, rows, length, length)
+        share = query.new_empty(heads, rows if kept else 0, length, length)
         read = query.new_empty(rows, length, dim)
         read_by_head = _by_head(read, heads)
-        for part in _parts(share):
+        for part in _parts(query):
             logit = (query[:, part] @ key[:, part].transpose(2, 3)).to(by_age.dtype)
             bias = of_time.index_select(1, seen.bucket[part].flatten()).view(logit.shape)
             bias.add_(of_age).add_(logit, alpha=query.shape[3] ** -0.5)
-            share[:, part] = torch.softmax(bias, dim=3)
-            read_by_head[:, part] = share[:, part] @ value[:, part]
+            some = torch.softmax(bias, dim=3).to(query.dtype)
+            read_by_head[:, part] = some @ value[:, part]
+            if kept:
+                share[:, part] = some
         ctx.save_for_backward(query, key, value, by_age, by_time, *seen, share, read)
         return read
 
@@ -186,7 +237,7 @@ class _Attention(torch.autograd.Function):
         of_query, of_key, of_value = (_by_head(one, heads) for one in grads)
         of_age = by_age.new_zeros(heads, *age.shape)
         of_time = by_time.new_zeros(heads, by_time.shape[1] + 1)
-        for part in _parts(share):
+        for part in _parts(query):
             some = share[:, part]
             of_value[:, part] = some.transpose(2, 3) @ grad[:, part]
             push = (grad[:, part] @ value[:, part].transpose(2, 3)).to(by_age.dtype)
@@ -199,7 +250,7 @@ class _Attention(torch.autograd.Function):
             of_query[:, part] = push @ key[:, part]
             of_key[:, part] = push.transpose(2, 3) @ query[:, part]
         by_place = torch.stack([_counted(age, one, by_age.shape[1]) for one in of_age])
-        return *grads, by_place, of_time[:, :-1], None
+        return *grads, by_place, of_time[:, :-1], None, None
 
 
 def _by_head(vector: Tensor, heads: int) -> Tensor:
@@ -207,10 +258,10 @@ def _by_head(vector: Tensor, heads: int) -> Tensor:
     return vector.view(*vector.shape[:2], heads, -1).permute(2, 0, 1, 3)
 
 
-def _parts(share: Tensor) -> list[slice]:
-    """The histories of ``share`` [H, B, T, T], as many at a time as the cache holds."""
-    heads, rows, length, _ = share.shape
-    step = rows if share.is_cuda else max(1, _CACHED // (heads * length * length))
+def _parts(query: Tensor) -> list[slice]:
+    """The histories of ``query`` [H, B, T, E], as many at a time as the cache holds logits of."""
+    heads, rows, length, _ = query.shape
+    step = rows if query.is_cuda else max(1, _CACHED // (heads * length * length))
     return [slice(first, first + step) for first in range(0, rows, step)]
 
 

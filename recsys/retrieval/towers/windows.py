@@ -19,6 +19,7 @@ __all__ = [
     "latest_window",
     "masked_softmax",
     "pool_weights",
+    "read_blocks",
     "recency_logits",
     "window_before",
 ]
@@ -104,6 +105,29 @@ def begun_left(window: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     inside = source < width
     source = source.clamp_(max=max(width - 1, 0))
     return window.gather(1, source) * inside, time.gather(1, source) * inside, count
+
+
+def read_blocks(window: Tensor, *, most: int, pairs: int) -> list[Tensor]:
+    """The rows of ``window`` [B, T], padded on the left, in blocks of about one length each.
+
+    Args:
+        window: [B, T] int64, 0 = padding.
+        most: rows of a block, >= 1.
+        pairs: of a block's rows times its longest window and one more, squared; a longer one
+            stands alone.
+
+    Returns:
+        int64 rows of each block, the longest windows first.
+    """
+    length = ((window > 0).cumsum(dim=1) > 0).sum(dim=1)
+    order = torch.argsort(length, descending=True, stable=True)
+    longest = (length[order] + 1).tolist()
+    blocks, begin = [], 0
+    while begin < len(order):
+        end = begin + max(1, min(most, pairs // longest[begin] ** 2))
+        blocks.append(order[begin:end])
+        begin = end
+    return blocks
 
 
 def recency_logits(length: int, half_lives: Sequence[float]) -> Tensor:

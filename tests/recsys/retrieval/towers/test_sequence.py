@@ -14,7 +14,7 @@ from recsys.errors import ConfigError
 from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
 from recsys.retrieval.towers.model import TwoTower
 from recsys.retrieval.towers.sequence import Noise, SequenceReader
-from recsys.retrieval.towers.windows import begun_left
+from recsys.retrieval.towers.windows import begun_left, read_blocks
 
 DIM, HEADS, LENGTH = 8, 2, 6
 SECOND = 1_000_000
@@ -103,6 +103,50 @@ def test_gradients_of_the_intervals_are_those_of_the_loop() -> None:
         (out * drawn(*out.shape, seed=6)).sum().backward()
         gradients.append([reader.position_bias.grad, reader.time_bias.grad])
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-4, rtol=1e-3)
+
+
+def test_histories_a_few_at_a_time_are_read_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    vector, real, time = world(rows=5)
+    real[1, 4:], real[3, 2:] = False, False
+    found = []
+    for cached in (2**18, 2 * HEADS * (LENGTH + 1) ** 2, 1):
+        monkeypatch.setattr("recsys.retrieval.towers.sequence._CACHED", cached)
+        reader, leaf = made(), vector.clone().requires_grad_()
+        out = reader(leaf, real, time)
+        wanted = [leaf, *reader.parameters()]
+        found.append([out, *torch.autograd.grad((out * drawn(*out.shape)).sum(), wanted)])
+    for other in found[1:]:
+        for one, two in zip(found[0], other, strict=True):
+            torch.testing.assert_close(one, two)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+def test_one_row_alone_is_that_row(blocks: int) -> None:
+    vector, real, time = world(rows=4)
+    row = torch.tensor([LENGTH, 0, 3, 1])
+    real[torch.arange(LENGTH + 1) > row[:, None]] = False
+    reader, leaf = made(blocks), vector.clone().requires_grad_()
+    whole = reader(leaf, real, time)[torch.arange(4), row]
+    alone = reader(leaf, real, time, row=row)
+    torch.testing.assert_close(alone, whole)
+    wanted = [leaf, reader.time_bias, reader.position_bias]
+    for one, two in zip(
+        torch.autograd.grad((alone * drawn(4, DIM)).sum(), wanted),
+        torch.autograd.grad((whole * drawn(4, DIM)).sum(), wanted),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, two)
+
+
+def test_blocks_hold_windows_of_about_one_length() -> None:
+    window = torch.zeros(7, 5, dtype=torch.int64)
+    for row, length in enumerate((2, 5, 0, 1, 5, 3, 5)):
+        window[row, 5 - length :] = 1
+    window[1, 2] = 0  # hidden, not padding
+    blocks = read_blocks(window, most=3, pairs=2 * 6**2)
+    assert [block.tolist() for block in blocks] == [[1, 4], [6, 5], [0, 3, 2]]
+    assert [len(block) for block in read_blocks(window, most=3, pairs=1)] == [1] * 7
+    assert read_blocks(window[:0], most=3, pairs=1) == []
 
 
 def test_what_comes_later_changes_nothing_before_it() -> None:
