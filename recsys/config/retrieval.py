@@ -9,7 +9,7 @@ from pydantic import field_validator, model_validator
 
 from recsys.retrieval.finishing.options import TowerExtras
 from recsys.retrieval.options import CountingOptions
-from recsys.retrieval.source_options import GraphOptions, PopularOptions
+from recsys.retrieval.source_options import GraphOptions, NewItemOptions, PopularOptions
 from recsys.retrieval.towers.options import TowerOptions
 from recsys.retrieval.training.options import LOSSES, TrainingOptions, unfit
 from recsys.settings import Count, Natural, OneOf, check_distinct
@@ -34,11 +34,18 @@ RetrieverName = Literal[
     "popular_in_category",
     "trending",
     "buy_again",
+    "new_items",
 ]
 
 
 class RetrievalConfig(
-    TowerOptions, TrainingOptions, TowerExtras, CountingOptions, GraphOptions, PopularOptions
+    TowerOptions,
+    TrainingOptions,
+    TowerExtras,
+    CountingOptions,
+    GraphOptions,
+    PopularOptions,
+    NewItemOptions,
 ):
     """The two towers, their training, and which retrievers feed the ranker."""
 
@@ -55,7 +62,8 @@ class RetrievalConfig(
         "buy_again",
     )
     """The retrievers; "popularity" answers users without a history and must be among them,
-    "buy_again" is left out where slate.repeats shows nothing again."""
+    "buy_again" is left out where slate.repeats shows nothing again, "new_items" where nothing tells
+    items apart."""
     use_fields: bool = False
     """Whether category, list and number columns of the items become id rows of the item tower."""
     int8: bool = True

@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 CONTENT, RANKING, EVALUATION = "content", "ranking", "evaluation"
-TOWERS, BUY_AGAIN = "two_tower", "buy_again"
+TOWERS, BUY_AGAIN, NEW_ITEMS = "two_tower", "buy_again", "new_items"
 _LEAST_USERS = 2
 
 
@@ -113,6 +113,9 @@ def find_fitness(config: Config, data: Dataset) -> Fitness:
         text = "left out: what it finds is what slate.repeats = 'exclude' never shows"
         left_out.append(LeftOut(BUY_AGAIN, text))
         config = without(config, BUY_AGAIN)
+    if NEW_ITEMS in config.retrieval.sources and any(one.stage == CONTENT for one in left_out):
+        left_out.append(LeftOut(NEW_ITEMS, "left out: it finds items by their content"))
+        config = without(config, NEW_ITEMS)
     if TOWERS in config.retrieval.sources and config.retrieval.use_fields:
         from recsys.retrieval.towers.item_fields import FieldVocabulary
 

@@ -8,9 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from features.tables import Histories
 from recsys.bundle.left_out import LeftOut
 from recsys.config import RetrievalConfig
+from recsys.errors import ConfigError
 from recsys.lookup import lookup
 from recsys.pipeline.source_choice import Choices
 from recsys.pipeline.towers import ItemInputs, Plan, fit_towers
@@ -19,17 +22,20 @@ from recsys.retrieval.aging import AgedRetriever, asked_by_days, learned_part
 from recsys.retrieval.buy_again import BuyAgainRetriever
 from recsys.retrieval.co_occurrence import CoOccurrenceRetriever
 from recsys.retrieval.finishing.extras import FinishedTowers
+from recsys.retrieval.finishing.new_items import fit_new_items
 from recsys.retrieval.graph_filter import GraphFilterRetriever
 from recsys.retrieval.item_item import ItemItemRetriever
+from recsys.retrieval.new_items import NewItemsRetriever
 from recsys.retrieval.popular_in_category import PopularInCategoryRetriever
 from recsys.retrieval.popularity import PopularityRetriever
 from recsys.retrieval.protocol import Retriever
 from recsys.retrieval.rp3beta import Rp3BetaRetriever
-from recsys.retrieval.source_options import GraphOptions
+from recsys.retrieval.source_options import GraphOptions, NewItemOptions
 from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.retrieval.training.epoch_report import EpochReport
 from recsys.retrieval.trending import TrendingRetriever
 from recsys.retrieval.user_knn import UserKnnRetriever
+from recsys.threads import torch_threads
 
 __all__ = ["COUNTED", "Fitted", "fit_counted", "fit_sources"]
 
@@ -77,6 +83,8 @@ class _Run:
     histories: Histories
     items: ItemInputs
     settings: RetrievalConfig
+    seed: int
+    is_new: np.ndarray  # [N + 1] bool, whatever part of the log is learned from
 
     @cached_property
     def item_item(self) -> ItemItemRetriever:
@@ -91,6 +99,22 @@ class _Run:
             user_power=settings.item_item_user_power,
             dense_items=settings.item_item_dense_items,
             neighbours=settings.item_item_neighbours,
+        )
+
+
+def _fit_new_items(run: _Run) -> NewItemsRetriever:
+    if run.items.content is None:
+        raise ConfigError(
+            "retrieval.sources must not have 'new_items' where nothing tells the items apart; "
+            "leave it out, or name columns that do in data.item_columns"
+        )
+    with torch_threads(run.settings.num_threads):
+        return fit_new_items(
+            run.histories,
+            run.items.content,
+            is_new=run.is_new,
+            options=run.settings.only(NewItemOptions),
+            seed=run.seed,
         )
 
 
@@ -155,12 +179,13 @@ COUNTED: Mapping[str, Callable[[_Run], Retriever]] = {
         window_days=run.settings.trending_days,
         past_days=run.settings.trending_past_days,
     ),
+    "new_items": _fit_new_items,
 }
 """Name in ``retrieval.sources`` -> how it is fitted, of all but the towers."""
 
 
 def fit_counted(
-    name: str, histories: Histories, items: ItemInputs, settings: RetrievalConfig
+    name: str, histories: Histories, items: ItemInputs, settings: RetrievalConfig, *, seed: int = 0
 ) -> Retriever:
     """Fit one retriever that counts.
 
@@ -169,18 +194,21 @@ def fit_counted(
         histories: training events, U rows.
         items: content, Semantic IDs and fields.
         settings: of this retriever.
+        seed: of what is trained.
 
     Raises:
         ConfigError: an unknown source.
     """
-    return _fitted(name, _run_of(histories, items, settings), settings)
+    return _fitted(name, _run_of(histories, items, settings, seed), settings)
 
 
-def _run_of(histories: Histories, items: ItemInputs, settings: RetrievalConfig) -> _Run:
+def _run_of(histories: Histories, items: ItemInputs, settings: RetrievalConfig, seed: int) -> _Run:
     learned = learned_part(
         histories, days=settings.learn_days, half_life_days=settings.learn_half_life_days
     )
-    return _Run(learned, items, settings)
+    is_new = np.bincount(histories.item_index, minlength=items.num_items + 1) == 0
+    is_new[0] = False
+    return _Run(learned, items, settings, seed, is_new)
 
 
 def _fitted(name: str, run: _Run, settings: RetrievalConfig) -> Retriever:
@@ -208,7 +236,7 @@ def fit_sources(
         histories: training events, U rows.
         items: content, Semantic IDs and fields.
         settings: of the stage.
-        seed: of the towers.
+        seed: of what is trained.
         plan: what the towers begin from and for how long they train. None: the settings say all.
         validation: later events of the same rows; chooses the towers' epoch.
         workers: processes that train the towers.
@@ -240,6 +268,6 @@ def fit_sources(
         else:
             learns = own.model_copy(update={"ask_half_life_days": None}).fingerprint()
             if learns not in runs:
-                runs[learns] = _run_of(histories, items, own)
+                runs[learns] = _run_of(histories, items, own, seed)
             retrievers.append(_fitted(name, runs[learns], own))
     return Fitted(retrievers, towers)

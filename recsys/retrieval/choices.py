@@ -12,6 +12,7 @@ from recsys.retrieval.buy_again import BuyAgainRetriever
 from recsys.retrieval.co_occurrence import CoOccurrenceRetriever
 from recsys.retrieval.graph_filter import GraphFilterRetriever
 from recsys.retrieval.item_item import ItemItemRetriever
+from recsys.retrieval.new_items import NewItemsRetriever
 from recsys.retrieval.popular_in_category import PopularInCategoryRetriever
 from recsys.retrieval.popularity import PopularityRetriever
 from recsys.retrieval.protocol import Retriever
@@ -37,6 +38,7 @@ LOADERS: Mapping[str, Callable[[Path], Retriever]] = {
     "popular_in_category": PopularInCategoryRetriever.load,
     "trending": TrendingRetriever.load,
     "buy_again": BuyAgainRetriever.load,
+    "new_items": NewItemsRetriever.load,
 }
 
 

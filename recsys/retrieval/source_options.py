@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from recsys.settings import Closed01, Count, NonNegative, Positive, Settings
 
-__all__ = ["GraphOptions", "PopularOptions"]
+__all__ = ["GraphOptions", "NewItemOptions", "PopularOptions"]
 
 
 class GraphOptions(Settings):
@@ -31,6 +35,16 @@ class GraphOptions(Settings):
     """Items that rp3beta keeps of each item."""
     user_neighbours: Count = 100
     """Users whose histories user_knn adds up."""
+
+
+class NewItemOptions(Settings):
+    """How the retriever is trained that finds what nobody met yet."""
+
+    new_items_dim: Annotated[int, Field(ge=4, multiple_of=4)] = 128
+    """Dimensions of the vectors that new_items compares."""
+    new_items_examples: Count = 400_000
+    """Events that new_items learns from, in 20 epochs at most; the newest 50 of each user take
+    part, and all of those once at least."""
 
 
 class PopularOptions(Settings):

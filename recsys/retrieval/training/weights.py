@@ -80,7 +80,8 @@ class TrainedWeights:
             if sharded
             else LocalTables(specs, learning_rate=rate, generator=shared, device=device)
         )
-        self.trained_item = torch.from_numpy(counts > 0)
+        # A row that is hidden in every step is not trained either.
+        self.trained_item = torch.from_numpy((counts > 0) & (towers.id_dropout < 1.0))
         self.trained_user = torch.from_numpy(np.concatenate([[False], inputs.histories.counts > 0]))
         if inputs.start is not None:
             self.load(inputs.start)

@@ -1,0 +1,61 @@
+"""Training the towers that know the items' content alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from features.tables import Histories
+from recsys.retrieval.new_items import NewItemsRetriever
+from recsys.retrieval.source_options import NewItemOptions
+from recsys.retrieval.towers import TowerOptions
+from recsys.retrieval.training import TrainingOptions, train_two_tower
+
+__all__ = ["fit_new_items"]
+
+_EVENTS_OF_USER = 50  # the newest, so that few users do not decide
+_MOST_EPOCHS = 20
+_TRAINING = TrainingOptions(
+    temperature=0.2,  # items of one content are not told apart: .1 wants too much
+    batch_size=256,  # logs are small beside the steps that a projection wants
+    example_events=_EVENTS_OF_USER,
+    final_learning_rate=0.05,
+    patience=0,
+    least_rank=0.0,
+    device="cpu",
+)
+
+
+def fit_new_items(
+    histories: Histories,
+    content: np.ndarray,
+    *,
+    is_new: np.ndarray | None = None,
+    options: NewItemOptions | None = None,
+    seed: int = 0,
+) -> NewItemsRetriever:
+    """Learn from who met what to compare contents.
+
+    Args:
+        histories: training events of U users.
+        content: [N + 1, D] float32 content vectors, row 0 zero.
+        is_new: [N + 1] bool, what may be found. None: items without an event in ``histories``.
+        options: None: the defaults.
+        seed: of the training.
+    """
+    options = options or NewItemOptions()
+    examples = int(np.minimum(histories.counts, _EVENTS_OF_USER).sum())
+    epochs = int(np.clip(options.new_items_examples // max(examples, 1), 1, _MOST_EPOCHS))
+    towers = train_two_tower(
+        histories,
+        num_items=len(content) - 1,
+        content=content,
+        towers=TowerOptions(dim=options.new_items_dim, id_dropout=1.0),
+        training=_TRAINING.but(epochs=epochs),
+        seed=seed,
+    )
+    towers.tables["item"] = torch.zeros(1, options.new_items_dim)  # all of its rows are zero
+    if is_new is None:
+        is_new = np.bincount(histories.item_index, minlength=len(content)) == 0
+        is_new[0] = False
+    return NewItemsRetriever(towers, is_new)
