@@ -21,12 +21,14 @@ from recsys.retrieval.choices import LOADERS
 from recsys.retrieval.co_occurrence import CoOccurrenceRetriever
 from recsys.retrieval.finishing.distillation import DistillationOptions
 from recsys.retrieval.finishing.distilled_two_tower import distil_user_tower
+from recsys.retrieval.finishing.new_items import fit_new_items
 from recsys.retrieval.graph_filter import GraphFilterRetriever
 from recsys.retrieval.item_item import ItemItemRetriever
 from recsys.retrieval.popular_in_category import PopularInCategoryRetriever
 from recsys.retrieval.popularity import DAY_US, PopularityRetriever
 from recsys.retrieval.protocol import Question, Retriever
 from recsys.retrieval.rp3beta import Rp3BetaRetriever
+from recsys.retrieval.source_options import NewItemOptions
 from recsys.retrieval.towers import TowerOptions, TwoTowerRetriever
 from recsys.retrieval.towers.model import TwoTower
 from recsys.retrieval.trending import TrendingRetriever
@@ -143,6 +145,9 @@ BUILDERS: dict[str, Callable[[], Retriever]] = {
     "graph_filter_of_many_users": lambda: GraphFilterRetriever.fit(LOG, N),
     "rp3beta": lambda: Rp3BetaRetriever.fit(LOG, N, neighbours=12),
     "user_knn": lambda: UserKnnRetriever.fit(LOG, N, neighbours=5),
+    "new_items": lambda: fit_new_items(
+        LOG, CONTENT, is_new=IS_NEW, options=NewItemOptions(new_items_dim=8, new_items_examples=1)
+    ),
 }
 # What each of them looks at beside the items.
 POPULAR = {"popularity", "popularity_of_all_time", "popular_recent", "trending"}
@@ -150,7 +155,9 @@ READS_NO_HISTORY = {"two_tower_ids_alone", *POPULAR}
 READS_THE_CLOCK = {"buy_again", "item_item_by_days", "popular_in_category", *POPULAR}
 READS_THE_USER = {"two_tower_users", "two_tower_ids_alone", "two_tower_sequence_users"}
 FINDS_NOTHING_FOR_STRANGERS = {"buy_again", "two_tower_ids_alone"}
-FINDS_ONLY_WHAT_WAS_MET = {"buy_again"}
+CONTENT = np.random.default_rng(5).standard_normal((N + 1, 6)).astype(np.float32)
+CONTENT[[0, *TWINS]] = 0.0
+IS_NEW = np.isin(np.arange(N + 1), [*range(2, N + 1, 3), *TWINS])
 
 built = functools.cache(lambda name: BUILDERS[name]())
 
@@ -163,6 +170,13 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def model(name: str) -> Retriever:
     return built(name)  # type: ignore[no-any-return]
+
+
+def findable(name: str) -> np.ndarray:
+    """[USERS, N + 1] bool: what a retriever may find of what it scores."""
+    if name == "buy_again":
+        return ASKED.before(MOMENT).seen_mask(N)  # type: ignore[no-any-return]
+    return np.tile(IS_NEW if name == "new_items" else np.ones(N + 1, dtype=bool), (USERS, 1))
 
 
 def question(model: Retriever, rows: list[int] | None = None) -> Question:
@@ -217,12 +231,10 @@ class TestRetrieverContract:
             excluded[3] = True
         found = question(model).retrieve(k, excluded=excluded)
         assert_well_formed(found, USERS, k)
-        if name in FINDS_ONLY_WHAT_WAS_MET:
-            unmet = ~ASKED.before(MOMENT).seen_mask(N)
-            excluded = unmet if excluded is None else excluded | unmet
+        wanted = findable(name) if excluded is None else findable(name) & ~excluded
         for row in range(USERS):
             items = found.item_index[row][found.item_index[row] > 0]
-            left = EVERY_ITEM if excluded is None else np.flatnonzero(~excluded[row, 1:]) + 1
+            left = np.flatnonzero(wanted[row, 1:]) + 1
             assert set(items) <= set(left)
             assert items.size == min(k, left.size)
 
@@ -231,12 +243,10 @@ class TestRetrieverContract:
         assert score.dtype == np.float32
         assert np.isfinite(score).all()
         found = question(model).retrieve(N)
-        if name in FINDS_ONLY_WHAT_WAS_MET:
-            score = np.where(ASKED.before(MOMENT).seen_mask(N)[:, 1:], score, -np.inf)
-        np.testing.assert_allclose(
-            np.take_along_axis(score, found.item_index - 1, axis=1), found.score,
-            rtol=1e-5, atol=1e-6,
-        )  # fmt: skip
+        score = np.where(findable(name)[:, 1:], score, -np.inf)
+        of_items = np.take_along_axis(score, np.maximum(found.item_index, 1) - 1, axis=1)
+        of_items[found.item_index < 0] = -np.inf
+        np.testing.assert_allclose(of_items, found.score, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(-np.sort(-score, axis=1), found.score, rtol=1e-5, atol=1e-6)
 
     def test_one_question_gives_both_answers(self, model: Retriever) -> None:
@@ -287,7 +297,7 @@ class TestRetrieverContract:
         assert model.score(none, np.zeros((0, 2), dtype=np.int64)).shape == (0, 2)
 
     def test_ties_go_to_the_lower_index(self, name: str, model: Retriever) -> None:
-        if name in FINDS_ONLY_WHAT_WAS_MET:
+        if not findable(name)[:, TWINS[0]].all():
             pytest.skip("the twins are met by nobody")
         excluded = np.ones((USERS, N + 1), dtype=bool)
         excluded[:, list(TWINS)] = False

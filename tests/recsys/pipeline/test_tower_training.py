@@ -48,6 +48,9 @@ OTHERS: dict[str, Any] = {
     "use_user_id": True,
     "dim": 32,
     "half_lives": (3.0,),
+    "example_events": 5,
+    "example_days": 30.0,
+    "example_half_life_days": 30.0,
 }
 
 
