@@ -43,8 +43,8 @@ class NewItemOptions(Settings):
     new_items_dim: Annotated[int, Field(ge=4, multiple_of=4)] = 128
     """Dimensions of the vectors that new_items compares."""
     new_items_examples: Count = 400_000
-    """Events that new_items learns from, in 20 epochs at most; the newest 50 of each user take
-    part, and all of those once at least."""
+    """Events that new_items learns from: the newest 50 of each user, in 20 epochs at most, or of so
+    many users as have them."""
 
 
 class PopularOptions(Settings):

@@ -44,14 +44,18 @@ def fit_new_items(
         seed: of the training.
     """
     options = options or NewItemOptions()
+    wanted = options.new_items_examples
     examples = int(np.minimum(histories.counts, _EVENTS_OF_USER).sum())
-    epochs = int(np.clip(options.new_items_examples // max(examples, 1), 1, _MOST_EPOCHS))
+    some, epochs = histories, min(wanted // max(examples, 1), _MOST_EPOCHS)
+    if not epochs:
+        rng, users = np.random.default_rng(seed), max(1, len(histories) * wanted // examples)
+        some = histories.take(np.sort(rng.choice(len(histories), users, replace=False)))
     towers = train_two_tower(
-        histories,
+        some,
         num_items=len(content) - 1,
         content=content,
         towers=TowerOptions(dim=options.new_items_dim, id_dropout=1.0),
-        training=_TRAINING.but(epochs=epochs),
+        training=_TRAINING.but(epochs=max(1, epochs)),
         seed=seed,
     )
     towers.tables["item"] = torch.zeros(1, options.new_items_dim)  # all of its rows are zero

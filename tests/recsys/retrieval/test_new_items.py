@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from recsys.retrieval.finishing.new_items import fit_new_items
 from recsys.retrieval.new_items import NewItemsRetriever
 from recsys.retrieval.protocol import Retriever
 from recsys.retrieval.source_options import NewItemOptions
+from recsys.retrieval.towers import TwoTowerRetriever
+from recsys.retrieval.training import train_two_tower
 
 GROUPS, EACH, USERS, EVENTS = 4, 60, 160, 8
 NUM_ITEMS = GROUPS * EACH
@@ -106,6 +109,24 @@ def test_what_counts_as_new_may_be_said(histories: Histories, content: np.ndarra
     wanted[:] = False
     none = fit_new_items(histories, content, is_new=wanted, options=few)
     assert (none.retrieve(histories, 3).item_index == -1).all()
+
+
+def test_it_learns_from_so_many_events_and_no_more(
+    histories: Histories, content: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def train(some: Histories, **options: Any) -> TwoTowerRetriever:
+        asked.append((some.item_index.size, options["training"].epochs))
+        return train_two_tower(some, **options)
+
+    monkeypatch.setattr("recsys.retrieval.finishing.new_items.train_two_tower", train)
+    whole = histories.item_index.size
+    for wanted in (whole // 4, whole, 2 * whole + 1):
+        options = OPTIONS.but(new_items_examples=wanted)
+        found = fit_new_items(histories, content, options=options)
+        assert not found.is_new[histories.item_index].any()  # of all users, whoever was drawn
+    assert asked == [(whole // 4, 1), (whole, 1), (whole, 2)]
 
 
 def test_it_repeats_itself_and_is_saved_and_loaded(
