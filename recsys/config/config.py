@@ -158,6 +158,7 @@ class Config(Settings):
         values = self.model_dump(mode="json")
         for section, name in (
             *((values["data"], name) for name in FILES),
+            (values["content"], "text_model"),
             (values["output"], "directory"),
             (values["impressions"], "directory"),
             (values["impressions"], "feedback_directory"),
@@ -234,6 +235,7 @@ def load_config(path: Path | str) -> Config:
     config = config.model_copy(
         update={
             "data": config.data.below(directory),
+            "content": config.content.below(directory),
             "store": config.store.below(directory),
             "output": OutputConfig(directory=directory / config.output.directory),
             "impressions": config.impressions.below(directory),

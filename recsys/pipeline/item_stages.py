@@ -23,6 +23,7 @@ from recsys.content.encoder import ContentEncoder
 from recsys.content.fusion import NothingVariesError
 from recsys.content.variety import different_descriptions
 from recsys.dataset import Dataset
+from recsys.errors import ConfigError
 from recsys.files.provenance import fingerprint
 from recsys.pipeline.lineage import Lineage
 from recsys.pipeline.stages import Stage
@@ -139,14 +140,21 @@ def has_semantic_ids(directory: Path) -> bool:
 def _write_content(config: Config, items: ItemTable, out: Path, start: Bundle | None) -> None:
     """The items' vectors and what makes them; of items that are all alike zeros, and no encoder."""
     encoder: ContentEncoder | None = None
-    if start is None:
-        encoder = _fitted_encoder(config, items)
-    elif (start.path / "content/encoder").is_dir():
-        encoder = ContentEncoder.load(start.file("content/encoder"))
-    out.mkdir(parents=True, exist_ok=True)
     vectors = np.zeros((len(items) + 1, config.content.dim), dtype=np.float32)
+    try:
+        if start is None:
+            encoder = _fitted_encoder(config, items)
+        elif (start.path / "content/encoder").is_dir():
+            path = config.content.text_model
+            encoder = ContentEncoder.load(start.file("content/encoder"), text_model_path=path)
+        if encoder is not None:
+            vectors[1:] = encoder.transform(items.frame)
+    except (FileNotFoundError, ImportError) as error:
+        raise ConfigError(
+            f"content.text_encoder {config.content.text_encoder!r}: {error}"
+        ) from error
+    out.mkdir(parents=True, exist_ok=True)
     if encoder is not None:
-        vectors[1:] = encoder.transform(items.frame)
         encoder.save(out / "encoder")
     save_file({"vectors": vectors}, out / "vectors.safetensors")
 
@@ -168,6 +176,8 @@ def _fitted_encoder(config: Config, items: ItemTable) -> ContentEncoder | None:
             **({"text": settings.text_weight} if text_columns else {}),
             **dict.fromkeys(attributes, settings.attribute_weight),
         },
+        text_encoder=settings.text_encoder,
+        text_model_path=settings.text_model,
     )
     try:
         return encoder.fit(items.frame, rng=np.random.default_rng(config.seed))

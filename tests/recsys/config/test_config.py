@@ -289,3 +289,16 @@ def test_times_that_do_not_go_together_are_refused() -> None:
     feast = {"feast": {"repository": "r"}, "columns": columns}
     with pytest.raises(ValueError, match=r"'data.columns.timestamp_format' beside 'data.feast'"):
         Config.model_validate({"data": feast})
+
+
+def test_the_text_model_lies_beside_the_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "recsys.toml"
+    content = '[content]\ntext_encoder = "sentence-transformers"\n'
+    data = '[data]\nevents = "a.csv"\n'
+    file.write_text(f'{data}{content}text_model = "models/mini"\n')
+    config = load_config(file)
+    assert config.content.text_model == tmp_path / "models" / "mini"
+    assert config.as_used()["content"]["text_model"] == "models/mini"
+    file.write_text(data + content)
+    with pytest.raises(ConfigError, match="text_model must be the directory of a saved model"):
+        load_config(file)
