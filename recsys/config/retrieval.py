@@ -60,7 +60,6 @@ class RetrievalConfig(
         "next_item",
         "popularity",
         "buy_again",
-        "new_items",
     )
     """The retrievers; "popularity" answers users without a history and must be among them,
     "buy_again" is left out where slate.repeats shows nothing again, "new_items" where nothing tells

@@ -91,7 +91,15 @@ AXES: Mapping[str, tuple[tuple[Alternative, ...], ...]] = {
     "co_occurrence": (_ASKED, _LEARNED),
     "next_item": (_LEARNED,),
     "graph_filter": (
-        ({}, {"graph_rank": 512, "graph_ideal_weight": 0.5, "graph_degree_power": 0.4}),
+        (
+            {},
+            {
+                "graph_rank": 512,
+                "graph_plateau": 3.0,
+                "graph_ideal_weight": 0.5,
+                "graph_degree_power": 0.4,
+            },
+        ),
         _ASKED,
         _LEARNED,
     ),

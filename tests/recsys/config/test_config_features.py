@@ -140,7 +140,7 @@ def test_all_arguments_of_a_wrong_type_are_told_at_once(tmp_path: Path) -> None:
         ),
         (
             {"kind": "retrieval_rank", "name": "a", "retriever": "ann"},
-            "popularity, buy_again, new_items, got 'ann'; or add it to retrieval.sources",
+            "popularity, buy_again, got 'ann'; or add it to retrieval.sources",
         ),
         (
             {"kind": "retrieval_rank", "name": "a", "retriever": "popularity_share"},

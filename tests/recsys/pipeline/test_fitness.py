@@ -118,11 +118,31 @@ def test_without_towers_and_content_items_are_alike_by_who_met_them(tmp_path: Pa
 def test_items_that_nothing_tells_apart_have_no_content(
     tmp_path: Path, items: dict[str, Any]
 ) -> None:
-    config = config_of(tmp_path, walk(), items, retrieval={"sources": ("popularity",)})
-    assert list(stages_left_out(config)) == ["content", "semantic ids"]
+    sources = ("popularity", "new_items")
+    config = config_of(tmp_path, walk(), items, retrieval={"sources": sources})
+    assert list(stages_left_out(config)) == ["content", "semantic ids", "new_items"]
     bundle = train(config)
     assert not (bundle.path / "semantic-ids/semantic_ids.json").exists()
     assert "left out" in str(bundle.left_out()[0])
+
+
+def test_what_nobody_met_is_a_candidate_by_what_is_said_of_it(tmp_path: Path) -> None:
+    events = [(f"u{u}", f"i{(u % 2) * 10 + j}", 100 * u + j) for u in range(12) for j in range(8)]
+    titles = ["red wool coat", "blue silk hat"]
+    items = {
+        "item_id": [f"i{n}" for n in range(20)],  # nobody met i8, i9, i18 and i19
+        "title": [f"{titles[n // 10]} {n}" for n in range(20)],
+    }
+    retrieval = {"sources": ("item_item", "popularity", "new_items"), "new_items_dim": 8}
+    bundle = train(config_of(tmp_path, events, items, retrieval=retrieval))
+    recommender = Recommender.load(bundle.path)
+    assert recommender.source_names == ("item_item", "popularity", "new_items")
+    past = recommender.live.past("u1", (), (), None)
+    pool = recommender.live.find("u1", past, past.hidden(20))
+    found = set(recommender.item_ids.ids(pool.item_index[pool.real]))
+    assert {"i18", "i19"} <= found
+    shown = recommender.recommend("stranger", 20, recent_items=["i11", "i12"]).items
+    assert {"i18", "i19"} <= {one.item_id for one in shown}
 
 
 def test_few_descriptions_of_many_items_get_fewer_codes_and_as_many_ties(tmp_path: Path) -> None:
