@@ -8,12 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from features.tables import Histories
 from recsys.bundle.left_out import LeftOut
 from recsys.config import RetrievalConfig
 from recsys.errors import ConfigError
+from recsys.evaluation import cold_items
 from recsys.lookup import lookup
 from recsys.pipeline.source_choice import Choices
 from recsys.pipeline.towers import ItemInputs, Plan, fit_towers
@@ -30,6 +29,7 @@ from recsys.retrieval.popular_in_category import PopularInCategoryRetriever
 from recsys.retrieval.popularity import PopularityRetriever
 from recsys.retrieval.protocol import Retriever
 from recsys.retrieval.rp3beta import Rp3BetaRetriever
+from recsys.retrieval.sampling.frequency import item_counts
 from recsys.retrieval.source_options import GraphOptions, NewItemOptions
 from recsys.retrieval.towers import TwoTowerRetriever
 from recsys.retrieval.training.epoch_report import EpochReport
@@ -84,7 +84,7 @@ class _Run:
     items: ItemInputs
     settings: RetrievalConfig
     seed: int
-    is_new: np.ndarray  # [N + 1] bool, whatever part of the log is learned from
+    whole: Histories  # whatever part of it is learned from
 
     @cached_property
     def item_item(self) -> ItemItemRetriever:
@@ -112,7 +112,7 @@ def _fit_new_items(run: _Run) -> NewItemsRetriever:
         return fit_new_items(
             run.histories,
             run.items.content,
-            is_new=run.is_new,
+            is_new=cold_items(item_counts(run.whole.item_index, run.items.num_items)),
             options=run.settings.only(NewItemOptions),
             seed=run.seed,
         )
@@ -185,7 +185,7 @@ COUNTED: Mapping[str, Callable[[_Run], Retriever]] = {
 
 
 def fit_counted(
-    name: str, histories: Histories, items: ItemInputs, settings: RetrievalConfig, *, seed: int = 0
+    name: str, histories: Histories, items: ItemInputs, settings: RetrievalConfig, *, seed: int
 ) -> Retriever:
     """Fit one retriever that counts.
 
@@ -206,9 +206,7 @@ def _run_of(histories: Histories, items: ItemInputs, settings: RetrievalConfig, 
     learned = learned_part(
         histories, days=settings.learn_days, half_life_days=settings.learn_half_life_days
     )
-    is_new = np.bincount(histories.item_index, minlength=items.num_items + 1) == 0
-    is_new[0] = False
-    return _Run(learned, items, settings, seed, is_new)
+    return _Run(learned, items, settings, seed, histories)
 
 
 def _fitted(name: str, run: _Run, settings: RetrievalConfig) -> Retriever:

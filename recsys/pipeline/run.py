@@ -239,7 +239,7 @@ class _Run:
             past,
             future,
             settings,
-            lambda name, changed: fit_counted(name, past, items, changed),
+            lambda name, changed: fit_counted(name, past, items, changed, seed=self._config.seed),
             num_items=items.num_items,
             together=self._config.split.at_once,
             seed=self._config.seed,

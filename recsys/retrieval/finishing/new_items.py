@@ -6,7 +6,9 @@ import numpy as np
 import torch
 
 from features.tables import Histories
+from recsys.evaluation import cold_items
 from recsys.retrieval.new_items import NewItemsRetriever
+from recsys.retrieval.sampling.frequency import item_counts
 from recsys.retrieval.source_options import NewItemOptions
 from recsys.retrieval.towers import TowerOptions
 from recsys.retrieval.training import TrainingOptions, train_two_tower
@@ -60,6 +62,5 @@ def fit_new_items(
     )
     towers.tables["item"] = torch.zeros(1, options.new_items_dim)  # all of its rows are zero
     if is_new is None:
-        is_new = np.bincount(histories.item_index, minlength=len(content)) == 0
-        is_new[0] = False
+        is_new = cold_items(item_counts(histories.item_index, len(content) - 1))
     return NewItemsRetriever(towers, is_new)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from features.tables import Histories
@@ -97,14 +96,18 @@ def begun_left(window: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         takes.
     """
     width = window.shape[1]
-    column = torch.arange(width + 1, device=window.device)
-    first = torch.where(F.pad(window, (0, 1), value=1) > 0, column, width).amin(dim=1)
-    count = width - first
+    count = _lengths(window)
     longest = int(count.max()) if len(window) else 0
-    source = first[:, None] + column[:longest]  # [B, longest]
+    column = torch.arange(longest, device=window.device)
+    source = width - count[:, None] + column  # [B, longest]
     inside = source < width
     source = source.clamp_(max=max(width - 1, 0))
     return window.gather(1, source) * inside, time.gather(1, source) * inside, count
+
+
+def _lengths(window: Tensor) -> Tensor:
+    """[B] int64 columns from the first event of each window on; hidden ones within count."""
+    return ((window > 0).cumsum(dim=1) > 0).sum(dim=1)
 
 
 def read_blocks(window: Tensor, *, most: int, pairs: int) -> list[Tensor]:
@@ -119,7 +122,7 @@ def read_blocks(window: Tensor, *, most: int, pairs: int) -> list[Tensor]:
     Returns:
         int64 rows of each block, the longest windows first.
     """
-    length = ((window > 0).cumsum(dim=1) > 0).sum(dim=1)
+    length = _lengths(window)
     order = torch.argsort(length, descending=True, stable=True)
     longest = (length[order] + 1).tolist()
     blocks, begin = [], 0

@@ -171,7 +171,7 @@ def _first_examples(histories: Histories, training: TrainingOptions) -> np.ndarr
         oldest = histories.timestamp.max() - round(training.example_days * DAY_US)
         older = np.bincount(histories.rows[histories.timestamp < oldest], minlength=len(histories))
         first = np.maximum(first, histories.indptr[:-1] + older)
-    return np.ascontiguousarray(first)
+    return first
 
 
 def _event_weights(histories: Histories, counts: np.ndarray, training: TrainingOptions) -> Tensor:

@@ -26,8 +26,8 @@ from recsys.retrieval.losses import (
     sl_at_k,
     softmax_losses,
     top_k_threshold,
+    unit_rows,
 )
-from recsys.retrieval.losses.fused import unit_rows
 from recsys.retrieval.training.batch import Batch
 from recsys.retrieval.training.options import TrainingOptions
 
